@@ -1,0 +1,144 @@
+"""One time step as modules: `LIFCell`, `LIFRecurrentCell` and `LICell`.
+
+A cell owns its neuron parameters as `cell.p`, a `NeuronParameters` module. Names and arguments are those of
+Norse. Explained in chapters 1 and 3.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from snnparams.dynamics import (
+    LIFFeedForwardState,
+    LIFState,
+    LIState,
+    li_feed_forward_step,
+    lif_feed_forward_step,
+    lif_step,
+)
+from snnparams.parameters import LIFParameters, LIParameters
+from snnparams.population import FeedForward, Recurrent
+
+
+class LIFCell(FeedForward):
+    """One time step of a LIF population without recurrence, see `snnparams.lif_feed_forward_step`.
+
+    Args:
+        p: neuron parameters, broadcast against the input's shape without B; defaults as in `LIFParameters`.
+        dt: time step in s.
+        detach_reset: treat the spike as a constant in the reset; False as in Norse.
+        device: device of the fixed parameters.
+        dtype: floating-point type of the fixed parameters.
+
+    Called with an input current of shape (B, ...) and optionally a `LIFFeedForwardState`, it returns the spikes,
+    of the same shape, and the new state. Without a state it starts at the leak voltage, with no current.
+
+    Raises:
+        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
+        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
+    """
+
+    def __init__(
+        self,
+        p: LIFParameters | None = None,
+        dt: float = 0.001,
+        detach_reset: bool = False,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(p, LIFParameters, dt, device, dtype)
+        self.detach_reset = detach_reset
+
+    def forward(
+        self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
+    ) -> tuple[torch.Tensor, LIFFeedForwardState]:
+        """Return spikes (B, ...) and the new state."""
+        self._check(input_current, "(B, ...)")
+        state = self._state(state, LIFFeedForwardState, input_current)
+        return lif_feed_forward_step(input_current, state, self.p, self.dt, self.detach_reset)
+
+
+class LIFRecurrentCell(Recurrent):
+    """One time step of a recurrent LIF population, see `snnparams.lif_step`.
+
+    Args:
+        input_size: number of inputs I.
+        hidden_size: number of neurons H.
+        p: neuron parameters, scalars or of shape (H,); defaults as in `LIFParameters`.
+        input_weights: shape (H, I); normal with variance 2/H if None. A tensor is copied into a learned
+            parameter, an `nn.Parameter` is used itself.
+        recurrent_weights: shape (H, H), likewise.
+        autapses: whether a neuron may connect to itself.
+        dt: time step in s.
+        detach_reset: treat the spike as a constant in the reset; True as in Norse.
+        device: device of fixed parameters and new weights.
+        dtype: their floating-point type.
+
+    Called with spikes of shape (B, I) and optionally a `LIFState`, it returns the spikes, of shape (B, H), and
+    the new state. Without a state it starts at the leak voltage, with no current and no spikes.
+
+    Raises:
+        ValueError: on building, if a size, weight or parameter is invalid, or given recurrent weights have
+            autapses that are not allowed; on calling, if shapes, batch or device do not fit.
+        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFParameters | None = None,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        detach_reset: bool = True,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            p,
+            input_weights,
+            recurrent_weights,
+            autapses,
+            dt,
+            detach_reset,
+            device,
+            dtype,
+        )
+
+    def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
+        """Return spikes (B, H) and the new state."""
+        self._check(input_spikes, "(B, I)")
+        state = self._state(state, input_spikes)
+        recurrent_weights = self.effective_recurrent_weights()
+        return lif_step(input_spikes, state, self.input_weights, recurrent_weights, self.p, self.dt, self.detach_reset)
+
+
+class LICell(FeedForward):
+    """One time step of a leaky integrator, see `snnparams.li_feed_forward_step`.
+
+    Args:
+        p: parameters, broadcast against the input's shape without B; defaults as in `LIParameters`.
+        dt: time step in s.
+        device: device of the fixed parameters.
+        dtype: floating-point type of the fixed parameters.
+
+    Called with an input current of shape (B, ...) and optionally a `LIState`, it returns the voltages, of the
+    same shape, and the new state. Without a state it starts at the leak voltage, with no current.
+
+    Raises:
+        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
+        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
+    """
+
+    def __init__(self, p: LIParameters | None = None, dt: float = 0.001, device=None, dtype=None) -> None:
+        super().__init__(p, LIParameters, dt, device, dtype)
+
+    def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
+        """Return voltages (B, ...) and the new state."""
+        self._check(input_current, "(B, ...)")
+        state = self._state(state, LIState, input_current)
+        return li_feed_forward_step(input_current, state, self.p, self.dt)

@@ -1,0 +1,98 @@
+"""Checks of what enters a cell or layer; each error says what was expected and what came."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from snnparams.parameters import NeuronParameters
+
+
+def check_input(
+    x: torch.Tensor, layout: str, dtype: torch.dtype, device: torch.device, features: int | None = None
+) -> None:
+    """Check an input tensor.
+
+    Args:
+        x: the input.
+        layout: the expected axes, for instance "(T, B, I)"; an ending ", ..." allows further ones.
+        dtype: the expected floating-point type, that of the parameters.
+        device: the expected device, that of the parameters.
+        features: the expected length of the last axis, or None for any.
+
+    Raises:
+        TypeError: if `x` is no tensor or of another type.
+        ValueError: if an axis is missing, too many, empty or of another length, or the device differs.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"input: expected a tensor of shape {layout}, got {type(x).__name__}")
+    axes = layout.strip("()").split(", ")
+    open_ended = axes[-1] == "..."
+    least = len(axes) - open_ended
+    if x.dim() < least or (x.dim() > least and not open_ended):
+        raise ValueError(f"input: expected shape {layout}, got {x.dim()} dimensions, {tuple(x.shape)}")
+    for axis, length in zip(axes, x.shape, strict=False):
+        if length == 0:
+            what = {"T": "at least one time step", "B": "a batch of at least one"}.get(axis, f"{axis} > 0")
+            raise ValueError(f"input: expected {what} in shape {layout}, got {tuple(x.shape)}")
+    if features is not None and x.shape[-1] != features:
+        raise ValueError(f"input: expected {features} features in shape {layout}, got {tuple(x.shape)}")
+    if x.dtype != dtype:
+        hint = "call .to() on the input or on the module"
+        raise TypeError(f"input: expected {dtype}, the type of the parameters, got {x.dtype}; {hint}")
+    if x.device != device:
+        raise ValueError(f"input: expected device {device}, that of the parameters, got {x.device}")
+
+
+def check_state(state: NamedTuple, kind: type, shape: tuple[int, ...], like: torch.Tensor) -> None:
+    """Check a given state.
+
+    Args:
+        state: the state.
+        kind: the expected class.
+        shape: the expected shape of each of its tensors.
+        like: the input, for device and type.
+
+    Raises:
+        TypeError: if the state is of another class or floating-point type.
+        ValueError: if a tensor has another shape or device.
+    """
+    if not isinstance(state, kind):
+        raise TypeError(f"state: expected {kind.__name__} or None, got {type(state).__name__}")
+    for name, value in zip(state._fields, state, strict=True):
+        if tuple(value.shape) != shape:
+            raise ValueError(f"state.{name}: expected shape {shape}, got {tuple(value.shape)}")
+        if value.device != like.device:
+            raise ValueError(f"state.{name}: expected device {like.device}, that of the input, got {value.device}")
+        if value.dtype != like.dtype:
+            raise TypeError(f"state.{name}: expected {like.dtype}, the type of the input, got {value.dtype}")
+
+
+def check_population(p: NeuronParameters, shape: tuple[int, ...]) -> None:
+    """Check that the parameters broadcast to a population of the given shape.
+
+    Raises:
+        ValueError: if a parameter has more or other axes than the population.
+    """
+    for name in p.neuron_fields:
+        got = tuple(getattr(p, name).shape)
+        pairs = zip(reversed(got), reversed(shape), strict=False)
+        if len(got) > len(shape) or any(a not in (1, b) for a, b in pairs):
+            raise ValueError(f"{name}: expected one value, or values that fit a population of {shape}, got {got}")
+
+
+def check_weights(name: str, weights: torch.Tensor, shape: tuple[int, int]) -> None:
+    """Check weights that were given to a recurrent cell or layer.
+
+    Raises:
+        TypeError: if they are no floating-point tensor.
+        ValueError: if they have another shape or are not finite.
+    """
+    if not isinstance(weights, torch.Tensor) or not weights.is_floating_point():
+        got = weights.dtype if isinstance(weights, torch.Tensor) else type(weights).__name__
+        raise TypeError(f"{name}: expected a floating-point tensor, got {got}")
+    if tuple(weights.shape) != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(weights.shape)}")
+    if not torch.isfinite(weights).all():
+        raise ValueError(f"{name}: expected finite values, got {int((~torch.isfinite(weights)).sum())} that are not")

@@ -1,0 +1,82 @@
+"""From numbers to spikes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from snnparams.parameters import LIFParameters, NeuronParameters, check_dt
+from snnparams.surrogate import threshold
+
+
+def constant_current_lif_encode(
+    input_current: torch.Tensor,
+    seq_length: int,
+    p: LIFParameters | NeuronParameters | None = None,
+    dt: float = 0.001,
+) -> torch.Tensor:
+    r"""Let each value drive a LIF neuron as a constant current and return that neuron's spikes.
+
+    The neuron has no synapse: $v' = v + \Delta t \, \tau_\mathrm{mem}^{-1} (v_\mathrm{leak} - v + x)$, from
+    $v = 0$. A larger value spikes earlier and more often; a value of at most $v_\mathrm{th} - v_\mathrm{leak}$
+    never does.
+
+    Args:
+        input_current: values of any shape.
+        seq_length: number of time steps T.
+        p: neuron parameters, broadcast against the values; `LIFParameters()` if None.
+        dt: time step in s.
+
+    Returns:
+        Spikes, shape (T, ...), of the type of the values.
+
+    Raises:
+        ValueError: if T is not a positive integer or a value is not finite.
+        TypeError: if the values are not floating-point numbers.
+    """
+    if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
+        raise ValueError(f"seq_length: expected a positive integer, got {seq_length!r}")
+    if not isinstance(input_current, torch.Tensor) or not input_current.is_floating_point():
+        got = getattr(input_current, "dtype", type(input_current).__name__)
+        raise TypeError(f"input: expected a floating-point tensor, got {got}")
+    p = LIFParameters() if p is None else p
+    v = torch.zeros_like(input_current)
+    spikes = []
+    for _ in range(seq_length):
+        v = v + dt * p.tau_mem_inv * ((p.v_leak - v) + input_current)
+        z = threshold(v - p.v_th, p.method, p.alpha)
+        v = v - z * (v - p.v_reset)
+        spikes.append(z)
+    return torch.stack(spikes)
+
+
+class ConstantCurrentLIFEncoder(nn.Module):
+    """Encode values as the spikes of LIF neurons that they drive, see `constant_current_lif_encode`.
+
+    Args:
+        seq_length: number of time steps T.
+        p: neuron parameters; defaults as in `LIFParameters`.
+        dt: time step in s.
+
+    Called with values of any shape, it returns spikes of shape (T, ...).
+
+    Raises:
+        ValueError: if T is not a positive integer or a parameter is invalid.
+        TypeError: if the values are not floating-point numbers.
+    """
+
+    def __init__(self, seq_length: int, p: LIFParameters | None = None, dt: float = 0.001) -> None:
+        super().__init__()
+        if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
+            raise ValueError(f"seq_length: expected a positive integer, got {seq_length!r}")
+        self.seq_length = seq_length
+        self.dt = check_dt(dt)
+        self.p = NeuronParameters(LIFParameters() if p is None else p, dt)
+
+    def extra_repr(self) -> str:
+        """Show the number of time steps and their length."""
+        return f"seq_length={self.seq_length}, dt={self.dt}"
+
+    def forward(self, input_currents: torch.Tensor) -> torch.Tensor:
+        """Return spikes (T, ...)."""
+        return constant_current_lif_encode(input_currents, self.seq_length, self.p, self.dt)

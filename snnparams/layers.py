@@ -1,0 +1,158 @@
+"""Whole sequences as modules: `LIF`, `LIFRecurrent` and `LI`.
+
+A layer does for every time step what the cell of that name does for one, with the same numbers. Time is the
+first axis. Explained in chapter 4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import linear
+
+from snnparams.dynamics import (
+    LIFFeedForwardState,
+    LIFState,
+    LIState,
+    li_feed_forward_step,
+    lif_feed_forward_step,
+    lif_recurrent_current_step,
+)
+from snnparams.parameters import LIFParameters, LIParameters
+from snnparams.population import FeedForward, Recurrent
+
+
+class LIF(FeedForward):
+    """A LIF population without recurrence over a whole sequence.
+
+    Args:
+        p: neuron parameters, broadcast against the input's shape without T and B; defaults as in
+            `LIFParameters`.
+        dt: time step in s.
+        detach_reset: treat the spike as a constant in the reset; False as in Norse.
+        device: device of the fixed parameters.
+        dtype: floating-point type of the fixed parameters.
+
+    Called with input currents of shape (T, B, ...) and optionally a `LIFFeedForwardState`, it returns the spikes,
+    of the same shape, and the state after the last step.
+
+    Raises:
+        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
+        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
+    """
+
+    def __init__(
+        self,
+        p: LIFParameters | None = None,
+        dt: float = 0.001,
+        detach_reset: bool = False,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(p, LIFParameters, dt, device, dtype)
+        self.detach_reset = detach_reset
+
+    def forward(
+        self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
+    ) -> tuple[torch.Tensor, LIFFeedForwardState]:
+        """Return spikes (T, B, ...) and the state after the last step."""
+        self._check(input_current, "(T, B, ...)")
+        state = self._state(state, LIFFeedForwardState, input_current[0])
+        spikes = []
+        for current in input_current:
+            z, state = lif_feed_forward_step(current, state, self.p, self.dt, self.detach_reset)
+            spikes.append(z)
+        return torch.stack(spikes), state
+
+
+class LIFRecurrent(Recurrent):
+    """A recurrent LIF population over a whole sequence.
+
+    Args:
+        input_size: number of inputs I.
+        hidden_size: number of neurons H.
+        p: neuron parameters, scalars or of shape (H,); defaults as in `LIFParameters`.
+        input_weights: shape (H, I); normal with variance 2/H if None. A tensor is copied into a learned
+            parameter, an `nn.Parameter` is used itself.
+        recurrent_weights: shape (H, H), likewise.
+        autapses: whether a neuron may connect to itself.
+        dt: time step in s.
+        detach_reset: treat the spike as a constant in the reset; True as in Norse.
+        device: device of fixed parameters and new weights.
+        dtype: their floating-point type.
+
+    Called with spikes of shape (T, B, I) and optionally a `LIFState`, it returns the spikes, of shape (T, B, H),
+    and the state after the last step.
+
+    Raises:
+        ValueError: on building, if a size, weight or parameter is invalid, or given recurrent weights have
+            autapses that are not allowed; on calling, if shapes, batch or device do not fit.
+        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFParameters | None = None,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        detach_reset: bool = True,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            p,
+            input_weights,
+            recurrent_weights,
+            autapses,
+            dt,
+            detach_reset,
+            device,
+            dtype,
+        )
+
+    def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
+        """Return spikes (T, B, H) and the state after the last step."""
+        self._check(input_spikes, "(T, B, I)")
+        state = self._state(state, input_spikes[0])
+        recurrent_weights = self.effective_recurrent_weights()
+        spikes = []
+        for current in linear(input_spikes, self.input_weights):  # one matrix product for all time steps
+            z, state = lif_recurrent_current_step(current, state, recurrent_weights, self.p, self.dt, self.detach_reset)
+            spikes.append(z)
+        return torch.stack(spikes), state
+
+
+class LI(FeedForward):
+    """A leaky integrator over a whole sequence: a readout that turns spikes into voltages.
+
+    Args:
+        p: parameters, broadcast against the input's shape without T and B; defaults as in `LIParameters`.
+        dt: time step in s.
+        device: device of the fixed parameters.
+        dtype: floating-point type of the fixed parameters.
+
+    Called with input currents of shape (T, B, ...) and optionally a `LIState`, it returns the voltages, of the
+    same shape, and the state after the last step.
+
+    Raises:
+        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
+        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
+    """
+
+    def __init__(self, p: LIParameters | None = None, dt: float = 0.001, device=None, dtype=None) -> None:
+        super().__init__(p, LIParameters, dt, device, dtype)
+
+    def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
+        """Return voltages (T, B, ...) and the state after the last step."""
+        self._check(input_current, "(T, B, ...)")
+        state = self._state(state, LIState, input_current[0])
+        voltages = []
+        for current in input_current:
+            v, state = li_feed_forward_step(current, state, self.p, self.dt)
+            voltages.append(v)
+        return torch.stack(voltages), state

@@ -1,0 +1,145 @@
+"""Figures of the book: its style, rasters, histograms, and pictures that the reader can move."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+STYLE = Path(__file__).with_name("snnparams.mplstyle")
+
+
+def use_style() -> None:
+    """Use the book's look for all figures from here on."""
+    plt.style.use(STYLE)
+
+
+def to_numpy(x: torch.Tensor) -> np.ndarray:
+    """Return a copy of a tensor as a NumPy array.
+
+    A copy, because `x.detach().cpu().numpy()` shares memory with a parameter on the CPU: a "before" that is
+    taken like that changes with the training.
+    """
+    return x.detach().cpu().clone().numpy()
+
+
+def raster(ax: plt.Axes, spikes: torch.Tensor, dt: float = 0.001, **kwargs) -> None:
+    """Draw one mark per spike, time in ms against the neuron's index.
+
+    Args:
+        ax: where to draw.
+        spikes: 0 or 1, shape (T, N).
+        dt: time step in s.
+        **kwargs: for `Axes.scatter`.
+
+    Raises:
+        ValueError: if `spikes` has another number of dimensions.
+    """
+    if spikes.dim() != 2:
+        raise ValueError(f"spikes: expected shape (T, N), got {tuple(spikes.shape)}")
+    steps, neurons = spikes.nonzero(as_tuple=True)
+    ax.scatter(1e3 * dt * to_numpy(steps), to_numpy(neurons), **{"s": 4, "marker": "|", "color": "k", **kwargs})
+    ax.set(
+        xlim=(0, 1e3 * dt * len(spikes)),
+        ylim=(-0.5, spikes.shape[1] - 0.5),
+        xlabel="time (ms)",
+        ylabel="neuron",
+    )
+
+
+def before_after(ax: plt.Axes, before: torch.Tensor, after: torch.Tensor, xlabel: str, bins: int = 20) -> None:
+    """Draw the distributions of a neuron parameter before and after training on common bins.
+
+    Args:
+        ax: where to draw.
+        before: values before training, cloned, shape (N,).
+        after: values after it, shape (N,).
+        xlabel: label of the axis, with its unit.
+        bins: number of bins.
+
+    Raises:
+        ValueError: if the two share memory, so that they cannot differ.
+    """
+    if before.data_ptr() == after.data_ptr():
+        raise ValueError("before: expected a copy (.detach().clone()) taken before training, got the same memory")
+    before, after = to_numpy(before), to_numpy(after)
+    edges = np.histogram_bin_edges(np.concatenate([before, after]), bins)
+    ax.hist(before, edges, label="before", color="C0", alpha=0.45)
+    ax.hist(after, edges, label="after", histtype="step", color="C1", linewidth=2)
+    ax.set(xlabel=xlabel, ylabel="neurons")
+    ax.legend()
+
+
+class Slider:
+    """A figure that the reader moves, in a notebook or in a static page: pictures behind a slider.
+
+    Args:
+        draw: draws the figure of one value and returns it.
+        values: the positions of the slider.
+        label: what the slider sets, for instance "membrane time constant (ms)".
+        describe: text that stands for the picture of one value, for those who cannot see it.
+        start: index of the position shown first.
+
+    Raises:
+        ValueError: if there are no values or `start` is not among them.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[float], plt.Figure],
+        values: Sequence[float],
+        label: str,
+        describe: Callable[[float], str],
+        start: int = 0,
+    ) -> None:
+        if not 0 <= start < len(values):
+            raise ValueError(f"start: expected an index into {len(values)} values, got {start}")
+        self.label, self.values, self.start = label, list(values), start
+        self.frames = [(self._png(draw(value)), describe(value)) for value in self.values]
+
+    @staticmethod
+    def _png(figure: plt.Figure) -> str:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        plt.close(figure)
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    def _repr_html_(self) -> str:
+        name = f"slider-{uuid4().hex[:8]}"
+        label = html.escape(self.label)
+        images = "".join(
+            f'<img src="data:image/png;base64,{png}" alt="{html.escape(alt)}" style="max-width:100%;background:white"'
+            f"{'' if k == self.start else ' hidden'}>"
+            for k, (png, alt) in enumerate(self.frames)
+        )
+        texts = "|".join(f"{value:g}" for value in self.values)
+        move = (
+            "const box=this.closest('figure'),k=Number(this.value);"
+            "box.querySelectorAll('img').forEach((image,j)=>{image.hidden=j!==k});"
+            "const text=this.dataset.values.split('|')[k];"
+            "box.querySelector('output').textContent=text;this.setAttribute('aria-valuetext',text)"
+        )
+        start = f"{self.values[self.start]:g}"
+        return (
+            f'<figure class="snnparams-slider" style="margin:0">{images}'
+            f'<div style="display:flex;gap:.8em;align-items:center;flex-wrap:wrap">'
+            f'<label for="{name}">{label}: <output for="{name}">{start}</output></label>'
+            f'<input id="{name}" type="range" min="0" max="{len(self.values) - 1}" value="{self.start}" step="1" '
+            f'style="flex:1;min-width:12em" data-values="{texts}" aria-valuetext="{start}" oninput="{move}">'
+            f"</div></figure>"
+        )
+
+
+@contextlib.contextmanager
+def figure_of(*args, **kwargs):
+    """Make a figure with `plt.subplots` for `Slider`, without showing it on its own."""
+    with plt.ioff():
+        yield plt.subplots(*args, **kwargs)

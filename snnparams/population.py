@@ -1,0 +1,145 @@
+"""What cells and layers share: neuron parameters, weights, initial state and the checks of what comes in."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from snnparams.checks import check_input, check_population, check_state, check_weights
+from snnparams.dynamics import LIFState
+from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters
+
+State = TypeVar("State", bound=tuple)
+
+
+class Population(nn.Module):
+    """What all cells and layers share: the neuron parameters `p` and the time step."""
+
+    def __init__(self, p: LIFParameters | LIParameters, dt: float, size=None, device=None, dtype=None) -> None:
+        super().__init__()
+        self.p = NeuronParameters(p, dt, size, device, dtype)
+
+    @property
+    def dt(self) -> float:
+        """Time step in s."""
+        return self.p.dt
+
+    def extra_repr(self) -> str:
+        """Show the time step."""
+        return f"dt={self.dt}"
+
+    def _at_rest(self, shape: tuple[int, ...], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return voltage at the leak potential and zero current: where a population starts.
+
+        The initial voltage is data, not a function of `v_leak`: no gradient flows through it, as in Norse.
+        """
+        v = self.p.v_leak.detach().expand(shape).clone()
+        return v, torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+
+class FeedForward(Population):
+    """A population without weights, whose parameters broadcast against its input."""
+
+    def __init__(self, p, kind: type, dt: float, device, dtype) -> None:
+        p = kind() if p is None else p
+        if not isinstance(p, kind):
+            raise TypeError(f"p: expected {kind.__name__}, got {type(p).__name__}")
+        super().__init__(p, dt, None, device, dtype)
+
+    def _check(self, x: torch.Tensor, layout: str) -> None:
+        check_input(x, layout, self.p.v_leak.dtype, self.p.v_leak.device)
+
+    def _state(self, state: State | None, kind: type[State], like: torch.Tensor) -> State:
+        """Return the given state, checked, or the initial one; `like` is the input of one step."""
+        shape = tuple(like.shape)
+        check_population(self.p, shape[1:])
+        if state is None:
+            return kind(*self._at_rest(shape, like))
+        check_state(state, kind, shape, like)
+        return state
+
+
+class Recurrent(Population):
+    """A population with input and recurrent weights."""
+
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        p,
+        input_weights,
+        recurrent_weights,
+        autapses,
+        dt,
+        detach_reset,
+        device,
+        dtype,
+    ) -> None:
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {size!r}")
+        p = LIFParameters() if p is None else p
+        if not isinstance(p, LIFParameters):
+            raise TypeError(f"p: expected LIFParameters, got {type(p).__name__}")
+        super().__init__(p, dt, hidden_size, device, dtype)
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.autapses, self.detach_reset = autapses, detach_reset
+        self.input_weights = self._weights("input_weights", input_weights, input_size)
+        self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
+        self.register_buffer("_diagonal", torch.eye(hidden_size, dtype=torch.bool, device=device), persistent=False)
+        if not autapses:
+            if recurrent_weights is None:
+                with torch.no_grad():
+                    self.recurrent_weights.fill_diagonal_(0.0)
+            elif count := int(self.recurrent_weights.diagonal().count_nonzero()):
+                raise ValueError(
+                    f"recurrent_weights: expected a zero diagonal because autapses=False, got {count} non-zero "
+                    "values on it; set them to zero or pass autapses=True"
+                )
+
+    def _weights(self, name: str, given: torch.Tensor | None, fan_in: int) -> nn.Parameter:
+        v_leak, shape = self.p.v_leak, (self.hidden_size, fan_in)
+        if given is None:
+            scale = math.sqrt(2 / self.hidden_size)
+            return nn.Parameter(scale * torch.randn(shape, dtype=v_leak.dtype, device=v_leak.device))
+        check_weights(name, given, shape)
+        if isinstance(given, nn.Parameter):
+            if given.dtype != v_leak.dtype:
+                raise TypeError(f"{name}: expected a parameter of type {v_leak.dtype}, got {given.dtype}")
+            return given
+        if given.requires_grad:
+            raise TypeError(
+                f"{name}: expected an nn.Parameter or a tensor without gradient, got a tensor that requires one; "
+                "it would be cut off from what it was computed from"
+            )
+        return nn.Parameter(given.detach().to(dtype=v_leak.dtype, device=v_leak.device, copy=True))
+
+    def effective_recurrent_weights(self) -> torch.Tensor:
+        """Return the recurrent weights, shape (H, H), with a diagonal of zeros unless autapses are allowed.
+
+        Masked at use, so that its gradient is exactly zero there and neither an optimiser nor a copy of the
+        module can bring an autapse back.
+        """
+        if self.autapses:
+            return self.recurrent_weights
+        return self.recurrent_weights.masked_fill(self._diagonal, 0.0)
+
+    def extra_repr(self) -> str:
+        """Show the sizes, whether autapses are allowed, and the time step."""
+        return f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}, dt={self.dt}"
+
+    def _check(self, x: torch.Tensor, layout: str) -> None:
+        weights = self.input_weights
+        check_input(x, layout, weights.dtype, weights.device, self.input_size)
+
+    def _state(self, state: LIFState | None, like: torch.Tensor) -> LIFState:
+        """Return the given state, checked, or the initial one; `like` is the input of one step."""
+        shape = (like.shape[0], self.hidden_size)
+        if state is None:
+            v, i = self._at_rest(shape, like)
+            return LIFState(torch.zeros_like(i), v, i)
+        check_state(state, LIFState, shape, like)
+        return state

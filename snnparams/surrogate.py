@@ -1,0 +1,137 @@
+"""Spike functions: a hard threshold forward, a smooth surrogate derivative backward.
+
+Every function here emits a spike exactly where the membrane is above threshold, so the forward pass is the
+same for all of them. They differ only in the derivative that backpropagation uses in place of the step's true
+one, which is zero everywhere but at the threshold. Explained in chapter 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+Derivative = Callable[[torch.Tensor, float], torch.Tensor]
+
+
+def _heaviside(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    return torch.zeros_like(x)
+
+
+def _super(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    return 1 / (1 + alpha * x.abs()) ** 2
+
+
+def _triangle(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    return alpha * torch.relu(1 - x.abs())
+
+
+def _tanh(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    return 1 - torch.tanh(alpha * x) ** 2
+
+
+def _circ(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    return (1 + (x / alpha) ** 2) ** -1.5
+
+
+def _heavi_erfc(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    return 2 / math.sqrt(math.pi) * torch.exp(-((alpha * x) ** 2))
+
+
+DERIVATIVES: dict[str, Derivative] = {
+    "heaviside": _heaviside,
+    "super": _super,
+    "triangle": _triangle,
+    "tanh": _tanh,
+    "circ": _circ,
+    "heavi_erfc": _heavi_erfc,
+}
+"""Surrogate derivative of each spike function, by the name that `method` takes."""
+
+
+def check_method(method: str) -> str:
+    """Return `method` if it names a spike function.
+
+    Raises:
+        ValueError: it does not; the message lists the names that do.
+    """
+    if method not in DERIVATIVES:
+        raise ValueError(f"unknown spike function method={method!r}; expected one of {', '.join(DERIVATIVES)}")
+    return method
+
+
+def surrogate_derivative(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> torch.Tensor:
+    r"""Return the derivative that `threshold` uses in the backward pass.
+
+    With $x = v - v_\mathrm{th}$:
+
+    ==============  ==========================================  ================================
+    `method`        $\partial z / \partial x$ is taken to be    role of `alpha`
+    ==============  ==========================================  ================================
+    `heaviside`     $0$ (no gradient passes the threshold)      none
+    `super`         $1 / (1 + \alpha |x|)^2$                    steepness
+    `triangle`      $\alpha \max(0, 1 - |x|)$                   height; the width is fixed at 1
+    `tanh`          $1 - \tanh^2(\alpha x)$                     steepness
+    `circ`          $(1 + (x / \alpha)^2)^{-3/2}$               width
+    `heavi_erfc`    $2 / \sqrt{\pi} \; e^{-(\alpha x)^2}$       steepness
+    ==============  ==========================================  ================================
+
+    Args:
+        x: distance of the membrane voltage to the threshold, any shape.
+        method: name of the spike function.
+        alpha: its shape parameter, positive; what it does depends on `method`.
+
+    Returns:
+        The derivative, of the shape of `x`.
+
+    Raises:
+        ValueError: if `method` is unknown.
+
+    References:
+        `super`: Zenke and Ganguli (2018); `triangle`: Esser et al. (2016), Bellec et al. (2020). The shapes and
+        scales are those of Norse 1.1, except that Norse ignores `alpha` for `super`. Explained in chapter 1.
+    """
+    return DERIVATIVES[check_method(method)](x, alpha)
+
+
+class _Threshold(torch.autograd.Function):
+    """Heaviside step forward, `derivative` backward."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor, alpha: float, derivative: Derivative) -> torch.Tensor:
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, ctx.alpha, ctx.derivative = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx, grad_output: torch.Tensor):
+        (x,) = ctx.saved_tensors
+        return grad_output * ctx.derivative(x, ctx.alpha), None, None
+
+
+def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> torch.Tensor:
+    r"""Emit a spike where the membrane is above threshold: $z = \Theta(x)$ with $\Theta(0) = 0$.
+
+    The backward pass uses `surrogate_derivative(x, method, alpha)` in place of the step's derivative.
+
+    Args:
+        x: distance of the membrane voltage to the threshold, $v - v_\mathrm{th}$, any shape.
+        method: name of the spike function, see `surrogate_derivative`.
+        alpha: its shape parameter, positive.
+
+    Returns:
+        Spikes, 0 or 1, of the shape and type of `x`.
+
+    Raises:
+        ValueError: if `method` is unknown.
+    """
+    derivative = DERIVATIVES[check_method(method)]
+    if method == "heaviside":  # nothing to propagate, so nothing to keep for the backward pass
+        return (x > 0).to(x.dtype)
+    return _Threshold.apply(x, alpha, derivative)

@@ -1,0 +1,208 @@
+"""Train and evaluate a classifier on data in memory; stop, and go on where it stopped.
+
+A model maps a batch of images to log-probabilities of the classes. `train` and `evaluate` are those that
+chapter 4 writes out, with the checks that a library needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.functional import nll_loss
+from tqdm.auto import tqdm
+
+from snnparams.data import Split
+from snnparams.parameters import NeuronParameters
+
+
+class Evaluation(NamedTuple):
+    """Mean negative log-likelihood and accuracy (0 to 1) on a data set."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclasses.dataclass
+class History:
+    """What a training run recorded: one training loss per batch, one evaluation per epoch."""
+
+    train_losses: list[float] = dataclasses.field(default_factory=list)
+    test_losses: list[float] = dataclasses.field(default_factory=list)
+    accuracies: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs done."""
+        return len(self.accuracies)
+
+
+def _check_split(split: Split, batch_size: int) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
+    if len(split.labels) == 0 or len(split.images) != len(split.labels):
+        got = f"{len(split.images)} images and {len(split.labels)} labels"
+        raise ValueError(f"split: expected as many labels as images and at least one, got {got}")
+
+
+def validate_neuron_parameters(model: nn.Module) -> None:
+    """Check all neuron parameters of a model against the limits of the integrator.
+
+    Raises:
+        ValueError: with the module, the parameter, the offending value and the limit.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, NeuronParameters):
+            try:
+                module.validate()
+            except ValueError as error:
+                raise ValueError(f"{name}.{error}") from None
+
+
+def train(
+    model: nn.Module,
+    split: Split,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator | None = None,
+    batch_size: int = 256,
+    progress: bool = True,
+) -> list[float]:
+    """Train a model for one epoch.
+
+    Args:
+        model: maps images (B, ...) to log-probabilities (B, classes).
+        split: images and labels, on the device of the model.
+        optimizer: over the model's parameters.
+        generator: of the order of the images; the global one if None.
+        batch_size: images in a batch; the last one may be smaller.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The loss of each batch.
+
+    Raises:
+        ValueError: if the split is empty, or a neuron parameter has left its valid range.
+        FloatingPointError: if a loss is not finite; the model is then as it was before that batch.
+    """
+    _check_split(split, batch_size)
+    model.train()
+    losses = []
+    order = torch.randperm(len(split.labels), generator=generator).to(split.labels.device)
+    for batch in tqdm(order.split(batch_size), leave=False, disable=None if progress else True):
+        optimizer.zero_grad()
+        loss = nll_loss(model(split.images[batch]), split.labels[batch])
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(f"batch {len(losses)}: expected a finite loss, got {losses[-1]}")
+        loss.backward()
+        optimizer.step()
+    validate_neuron_parameters(model)
+    return losses
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, batch_size: int = 1000) -> Evaluation:
+    """Evaluate a model; its training mode is restored afterwards.
+
+    Args:
+        model: maps images (B, ...) to log-probabilities (B, classes).
+        split: images and labels, on the device of the model.
+        batch_size: images in a batch.
+
+    Returns:
+        Mean negative log-likelihood and accuracy.
+
+    Raises:
+        ValueError: if the split is empty.
+    """
+    _check_split(split, batch_size)
+    was_training = model.training
+    model.eval()
+    loss, correct = 0.0, 0
+    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+        log_p = model(images)
+        loss += nll_loss(log_p, labels, reduction="sum").item()
+        correct += (log_p.argmax(dim=1) == labels).sum().item()
+    model.train(was_training)
+    return Evaluation(loss / len(split.labels), correct / len(split.labels))
+
+
+def fit(
+    model: nn.Module,
+    train_split: Split,
+    test_split: Split,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    generator: torch.Generator | None = None,
+    batch_size: int = 256,
+    progress: bool = True,
+    checkpoint: str | os.PathLike | None = None,
+) -> History:
+    """Train a model for several epochs and evaluate it after each.
+
+    Args:
+        model: maps images (B, ...) to log-probabilities (B, classes).
+        train_split: images and labels to train on, on the device of the model.
+        test_split: images and labels to evaluate on.
+        optimizer: over the model's parameters.
+        epochs: number of epochs in all, those of a resumed run included.
+        generator: of the order of the images; the global one if None.
+        batch_size: images in a training batch.
+        progress: whether to show progress bars.
+        checkpoint: a file to write after each epoch. If it exists, training goes on from there, with the same
+            numbers as if it had never stopped.
+
+    Returns:
+        The losses and accuracies, those before a resumption included.
+
+    Raises:
+        ValueError: if the checkpoint holds more epochs than asked for, or as `train`.
+        RuntimeError: if the checkpoint is of another model.
+        FloatingPointError: if a loss is not finite.
+    """
+    history = History()
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        history = _resume(path, model, optimizer, generator)
+        if history.epochs > epochs:
+            raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
+    remaining = tqdm(range(history.epochs, epochs), leave=False, disable=None if progress else True)
+    for _ in remaining:
+        history.train_losses += train(model, train_split, optimizer, generator, batch_size, progress)
+        loss, accuracy = evaluate(model, test_split)
+        history.test_losses.append(loss)
+        history.accuracies.append(accuracy)
+        remaining.set_postfix(accuracy=f"{accuracy:.1%}")
+        if path is not None:
+            _save(path, model, optimizer, generator, history)
+    return history
+
+
+def _save(path: Path, model, optimizer, generator, history: History) -> None:
+    """Write a checkpoint beside its place, then move it there: a killed run leaves the last whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "order": torch.get_rng_state() if generator is None else generator.get_state(),
+        "history": dataclasses.asdict(history),
+    }
+    temporary = path.with_name(path.name + ".partial")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _resume(path: Path, model, optimizer, generator) -> History:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if generator is None:
+        torch.set_rng_state(state["order"])
+    else:
+        generator.set_state(state["order"])
+    return History(**state["history"])

@@ -1,0 +1,15 @@
+"""What all tests share."""
+
+import warnings
+
+import pytest
+import torch
+
+with warnings.catch_warnings():  # Norse 1.1 uses torch.jit, which newer torch releases deprecate on import
+    warnings.simplefilter("ignore")
+    import norse.torch  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
