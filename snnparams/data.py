@@ -134,12 +134,12 @@ def _raw_folder(root: Path) -> Path:
     return root / "MNIST" / "raw"
 
 
-def load_mnist(cache: str | os.PathLike | None = None, download: bool = True) -> Digits:
+def load_mnist(cache: str | os.PathLike | None = None) -> Digits:
     """Load MNIST as tensors.
 
     Args:
-        cache: folder for the download, instead of `cache_folder()`.
-        download: whether to download MNIST where neither `SNNPARAMS_DATA` nor the cache has it.
+        cache: folder for the download, instead of `cache_folder()`. Nothing is downloaded where the environment
+            variable `SNNPARAMS_OFFLINE` is set.
 
     Returns:
         A `Digits` with `train` (60,000) and `test` (10,000), each `images` (uint8, (N, 28, 28)) and `labels`
@@ -172,9 +172,9 @@ def load_mnist(cache: str | os.PathLike | None = None, download: bool = True) ->
     if not _faults(raw):
         return _read(raw)
     if raw.is_dir() and any(raw.iterdir()):
-        print(f"The cached MNIST in {raw} is incomplete or corrupt and is downloaded again.")
-    reason = "the download is switched off"
-    if download:
+        print(f"The cached MNIST in {raw} is incomplete or corrupt, and is not used but replaced by a download.")
+    reason = "SNNPARAMS_OFFLINE is set"
+    if not os.environ.get("SNNPARAMS_OFFLINE"):
         try:
             _download(raw)
             return _read(raw)

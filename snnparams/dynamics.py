@@ -2,11 +2,12 @@ r"""One time step of a population as pure functions: the specification of what t
 
 A leaky integrate-and-fire neuron obeys
 
-$$\tau_\mathrm{mem} \dot v = v_\mathrm{leak} - v + i, \qquad \tau_\mathrm{syn} \dot i = -i,$$
+.. math::
+    \tau_\mathrm{mem} \dot v = v_\mathrm{leak} - v + i, \qquad \tau_\mathrm{syn} \dot i = -i,
 
-spikes where $v > v_\mathrm{th}$ and is then reset to $v_\mathrm{reset}$. A step of length $\Delta t$ first adds
-the incoming current, then takes one forward Euler step of both equations, then compares with the threshold.
-The order is that of Norse. Explained in chapter 1.
+spikes where :math:`v > v_\mathrm{th}` and is then reset to :math:`v_\mathrm{reset}`. A step of
+length :math:`\Delta t` first adds the incoming current, then takes one forward Euler step of both equations, then
+compares with the threshold. The order is that of Norse. Explained in chapter 1.
 
 `p` is anything with the attributes of `LIFParameters` (or `LIParameters`): the declaration itself, or the
 `p` of a cell. The functions do not check values; cells and layers do.
@@ -70,13 +71,14 @@ def lif_step(
 ) -> tuple[torch.Tensor, LIFState]:
     r"""Advance a recurrent LIF population by one time step.
 
-    $$\begin{aligned}
-    i' &= i + W_\mathrm{in} x + W_\mathrm{rec} z \\
-    v' &= v + \Delta t \, \tau_\mathrm{mem}^{-1} (v_\mathrm{leak} - v + i') \\
-    z_\mathrm{new} &= \Theta(v' - v_\mathrm{th}) \\
-    v_\mathrm{new} &= (1 - z_\mathrm{new}) v' + z_\mathrm{new} v_\mathrm{reset} \\
-    i_\mathrm{new} &= (1 - \Delta t \, \tau_\mathrm{syn}^{-1}) i'
-    \end{aligned}$$
+    .. math::
+        \begin{aligned}
+        i' &= i + W_\mathrm{in} x + W_\mathrm{rec} z \\
+        v' &= v + \Delta t \, \tau_\mathrm{mem}^{-1} (v_\mathrm{leak} - v + i') \\
+        z_\mathrm{new} &= \Theta(v' - v_\mathrm{th}) \\
+        v_\mathrm{new} &= (1 - z_\mathrm{new}) v' + z_\mathrm{new} v_\mathrm{reset} \\
+        i_\mathrm{new} &= (1 - \Delta t \, \tau_\mathrm{syn}^{-1}) i'
+        \end{aligned}
 
     Args:
         input_spikes: spikes that arrive in this step, shape (B, I).
@@ -103,7 +105,7 @@ def lif_recurrent_current_step(
     dt: float = 0.001,
     detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LIFState]:
-    r"""Advance a recurrent LIF population by one step, given the current $W_\mathrm{in} x$ that its input causes.
+    r"""Advance a recurrent LIF population by one step, given the current :math:`W_\mathrm{in} x` that its input causes.
 
     Whole sequences use it, because that current can be computed for all time steps in one matrix product.
 

@@ -17,9 +17,9 @@ def constant_current_lif_encode(
 ) -> torch.Tensor:
     r"""Let each value drive a LIF neuron as a constant current and return that neuron's spikes.
 
-    The neuron has no synapse: $v' = v + \Delta t \, \tau_\mathrm{mem}^{-1} (v_\mathrm{leak} - v + x)$, from
-    $v = 0$. A larger value spikes earlier and more often; a value of at most $v_\mathrm{th} - v_\mathrm{leak}$
-    never does.
+    The neuron has no synapse: :math:`v' = v + \Delta t \, \tau_\mathrm{mem}^{-1} (v_\mathrm{leak} - v + x)`, from
+    :math:`v = 0`. A larger value spikes earlier and more often; a value of at most
+    :math:`v_\mathrm{th} - v_\mathrm{leak}` never does.
 
     Args:
         input_current: values of any shape.
@@ -39,6 +39,8 @@ def constant_current_lif_encode(
     if not isinstance(input_current, torch.Tensor) or not input_current.is_floating_point():
         got = getattr(input_current, "dtype", type(input_current).__name__)
         raise TypeError(f"input: expected a floating-point tensor, got {got}")
+    if count := int((~torch.isfinite(input_current)).sum()):
+        raise ValueError(f"input: expected finite values, got {count} that are not")
     p = LIFParameters() if p is None else p
     v = torch.zeros_like(input_current)
     spikes = []

@@ -39,7 +39,7 @@ def check_value(name: str, value: float | torch.Tensor, dt: float | None = None)
     r"""Check that the integrator can handle a value of the neuron parameter `name`.
 
     All values must be finite. Inverse time constants must be positive and, where the time step is known,
-    satisfy $\Delta t \, \tau^{-1} < 1$: beyond that limit a forward Euler step overshoots its target.
+    satisfy :math:`\Delta t \, \tau^{-1} < 1`: beyond that limit a forward Euler step overshoots its target.
 
     Args:
         name: the parameter, for instance `"tau_mem_inv"`.
@@ -93,8 +93,8 @@ class LIParameters(_Declaration):
     r"""Parameters of a leaky integrator: a membrane that integrates its input and never spikes.
 
     Args:
-        tau_syn_inv: inverse synaptic time constant $1/\tau_\mathrm{syn}$ in 1/s, positive.
-        tau_mem_inv: inverse membrane time constant $1/\tau_\mathrm{mem}$ in 1/s, positive.
+        tau_syn_inv: inverse synaptic time constant :math:`1/\tau_\mathrm{syn}` in 1/s, positive.
+        tau_mem_inv: inverse membrane time constant :math:`1/\tau_\mathrm{mem}` in 1/s, positive.
         v_leak: leak (resting) voltage, dimensionless.
 
     Each is a number, a tensor (a scalar or one value per neuron) or an `nn.Parameter`. Cells and layers copy a
@@ -118,8 +118,8 @@ class LIFParameters(_Declaration):
     r"""Parameters of a leaky integrate-and-fire (LIF) neuron.
 
     Args:
-        tau_syn_inv: inverse synaptic time constant $1/\tau_\mathrm{syn}$ in 1/s, positive.
-        tau_mem_inv: inverse membrane time constant $1/\tau_\mathrm{mem}$ in 1/s, positive.
+        tau_syn_inv: inverse synaptic time constant :math:`1/\tau_\mathrm{syn}` in 1/s, positive.
+        tau_mem_inv: inverse membrane time constant :math:`1/\tau_\mathrm{mem}` in 1/s, positive.
         v_leak: leak (resting) voltage, dimensionless.
         v_th: threshold voltage, dimensionless.
         v_reset: voltage after a spike, dimensionless.

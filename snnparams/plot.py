@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextlib
+import hashlib
 import html
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -113,7 +112,7 @@ class Slider:
         return base64.b64encode(buffer.getvalue()).decode()
 
     def _repr_html_(self) -> str:
-        name = f"slider-{uuid4().hex[:8]}"
+        name = "slider-" + hashlib.sha256(repr((self.label, self.frames)).encode()).hexdigest()[:8]
         label = html.escape(self.label)
         images = "".join(
             f'<img src="data:image/png;base64,{png}" alt="{html.escape(alt)}" style="max-width:100%;background:white"'
@@ -136,10 +135,3 @@ class Slider:
             f'style="flex:1;min-width:12em" data-values="{texts}" aria-valuetext="{start}" oninput="{move}">'
             f"</div></figure>"
         )
-
-
-@contextlib.contextmanager
-def figure_of(*args, **kwargs):
-    """Make a figure with `plt.subplots` for `Slider`, without showing it on its own."""
-    with plt.ioff():
-        yield plt.subplots(*args, **kwargs)

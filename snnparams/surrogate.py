@@ -64,18 +64,18 @@ def check_method(method: str) -> str:
 def surrogate_derivative(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> torch.Tensor:
     r"""Return the derivative that `threshold` uses in the backward pass.
 
-    With $x = v - v_\mathrm{th}$:
+    With :math:`x = v - v_\mathrm{th}`:
 
-    ==============  ==========================================  ================================
-    `method`        $\partial z / \partial x$ is taken to be    role of `alpha`
-    ==============  ==========================================  ================================
-    `heaviside`     $0$ (no gradient passes the threshold)      none
-    `super`         $1 / (1 + \alpha |x|)^2$                    steepness
-    `triangle`      $\alpha \max(0, 1 - |x|)$                   height; the width is fixed at 1
-    `tanh`          $1 - \tanh^2(\alpha x)$                     steepness
-    `circ`          $(1 + (x / \alpha)^2)^{-3/2}$               width
-    `heavi_erfc`    $2 / \sqrt{\pi} \; e^{-(\alpha x)^2}$       steepness
-    ==============  ==========================================  ================================
+    ============== ============================================ ==============================
+    `method`       derivative                                   role of `alpha`
+    ============== ============================================ ==============================
+    `heaviside`    :math:`0`: no gradient passes the threshold  none
+    `super`        :math:`1 / (1 + \alpha |x|)^2`               steepness
+    `triangle`     :math:`\alpha \max(0, 1 - |x|)`              height; the width is fixed at 1
+    `tanh`         :math:`1 - \tanh^2(\alpha x)`                steepness
+    `circ`         :math:`(1 + (x / \alpha)^2)^{-3/2}`          width
+    `heavi_erfc`   :math:`2 / \sqrt{\pi} \; e^{-(\alpha x)^2}`  steepness
+    ============== ============================================ ==============================
 
     Args:
         x: distance of the membrane voltage to the threshold, any shape.
@@ -116,12 +116,12 @@ class _Threshold(torch.autograd.Function):
 
 
 def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> torch.Tensor:
-    r"""Emit a spike where the membrane is above threshold: $z = \Theta(x)$ with $\Theta(0) = 0$.
+    r"""Emit a spike where the membrane is above threshold: :math:`z = \Theta(x)` with :math:`\Theta(0) = 0`.
 
     The backward pass uses `surrogate_derivative(x, method, alpha)` in place of the step's derivative.
 
     Args:
-        x: distance of the membrane voltage to the threshold, $v - v_\mathrm{th}$, any shape.
+        x: distance of the membrane voltage to the threshold, :math:`v - v_\mathrm{th}`, any shape.
         method: name of the spike function, see `surrogate_derivative`.
         alpha: its shape parameter, positive.
 

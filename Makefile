@@ -1,0 +1,60 @@
+# make help lists what there is. Python 3.10 or newer and make are all that a machine must have.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := $(sort $(wildcard book/*.ipynb))
+SOURCES := $(wildcard snnparams/*.py snnparams/*/*.py snnparams/*.mplstyle) requirements.txt pyproject.toml
+
+# progress bars are for people at a screen, not for stored pages
+export TQDM_DISABLE := 1
+# frozen-module notices of the debugger have no place in a notebook
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv book test test-offline notebooks format clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+venv: .venv/installed ## set up .venv with everything from requirements.txt
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Python 3.10 or newer is needed, $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	    { echo "$(PYTHON) comes without venv. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+# Jupyter Book's cache knows a notebook by its cells: it cannot see an edit in snnparams or other data.
+_build/executed-with: FORCE
+	@mkdir -p _build
+	@{ cat $(SOURCES); echo "data: $(SNNPARAMS_DATA) offline: $(SNNPARAMS_OFFLINE)"; } | cksum > $@.new
+	@if ! cmp -s $@.new $@; then rm -rf _build/.jupyter_cache; mv $@.new $@; else rm $@.new; fi
+FORCE:
+
+book: venv _build/executed-with ## execute all notebooks and build the HTML, warnings are errors
+	$(BIN)/jupyter-book build . -n -W --keep-going
+	@echo "Open _build/html/index.html"
+
+test: venv ## everything that must pass: ruff, unit tests, notebook hygiene, all notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 $(NOTEBOOKS)
+
+test-offline: venv ## the same notebooks without MNIST and without a network: the bundled digits
+	cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && \
+	env -u SNNPARAMS_DATA SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache" $(BIN)/pytest tests/test_data.py && \
+	env -u SNNPARAMS_DATA SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache" \
+	    $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 book/4_mnist.ipynb
+
+notebooks: venv ## run all notebooks and store what they show, after a change to them or to snnparams
+	$(BIN)/python tests/notebooks.py run $(NOTEBOOKS)
+
+format: venv ## format code and notebooks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what was built; .venv stays
+	rm -rf _build build dist *.egg-info

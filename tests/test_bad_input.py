@@ -1,0 +1,201 @@
+"""Bad input never passes silently: each case raises, and says what was expected and what came."""
+
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import snnparams as sp
+from snnparams.parameters import NeuronParameters
+
+X = torch.zeros(4, 2, 3)  # (T, B, I)
+
+
+def expect(error, message):
+    return pytest.raises(error, match=re.escape(message))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"tau_mem_inv": -5}, ValueError, "tau_mem_inv: expected positive values, got -5 1/s"),
+        ({"tau_syn_inv": 0.0}, ValueError, "tau_syn_inv: expected positive values, got 0 1/s"),
+        ({"tau_mem_inv": math.nan}, ValueError, "tau_mem_inv: expected finite values, got nan 1/s"),
+        ({"v_th": math.inf}, ValueError, "v_th: expected finite values, got inf"),
+        (
+            {"v_reset": torch.tensor([0.0, math.nan, math.nan])},
+            ValueError,
+            "v_reset: expected finite values, got nan at neuron 1 (2 of 3 values are invalid)",
+        ),
+        (
+            {"tau_mem_inv": nn.Parameter(torch.tensor([90.0, -1.0]))},
+            ValueError,
+            "tau_mem_inv: expected positive values, got -1 1/s at neuron 1 (1 of 2 values are invalid)",
+        ),
+        ({"v_leak": torch.tensor(1)}, TypeError, "v_leak: expected a floating-point tensor, got torch.int64"),
+        ({"v_leak": torch.tensor(1j)}, TypeError, "v_leak: expected a floating-point tensor, got torch.complex64"),
+        ({"v_leak": 1j}, TypeError, "v_leak: expected a number or a floating-point tensor, got complex"),
+        ({"v_leak": True}, TypeError, "v_leak: expected a number or a floating-point tensor, got bool"),
+        ({"v_leak": "0"}, TypeError, "v_leak: expected a number or a floating-point tensor, got str"),
+        ({"alpha": 0}, ValueError, "alpha: expected a positive, finite number, got 0"),
+        ({"alpha": math.nan}, ValueError, "alpha: expected a positive, finite number, got nan"),
+        ({"method": "super_spike"}, ValueError, "unknown spike function method='super_spike'; expected one of"),
+    ],
+)
+def test_declarations(fields, error, message):
+    with expect(error, message):
+        sp.LIFParameters(**fields)
+
+
+@pytest.mark.parametrize("build", [sp.LIFCell, sp.LIF, lambda p, **kw: sp.LIFRecurrent(3, 2, p, **kw)])
+def test_time_step_too_large_for_a_time_constant(build):
+    message = "tau_mem_inv: expected dt * tau_mem_inv < 1, that is values below 1000 1/s at dt = 0.001 s, got 1000 1/s"
+    with expect(ValueError, message):
+        build(sp.LIFParameters(tau_mem_inv=1000.0))
+    with expect(ValueError, "tau_syn_inv: expected dt * tau_syn_inv < 1, that is values below 100 1/s"):
+        build(sp.LIFParameters(), dt=0.01)
+    build(sp.LIFParameters(tau_mem_inv=999.0))
+    for dt in (0, -1e-3, math.nan, math.inf):
+        with expect(ValueError, f"dt: expected a positive, finite time step in s, got {dt}"):
+            build(sp.LIFParameters(), dt=dt)
+
+
+def test_values_that_become_invalid_later():
+    model = nn.Sequential(sp.LIF(sp.LIFParameters(tau_mem_inv=nn.Parameter(torch.tensor(100.0)))))
+    state = model.state_dict()
+    state["0.p.tau_mem_inv"] = torch.tensor(-3.0)
+    with expect(ValueError, "tau_mem_inv: expected positive values, got -3 1/s"):
+        model.load_state_dict(state)
+    with expect(ValueError, "0.p.tau_mem_inv: expected positive values, got -3 1/s"):
+        sp.validate_neuron_parameters(model)
+
+
+@pytest.mark.parametrize("module", [sp.LIFRecurrentCell, sp.LIFRecurrent])
+def test_values_that_do_not_fit_a_recurrent_population(module):
+    for bad in (torch.ones(4), torch.ones(5, 1), torch.ones(1)):
+        message = f"v_th: expected one value, or one per neuron of shape (5,), got {tuple(bad.shape)}"
+        with expect(ValueError, message):
+            module(3, 5, sp.LIFParameters(v_th=bad))
+    for size in (0, -1, 2.0, True):
+        with expect(ValueError, f"hidden_size: expected a positive integer, got {size!r}"):
+            module(3, size)
+        with expect(ValueError, f"input_size: expected a positive integer, got {size!r}"):
+            module(size, 3)
+    with expect(ValueError, "input_weights: expected shape (5, 3), got (3, 5)"):
+        module(3, 5, input_weights=torch.ones(3, 5))
+    with expect(TypeError, "input_weights: expected a floating-point tensor, got torch.int64"):
+        module(3, 5, input_weights=torch.ones(5, 3, dtype=torch.int64))
+    with expect(ValueError, "recurrent_weights: expected finite values, got 25 that are not"):
+        module(3, 5, recurrent_weights=torch.full((5, 5), math.nan))
+    with expect(TypeError, "input_weights: expected a parameter of type torch.float32, got torch.float64"):
+        module(3, 5, input_weights=nn.Parameter(torch.ones(5, 3, dtype=torch.float64)))
+    with expect(TypeError, "input_weights: expected an nn.Parameter or a tensor without gradient"):
+        module(3, 5, input_weights=torch.ones(5, 3, requires_grad=True))
+
+
+def test_values_whose_gradient_or_type_would_be_lost():
+    log_tau = nn.Parameter(torch.tensor([4.0]))
+    with expect(TypeError, "tau_mem_inv: expected an nn.Parameter or a tensor without gradient, got a tensor that"):
+        sp.LIFCell(sp.LIFParameters(tau_mem_inv=log_tau.exp()))
+    with expect(TypeError, "v_th: expected a parameter of type torch.float32, got torch.float64"):
+        sp.LIFCell(sp.LIFParameters(v_th=nn.Parameter(torch.ones(2, dtype=torch.float64))))
+
+
+def test_wrong_declaration():
+    for build in (sp.LIFCell, sp.LIF, lambda p: sp.LIFRecurrent(3, 2, p), lambda p: sp.LIFRecurrentCell(3, 2, p)):
+        with expect(TypeError, "p: expected LIFParameters, got LIParameters"):
+            build(sp.LIParameters())
+        with expect(TypeError, "p: expected LIFParameters, got dict"):
+            build({"v_th": 1.0})
+    for build in (sp.LICell, sp.LI):
+        with expect(TypeError, "p: expected LIParameters, got LIFParameters"):
+            build(sp.LIFParameters())
+    with expect(TypeError, "p: expected LIFParameters or LIParameters, got NoneType"):
+        NeuronParameters(None, 1e-3)
+
+
+MODULES = {
+    "LIFCell": (lambda: sp.LIFCell(), "(B, ...)", X[0]),
+    "LICell": (lambda: sp.LICell(), "(B, ...)", X[0]),
+    "LIFRecurrentCell": (lambda: sp.LIFRecurrentCell(3, 5), "(B, I)", X[0]),
+    "LIF": (lambda: sp.LIF(), "(T, B, ...)", X),
+    "LI": (lambda: sp.LI(), "(T, B, ...)", X),
+    "LIFRecurrent": (lambda: sp.LIFRecurrent(3, 5), "(T, B, I)", X),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_inputs(name):
+    build, layout, x = MODULES[name]
+    module = build()
+    least = x.dim() - ("..." in layout)
+    flat = x[(0,) * (x.dim() - least + 1)]
+    with expect(ValueError, f"input: expected shape {layout}, got {flat.dim()} dimensions, {tuple(flat.shape)}"):
+        module(flat)
+    if "..." not in layout:
+        with expect(ValueError, f"input: expected shape {layout}, got {x.dim() + 1} dimensions"):
+            module(x[None])
+        with expect(ValueError, f"input: expected 3 features in shape {layout}, got {(*x.shape[:-1], 7)}"):
+            module(torch.zeros(*x.shape[:-1], 7))
+    empty = x[..., :0, :]
+    with expect(ValueError, f"input: expected a batch of at least one in shape {layout}, got {tuple(empty.shape)}"):
+        module(empty)
+    if layout.startswith("(T"):
+        with expect(ValueError, f"input: expected at least one time step in shape {layout}, got (0, 2, 3)"):
+            module(x[:0])
+    for dtype in (torch.int64, torch.complex64, torch.bool, torch.float64, torch.uint8):
+        with expect(TypeError, f"input: expected torch.float32, the type of the parameters, got {dtype}"):
+            module(x.to(dtype))
+    with expect(ValueError, "input: expected device cpu, that of the parameters, got meta"):
+        module(x.to("meta"))
+    with expect(TypeError, f"input: expected a tensor of shape {layout}, got list"):
+        module([0.0])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_states(name):
+    build, _, x = MODULES[name]
+    module = build()
+    _, state = module(x)
+    neurons = state.v.shape[-1]
+    kind = type(state)
+    first = kind._fields[0]
+    with expect(ValueError, f"state.{first}: expected shape (2, {neurons}), got (3, {neurons})"):
+        module(x, kind(*(torch.zeros(3, neurons) for _ in kind._fields)))
+    with expect(ValueError, f"state.{first}: expected device cpu, that of the input, got meta"):
+        module(x, kind(*(value.to("meta") for value in state)))
+    with expect(TypeError, f"state.{first}: expected torch.float32, the type of the input, got torch.float64"):
+        module(x, kind(*(value.double() for value in state)))
+    with expect(TypeError, f"state: expected {kind.__name__} or None, got tuple"):
+        module(x, tuple(state))
+
+
+@pytest.mark.parametrize("module", [sp.LIFCell, sp.LIF])
+def test_parameters_that_do_not_fit_the_input(module):
+    x = X[0] if module is sp.LIFCell else X
+    for bad in (torch.ones(4), torch.ones(2, 3)):
+        with expect(
+            ValueError, f"v_th: expected one value, or values that fit a population of (3,), got {(*bad.shape,)}"
+        ):
+            module(sp.LIFParameters(v_th=bad))(x)
+
+
+def test_encoder():
+    for bad in (0, -1, 1.5, True, "32"):
+        with expect(ValueError, f"seq_length: expected a positive integer, got {bad!r}"):
+            sp.ConstantCurrentLIFEncoder(bad)
+        with expect(ValueError, f"seq_length: expected a positive integer, got {bad!r}"):
+            sp.constant_current_lif_encode(torch.ones(1), bad)
+    encode = sp.ConstantCurrentLIFEncoder(4)
+    for dtype in (torch.uint8, torch.int64, torch.complex64):
+        with expect(TypeError, f"input: expected a floating-point tensor, got {dtype}"):
+            encode(torch.ones(2, dtype=dtype))
+    with expect(TypeError, "input: expected a floating-point tensor, got list"):
+        encode([1.0])
+    with expect(ValueError, "tau_mem_inv: expected dt * tau_mem_inv < 1"):
+        sp.ConstantCurrentLIFEncoder(4, sp.LIFParameters(tau_mem_inv=2000.0))
+    for bad in (math.nan, math.inf):
+        with expect(ValueError, "input: expected finite values, got 1 that are not"):
+            encode(torch.tensor([1.0, bad]))

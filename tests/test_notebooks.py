@@ -1,0 +1,232 @@
+"""Hygiene of the committed notebooks: what nbval does not look at."""
+
+import ast
+import json
+import math
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from notebooks import ROOT, stamp, without_docstrings
+
+import snnparams as sp
+
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+LONGEST_CELL = 25  # lines that are not blank
+LARGEST_OUTPUT = 1_000_000  # characters; a slider holds a dozen pictures
+EXPENSIVE = re.compile(r"load_mnist|\brun\(|\bmnist\.")  # cells whose output depends on data or training
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def markdown(notebook):
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def problems_of_execution(notebook):
+    """Return what shows that a notebook is not the trace of one run from first to last cell."""
+    found = []
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    if counts != list(range(1, len(counts) + 1)):
+        found.append(f"execution counts {counts}")
+    for cell in code_cells(notebook):
+        if not cell.source.strip():
+            found.append("an empty cell")
+        for output in cell.outputs:
+            if output.output_type == "error":
+                found.append(f"a stored error: {output.ename}")
+            if output.get("name") == "stderr":
+                found.append(f"something on stderr: {output.text[:80]}")
+            if any("widget" in mime for mime in output.get("data", {})):
+                found.append("widget output")
+            if len(json.dumps(output)) > LARGEST_OUTPUT:
+                found.append(f"an output of {len(json.dumps(output))} characters")
+    return found
+
+
+def test_there_are_notebooks():
+    assert len(NOTEBOOKS) >= 4
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+class TestNotebook:
+    def test_is_one_run_from_first_to_last_cell(self, path):
+        assert problems_of_execution(read(path)) == []
+
+    def test_outputs_are_those_of_this_code(self, path):
+        notebook = read(path)
+        assert notebook.metadata.get("snnparams_stamp") == stamp(notebook), "run `make notebooks` and commit"
+
+    def test_kernel_and_format(self, path):
+        notebook = read(path)
+        nbformat.validate(notebook)
+        assert notebook.metadata.kernelspec.name == "python3"
+
+    def test_size(self, path):
+        assert path.stat().st_size < 3_000_000
+
+    def test_cells_are_short(self, path):
+        for cell in code_cells(read(path)):
+            lines = [line for line in cell.source.splitlines() if line.strip()]
+            assert len(lines) <= LONGEST_CELL, f"{len(lines)} lines: {lines[0]}"
+
+    def test_nothing_of_one_machine(self, path):
+        text = path.read_text()
+        assert not re.search(r"/(home|root|Users|tmp|work)/\w", text)
+        assert not re.search(r"at 0x[0-9a-f]{8,}", "".join(cell.source for cell in read(path).cells))
+        assert not re.search(r"^\s*[!%]", "\n".join(c.source for c in code_cells(read(path))), re.M), (
+            "no shell, no magic"
+        )
+
+    def test_skeleton_of_the_page(self, path):
+        text = markdown(read(path))
+        assert re.match(r"\(ch-\w+\)=\n# \S", text), "a label and a title come first"
+        for part in ("What you will learn", "**Time to run:**", "**You need:**", "\n## Summary", "\n## Exercises"):
+            assert part in text, f"{part!r} is missing"
+        assert text.count("{exercise}") >= 3
+        assert text.count("{solution-start}") == text.count("{solution-end}") == text.count("{exercise}")
+        assert text.count(":class: dropdown") == text.count("{exercise}"), "solutions are folded"
+
+    def test_every_figure_has_a_caption_a_name_an_alt_text_and_is_read(self, path):
+        notebook = read(path)
+        text, names = markdown(notebook), []
+        for cell in code_cells(notebook):
+            if any("image/png" in output.get("data", {}) for output in cell.outputs):
+                meta = cell.metadata.get("mystnb", {})
+                figure, image = meta.get("figure", {}), meta.get("image", {})
+                assert figure.get("caption"), f"no caption: {cell.source[:60]}"
+                assert image.get("alt"), f"no alt text: {cell.source[:60]}"
+                assert cell.source.rstrip().endswith("plt.show()")
+                names.append(figure["name"])
+        assert len(set(names)) == len(names) > 0 or path.stem.startswith("3_")
+        for name in names:
+            assert f"{{numref}}`{name}`" in text, f"the text never refers to {name}"
+
+    def test_claims_are_asserted(self, path):
+        source = "\n".join(cell.source for cell in code_cells(read(path)))
+        asserts = sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
+        assert asserts >= 8
+
+    def test_prose_and_code_are_in_balance(self, path):
+        notebook = read(path)
+        words = len(markdown(notebook).split())
+        visible = [c for c in code_cells(notebook) if "hide-input" not in c.metadata.get("tags", [])]
+        lines = sum(bool(line.strip()) for cell in visible for line in cell.source.splitlines())
+        assert 4 <= words / lines <= 15, f"{words / lines:.1f} words per line of code"
+
+    def test_outputs_that_may_differ_are_not_compared(self, path):
+        for cell in code_cells(read(path)):
+            printed = any(output.output_type == "stream" for output in cell.outputs)
+            if printed and EXPENSIVE.search(cell.source) and "tempfile" not in cell.source:
+                if "spikes:" in cell.source:
+                    continue  # a shape
+                assert "nbval-ignore-output" in cell.metadata.get("tags", []), cell.source[:80]
+
+
+def make(cells):
+    notebook = nbformat.v4.new_notebook()
+    for k, (source, outputs) in enumerate(cells):
+        cell = nbformat.v4.new_code_cell(source, execution_count=k + 1, outputs=outputs)
+        notebook.cells.append(cell)
+    return notebook
+
+
+def test_the_hygiene_check_itself():
+    good = make([("1 + 1", []), ("2", [])])
+    assert problems_of_execution(good) == []
+    good.cells[1].execution_count = 5
+    assert problems_of_execution(good) == ["execution counts [1, 5]"]
+    stripped = make([("1", [])])
+    stripped.cells[0].execution_count = None
+    assert problems_of_execution(stripped) == ["execution counts [None]"]
+    error = nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])
+    warning = nbformat.v4.new_output("stream", name="stderr", text="100%|###")
+    widget = nbformat.v4.new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}})
+    assert problems_of_execution(make([("x", [error])])) == ["a stored error: ValueError"]
+    assert problems_of_execution(make([("x", [warning, widget])])) == ["something on stderr: 100%|###", "widget output"]
+
+
+def test_the_stamp_sees_code_and_not_words():
+    first, second = make([("x = 1", [])]), make([("x = 2", [])])
+    assert stamp(first) != stamp(second)
+    assert without_docstrings('def f():\n    """One."""\n    return 1  # a\n') == without_docstrings(
+        'def f():\n    """Two."""\n    return 1\n'
+    )
+    assert without_docstrings("def f():\n    return 1") != without_docstrings("def f():\n    return 2")
+
+
+# What a page writes out and the package repeats is the same
+
+
+def definitions(source):
+    return {n.name: n for n in ast.parse(source).body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+
+
+def body(node):
+    """Return the code of a definition without docstrings and type hints."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.FunctionDef):
+            child.returns = None
+            for argument in child.args.args:
+                argument.annotation = None
+    return without_docstrings(ast.unparse(node)).replace("sp.", "")
+
+
+def page(stem):
+    return "\n".join(cell.source for cell in code_cells(read(ROOT / "book" / f"{stem}.ipynb")))
+
+
+@pytest.mark.parametrize("name", ["PixelCurrents", "SNN", "decode", "Model"])
+def test_the_model_of_chapter_4_is_the_packages(name):
+    ours = definitions((ROOT / "snnparams" / "models.py").read_text())
+    assert body(definitions(page("4_mnist"))[name]) == body(ours[name])
+
+
+def test_train_and_test_of_chapter_4_give_the_packages_numbers():
+    functions = definitions(page("4_mnist"))
+    scope = {"torch": torch, "nll_loss": torch.nn.functional.nll_loss, "tqdm": lambda x, **_: x}
+    for name in ("train", "test"):
+        exec(compile(ast.Module([functions[name]], []), "page", "exec"), scope)
+    split = sp.Split(torch.randint(0, 256, (50, 6, 6), dtype=torch.uint8), torch.arange(50) % 3)
+    results = []
+    for train, evaluate in ((scope["train"], scope["test"]), (sp.train, sp.evaluate)):
+        torch.manual_seed(0)
+        layers = [torch.nn.Flatten(), torch.nn.Linear(36, 3), torch.nn.LogSoftmax(1)]
+        model = torch.nn.Sequential(*layers)
+        model.register_forward_pre_hook(lambda _, args: (args[0] / 255.0,))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        losses = train(model, split, optimizer, torch.Generator().manual_seed(1), batch_size=16)
+        results.append((losses, tuple(evaluate(model, split, batch_size=20))))
+    assert results[0] == results[1]
+    assert len(results[0][0]) == math.ceil(50 / 16)
+
+
+def test_results_of_chapter_4_meet_the_published_accuracy():
+    results = json.loads((ROOT / "book" / "results" / "mnist_accuracy.json").read_text())
+    assert {"command", "date", "machine", "versions", "runs"} <= set(results)
+    learned = [r["accuracy"][-1] for key, r in results["runs"].items() if key.startswith("learned, alpha 1,")]
+    assert len(learned) == 3
+    assert sum(learned) / 3 >= 0.959
+
+
+def test_every_committed_page_is_in_the_table_of_contents():
+    toc = (ROOT / "_toc.yml").read_text()
+    pages = [p for p in (ROOT / "book").iterdir() if p.suffix in (".ipynb", ".md")]
+    for p in pages:
+        assert f"book/{p.stem}" in toc, f"{p.name} is not in _toc.yml"
+    for name in re.findall(r"book/(\S+)", toc):
+        assert any(p.stem == name for p in pages), f"_toc.yml names {name}, which does not exist"
+
+
+def test_no_address_that_does_not_exist():
+    config = (ROOT / "_config.yml").read_text()
+    assert re.search(r'^  url: ""$', config, re.M) or re.search(r"^  url: https://", config, re.M)
+    assert not list(Path(ROOT / "book").glob("*.partial"))

@@ -1,0 +1,73 @@
+import re
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from snnparams import plot
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def test_style_is_found():
+    with plt.rc_context():
+        plot.use_style()
+        assert plt.rcParams["axes.spines.top"] is False
+
+
+def test_raster_marks_every_spike_at_its_time():
+    spikes = torch.zeros(10, 3)
+    spikes[2, 0] = spikes[7, 1] = 1
+    _, ax = plt.subplots()
+    plot.raster(ax, spikes, dt=2e-3)
+    assert ax.collections[0].get_offsets().tolist() == [[4.0, 0.0], [14.0, 1.0]]
+    assert ax.get_xlabel() == "time (ms)"
+    with pytest.raises(ValueError, match=r"spikes: expected shape \(T, N\), got \(10, 3, 1\)"):
+        plot.raster(ax, spikes[..., None])
+
+
+def test_before_and_after_share_their_bins_and_refuse_one_memory():
+    after = torch.nn.Parameter(torch.randn(50))
+    before = after.detach().clone()
+    with torch.no_grad():
+        after += 3
+    _, ax = plt.subplots()
+    plot.before_after(ax, before, after, "x (mV)", bins=8)
+    assert sum(patch.get_height() for patch in ax.patches[:8]) == 50
+    with pytest.raises(ValueError, match="before: expected a copy"):
+        plot.before_after(ax, after.detach(), after, "x (mV)")
+
+
+def test_a_copy_for_plotting_does_not_change_with_the_parameter():
+    p = torch.nn.Parameter(torch.zeros(3))
+    copy = plot.to_numpy(p)
+    with torch.no_grad():
+        p += 1
+    assert copy.tolist() == [0, 0, 0]
+
+
+def test_slider_holds_one_described_picture_per_value():
+    def draw(value):
+        figure, ax = plt.subplots(figsize=(1, 1))
+        ax.axhline(value)
+        return figure
+
+    slider = plot.Slider(draw, [1.0, 2.5, 4.0], "size <mm>", lambda v: f'a "line" at {v:g}', start=1)
+    html = slider._repr_html_()
+    images = re.findall(r"<img [^>]*>", html)
+    assert len(images) == 3
+    assert [" hidden" in image for image in images] == [True, False, True]
+    assert 'alt="a &quot;line&quot; at 2.5"' in images[1]
+    assert 'type="range" min="0" max="2" value="1"' in html
+    assert "size &lt;mm&gt;" in html
+    assert len({re.search(r'src="([^"]*)"', image)[1] for image in images}) == 3
+    assert plt.get_fignums() == []
+    with pytest.raises(ValueError, match="start: expected an index into 3 values, got 3"):
+        plot.Slider(draw, [1, 2, 3], "x", str, start=3)

@@ -1,0 +1,156 @@
+import math
+import os
+
+import pytest
+import torch
+
+import snnparams as sp
+
+
+class Classifier(torch.nn.Module):
+    """A small spiking classifier of 8x8 images in two classes."""
+
+    def __init__(self, **learned):
+        super().__init__()
+        self.encoder = sp.ConstantCurrentLIFEncoder(12)
+        p = sp.LIFParameters(**learned, v_th=0.5, alpha=1.0)
+        self.hidden, self.readout, self.out = sp.LIFRecurrent(64, 12, p), torch.nn.Linear(12, 2), sp.LI()
+
+    def forward(self, images):
+        z, _ = self.hidden(self.encoder(images.flatten(1) / 80.0))
+        v, _ = self.out(self.readout(z))
+        return torch.log_softmax(v.max(0).values, dim=1)
+
+
+def two_classes(n, seed):
+    """Bright left halves against bright right halves."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 120, (n, 8, 8), generator=generator)
+    labels = torch.arange(n) % 2
+    images[labels == 0, :, :4] += 120
+    images[labels == 1, :, 4:] += 120
+    return sp.Split(images.to(torch.uint8), labels)
+
+
+@pytest.fixture
+def model():
+    return Classifier(tau_mem_inv=torch.nn.Parameter(torch.full((12,), 100.0)))
+
+
+def setup(model, seed=3):
+    return torch.optim.Adam(model.parameters(), lr=5e-3), torch.Generator().manual_seed(seed)
+
+
+def test_learns_a_task_far_above_chance(model):
+    optimizer, generator = setup(model)
+    tau = model.hidden.p.tau_mem_inv.detach().clone()
+    history = sp.fit(model, two_classes(200, 0), two_classes(100, 1), optimizer, 8, generator, batch_size=20)
+    assert history.epochs == 8
+    assert len(history.train_losses) == 80
+    assert history.accuracies[-1] >= 0.95
+    assert history.test_losses[-1] < history.test_losses[0]
+    assert (model.hidden.p.tau_mem_inv != tau).all()
+
+
+def test_evaluate_against_a_direct_computation(model):
+    split = two_classes(37, 2)
+    with torch.no_grad():
+        log_p = model(split.images)
+    expected_loss = -log_p[torch.arange(37), split.labels].mean().item()
+    result = sp.evaluate(model, split, batch_size=10)
+    assert result.loss == pytest.approx(expected_loss, rel=1e-5)
+    assert result.accuracy == (log_p.argmax(1) == split.labels).double().mean().item()
+    assert model.training
+    model.eval()
+    sp.evaluate(model, split)
+    assert not model.training
+
+
+def test_same_seed_same_numbers():
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        model = Classifier()
+        optimizer, generator = setup(model)
+        runs.append(sp.train(model, two_classes(60, 0), optimizer, generator, batch_size=16))
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == math.ceil(60 / 16)
+
+
+@pytest.mark.parametrize("own_generator", [True, False])
+def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, own_generator):
+    def start():
+        torch.manual_seed(5)
+        model = Classifier(tau_mem_inv=torch.nn.Parameter(torch.full((12,), 100.0)))
+        optimizer, generator = setup(model)
+        return model, optimizer, generator if own_generator else None
+
+    data = two_classes(60, 0), two_classes(20, 1)
+    model, optimizer, generator = start()
+    whole = sp.fit(model, *data, optimizer, 4, generator)
+
+    path = tmp_path / "runs" / "a.pt"
+    first, optimizer, generator = start()
+    sp.fit(first, *data, optimizer, 2, generator, checkpoint=path)
+    second, optimizer, generator = start()
+    torch.manual_seed(99)  # another process has another global state
+    resumed = sp.fit(second, *data, optimizer, 4, generator, checkpoint=path)
+    assert resumed == whole
+    assert torch.equal(second.hidden.p.tau_mem_inv, model.hidden.p.tau_mem_inv)
+    assert os.listdir(path.parent) == ["a.pt"]
+
+    with pytest.raises(ValueError, match="epochs: expected at least the 4 of the checkpoint"):
+        sp.fit(second, *data, optimizer, 3, generator, checkpoint=path)
+    other = torch.nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        sp.fit(other, *data, torch.optim.Adam(other.parameters()), 4, checkpoint=path)
+
+
+def test_a_crash_while_writing_keeps_the_last_whole_checkpoint(model, tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    optimizer, generator = setup(model)
+    data = two_classes(40, 0), two_classes(20, 1)
+    sp.fit(model, *data, optimizer, 1, generator, checkpoint=path)
+    kept = path.read_bytes()
+
+    def crash(state, file):
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", crash)
+    with pytest.raises(KeyboardInterrupt):
+        sp.fit(model, *data, optimizer, 2, generator, checkpoint=path)
+    assert path.read_bytes() == kept
+
+
+def test_progress_bars_can_be_switched_off(model, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    optimizer, generator = setup(model)
+    data = two_classes(40, 0), two_classes(20, 1)
+    sp.fit(model, *data, optimizer, 1, generator, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_stops_a_training(model):
+    optimizer, _ = setup(model)
+    split = two_classes(20, 0)
+    for bad in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match=f"batch_size: expected a positive integer, got {bad}"):
+            sp.train(model, split, optimizer, batch_size=bad)
+        with pytest.raises(ValueError, match=f"batch_size: expected a positive integer, got {bad}"):
+            sp.evaluate(model, split, batch_size=bad)
+    with pytest.raises(ValueError, match="expected as many labels as images and at least one, got 20 images and 3"):
+        sp.train(model, sp.Split(split.images, split.labels[:3]), optimizer)
+    with pytest.raises(ValueError, match="got 0 images and 0 labels"):
+        sp.evaluate(model, sp.Split(split.images[:0], split.labels[:0]))
+
+    fast = torch.optim.SGD(model.parameters(), lr=1e9)
+    with pytest.raises(ValueError, match=r"hidden\.p\.tau_mem_inv: expected"):
+        sp.train(model, split, fast)
+
+    with torch.no_grad():
+        model.readout.weight.fill_(math.nan)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(FloatingPointError, match="batch 1: expected a finite loss, got nan"):
+        sp.train(model, split, optimizer)
+    assert all(torch.equal(a, b) or a.isnan().all() for a, b in zip(before, model.parameters(), strict=True))
