@@ -20,11 +20,18 @@ venv: .venv/installed ## set up .venv with everything from requirements.txt
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "Python 3.10 or newer is needed, $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
-	    { echo "$(PYTHON) comes without venv. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory python-venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
+
+# Debian and Ubuntu split venv off from Python. Root, in a container say, gets it installed; others are told how.
+.PHONY: python-venv
+python-venv:
+	@echo "$(PYTHON) comes without venv, which Debian and Ubuntu ship as the package python3-venv."
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing it: apt-get install python3-venv" && apt-get update -qq && apt-get install -qq -y python3-venv; \
+	else echo "Install it, then run make again: sudo apt-get install python3-venv"; exit 1; fi
 
 # Jupyter Book's cache knows a notebook by its cells: it cannot see an edit in snnparams or other data.
 _build/executed-with: FORCE

@@ -16,7 +16,7 @@ from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_e
 from snnparams.layers import LI, LIF, LIFRecurrent
 from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters
 from snnparams.surrogate import surrogate_derivative, threshold
-from snnparams.training import Evaluation, History, evaluate, fit, train, validate_neuron_parameters
+from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
 
 __version__ = "0.1.0"
 
@@ -48,6 +48,7 @@ __all__ = [
     "lif_recurrent_current_step",
     "lif_step",
     "load_mnist",
+    "progress_bar",
     "surrogate_derivative",
     "threshold",
     "train",

@@ -42,6 +42,20 @@ class History:
         return len(self.accuracies)
 
 
+def progress_bar(iterable, show: bool = True):
+    """Wrap an iterable in tqdm's progress bar, which disappears when it is done.
+
+    The environment variable `TQDM_DISABLE` switches it off, in notebooks as well, where tqdm itself ignores it: a
+    stored page should not show half a bar. Nor is there one where the output is no screen.
+
+    Args:
+        iterable: what to go through.
+        show: whether to show the bar.
+    """
+    hidden = not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    return tqdm(iterable, leave=False, disable=hidden or None)
+
+
 def _check_split(split: Split, batch_size: int) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
@@ -93,7 +107,7 @@ def train(
     model.train()
     losses = []
     order = torch.randperm(len(split.labels), generator=generator).to(split.labels.device)
-    for batch in tqdm(order.split(batch_size), leave=False, disable=None if progress else True):
+    for batch in progress_bar(order.split(batch_size), progress):
         optimizer.zero_grad()
         loss = nll_loss(model(split.images[batch]), split.labels[batch])
         losses.append(loss.item())
@@ -171,7 +185,7 @@ def fit(
         history = _resume(path, model, optimizer, generator)
         if history.epochs > epochs:
             raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
-    remaining = tqdm(range(history.epochs, epochs), leave=False, disable=None if progress else True)
+    remaining = progress_bar(range(history.epochs, epochs), progress)
     for _ in remaining:
         history.train_losses += train(model, train_split, optimizer, generator, batch_size, progress)
         loss, accuracy = evaluate(model, test_split)

@@ -32,7 +32,7 @@ def without_docstrings(source: str) -> str:
 
 def stamp(notebook) -> str:
     """Return a hash of the notebook's code cells and of the package."""
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    cells = [without_docstrings(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
     modules = {p.relative_to(ROOT).as_posix(): without_docstrings(p.read_text()) for p in PACKAGE.rglob("*.py")}
     style = (PACKAGE / "snnparams.mplstyle").read_text()
     return hashlib.sha256(json.dumps([cells, sorted(modules.items()), style]).encode()).hexdigest()[:16]
@@ -46,9 +46,8 @@ def run(path: Path) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    NotebookClient(
-        notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": path.parent}}
-    ).execute()
+    where = {"metadata": {"path": path.parent}}
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times differ at every run
         name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
