@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard book/*.ipynb))
-SOURCES := $(wildcard snnparams/*.py snnparams/*/*.py snnparams/*.mplstyle) requirements.txt pyproject.toml
+SOURCES := $(wildcard snnparams/*.py snnparams/*/*.py snnparams/*.mplstyle book/results/*.json)
 
 # progress bars are for people at a screen, not for stored pages
 export TQDM_DISABLE := 1
@@ -28,19 +28,21 @@ venv: .venv/installed ## set up .venv with everything from requirements.txt
 # Debian and Ubuntu split venv off from Python. Root, in a container say, gets it installed; others are told how.
 .PHONY: python-venv
 python-venv:
-	@echo "$(PYTHON) comes without venv, which Debian and Ubuntu ship as the package python3-venv."
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing it: apt-get install python3-venv" && apt-get update -qq && apt-get install -qq -y python3-venv; \
-	else echo "Install it, then run make again: sudo apt-get install python3-venv"; exit 1; fi
+	@package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	echo "$(PYTHON) comes without venv, which Debian and Ubuntu ship as the package $$package."; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing it: apt-get install $$package" && apt-get update -qq && apt-get install -qq -y $$package; \
+	else echo "Install it, then run make again: sudo apt-get install $$package"; exit 1; fi
 
 # Jupyter Book's cache knows a notebook by its cells: it cannot see an edit in snnparams or other data.
-_build/executed-with: FORCE
+_build/executed-with: venv FORCE
 	@mkdir -p _build
-	@{ cat $(SOURCES); echo "data: $(SNNPARAMS_DATA) offline: $(SNNPARAMS_OFFLINE)"; } | cksum > $@.new
+	@$(BIN)/python -c 'import snnparams; print("data:", snnparams.load_mnist().name)' | tee _build/data
+	@{ cat $(SOURCES); $(BIN)/pip freeze; tail -n 1 _build/data; } | cksum > $@.new
 	@if ! cmp -s $@.new $@; then rm -rf _build/.jupyter_cache; mv $@.new $@; else rm $@.new; fi
 FORCE:
 
-book: venv _build/executed-with ## execute all notebooks and build the HTML, warnings are errors
+book: _build/executed-with ## execute all notebooks and build the HTML, warnings are errors
 	$(BIN)/jupyter-book build . -n -W --keep-going
 	@echo "Open _build/html/index.html"
 

@@ -76,10 +76,19 @@ def check_population(p: NeuronParameters, shape: tuple[int, ...]) -> None:
         ValueError: if a parameter has more or other axes than the population.
     """
     for name in p.neuron_fields:
-        got = tuple(getattr(p, name).shape)
-        pairs = zip(reversed(got), reversed(shape), strict=False)
-        if len(got) > len(shape) or any(a not in (1, b) for a, b in pairs):
-            raise ValueError(f"{name}: expected one value, or values that fit a population of {shape}, got {got}")
+        check_fits(name, getattr(p, name), shape)
+
+
+def check_fits(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> None:
+    """Check that a parameter broadcasts to the given shape without enlarging it.
+
+    Raises:
+        ValueError: if it has more or other axes.
+    """
+    got = tuple(value.shape)
+    pairs = zip(reversed(got), reversed(shape), strict=False)
+    if len(got) > len(shape) or any(a not in (1, b) for a, b in pairs):
+        raise ValueError(f"{name}: expected one value, or values that fit a population of {shape}, got {got}")
 
 
 def check_weights(name: str, weights: torch.Tensor, shape: tuple[int, int]) -> None:

@@ -1,6 +1,6 @@
 """Data sets as tensors in memory.
 
-MNIST is 47 MB of bytes: load it once, index it per batch. `load_mnist` looks in this order: the folder that
+MNIST is 55 MB of bytes: load it once, index it per batch. `load_mnist` looks in this order: the folder that
 the environment variable `SNNPARAMS_DATA` names; the local cache; torchvision's download into that cache; and,
 only where MNIST cannot be had, scikit-learn's bundled 8x8 digits, announced in a notice.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import socket
 import tempfile
@@ -147,7 +148,9 @@ def load_mnist(cache: str | os.PathLike | None = None) -> Digits:
         has been printed.
 
     Raises:
-        FileNotFoundError: if `SNNPARAMS_DATA` names a folder that does not exist.
+        FileNotFoundError: if `SNNPARAMS_DATA` names a folder that does not exist. (One without `MNIST/raw` is
+            announced and passed over: it may hold other data sets.)
+        NotADirectoryError: if it names a file.
         PermissionError: if a data folder cannot be read.
         CorruptDataError: if the files in `SNNPARAMS_DATA` are incomplete or not MNIST's. They are left alone. A
             corrupt cache is downloaded again instead.
@@ -167,6 +170,7 @@ def load_mnist(cache: str | os.PathLike | None = None) -> Digits:
                 hint = "Copy the files anew, or unset SNNPARAMS_DATA to download them"
                 raise CorruptDataError(f"{'; '.join(faults)}. {hint}.")
             return _read(raw)
+        print(f"SNNPARAMS_DATA: {root} has no folder MNIST/raw; looking elsewhere.")
 
     raw = _raw_folder(cache_folder() if cache is None else Path(cache))
     if not _faults(raw):
@@ -178,7 +182,7 @@ def load_mnist(cache: str | os.PathLike | None = None) -> Digits:
         try:
             _download(raw)
             return _read(raw)
-        except (OSError, RuntimeError) as error:  # no network, no mirror, no room
-            reason = f"the download failed: {str(error).splitlines()[0]}"
+        except (OSError, RuntimeError, http.client.HTTPException) as error:  # no network, no mirror, no room
+            reason = f"the download failed: {(str(error) or type(error).__name__).splitlines()[0]}"
     print(DIGITS_NOTICE.format(reason=reason))
     return _bundled_digits()

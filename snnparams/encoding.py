@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from snnparams.checks import check_fits
 from snnparams.parameters import LIFParameters, NeuronParameters, check_dt
 from snnparams.surrogate import threshold
 
@@ -24,14 +25,15 @@ def constant_current_lif_encode(
     Args:
         input_current: values of any shape.
         seq_length: number of time steps T.
-        p: neuron parameters, broadcast against the values; `LIFParameters()` if None.
+        p: neuron parameters, scalars or of a shape that broadcasts to that of the values, and converted to their
+            type and device; `LIFParameters()` if None.
         dt: time step in s.
 
     Returns:
         Spikes, shape (T, ...), of the type of the values.
 
     Raises:
-        ValueError: if T is not a positive integer or a value is not finite.
+        ValueError: if T is not a positive integer, a value is not finite, or the parameters do not fit.
         TypeError: if the values are not floating-point numbers.
     """
     if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
@@ -42,12 +44,18 @@ def constant_current_lif_encode(
     if count := int((~torch.isfinite(input_current)).sum()):
         raise ValueError(f"input: expected finite values, got {count} that are not")
     p = LIFParameters() if p is None else p
+    values = []
+    for name in ("tau_mem_inv", "v_leak", "v_th", "v_reset"):
+        value = torch.as_tensor(getattr(p, name)).to(input_current)
+        check_fits(name, value, tuple(input_current.shape))
+        values.append(value)
+    tau_mem_inv, v_leak, v_th, v_reset = values
     v = torch.zeros_like(input_current)
     spikes = []
     for _ in range(seq_length):
-        v = v + dt * p.tau_mem_inv * ((p.v_leak - v) + input_current)
-        z = threshold(v - p.v_th, p.method, p.alpha)
-        v = v - z * (v - p.v_reset)
+        v = v + dt * tau_mem_inv * ((v_leak - v) + input_current)
+        z = threshold(v - v_th, p.method, p.alpha)
+        v = v - z * (v - v_reset)
         spikes.append(z)
     return torch.stack(spikes)
 

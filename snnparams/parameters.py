@@ -50,6 +50,8 @@ def check_value(name: str, value: float | torch.Tensor, dt: float | None = None)
         ValueError: with the parameter, the offending value and the limit.
     """
     flat = torch.as_tensor(value).detach().flatten()
+    if flat.is_meta:  # a shape without values
+        return
     unit = f" {UNITS[name]}" if UNITS[name] else ""
 
     def refuse(bad: torch.Tensor, expected: str) -> None:
@@ -122,7 +124,8 @@ class LIFParameters(_Declaration):
         tau_mem_inv: inverse membrane time constant :math:`1/\tau_\mathrm{mem}` in 1/s, positive.
         v_leak: leak (resting) voltage, dimensionless.
         v_th: threshold voltage, dimensionless.
-        v_reset: voltage after a spike, dimensionless.
+        v_reset: voltage after a spike, dimensionless. It may lie above the threshold; such a neuron, once it has
+            fired, hardly stops.
         method: name of the spike function, see `snnparams.surrogate_derivative`.
         alpha: shape parameter of the surrogate gradient, positive.
 
@@ -132,7 +135,7 @@ class LIFParameters(_Declaration):
 
     Raises:
         ValueError: if a value is not finite, a time constant or `alpha` is not positive, or `method` is unknown.
-        TypeError: if a value is not a real floating-point number.
+        TypeError: if a value is not a real floating-point number, or `alpha` is to be learned.
     """
 
     neuron_fields: ClassVar[tuple[str, ...]] = ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset")
@@ -148,10 +151,14 @@ class LIFParameters(_Declaration):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_method(self.method)
-        alpha = float(self.alpha)
+        alpha = self.alpha
+        if isinstance(alpha, torch.Tensor) and alpha.dim() == 0 and not alpha.requires_grad:
+            alpha = alpha.item()
+        if not isinstance(alpha, numbers.Real) or isinstance(alpha, bool):
+            raise TypeError(f"alpha: expected a number, which is not learned, got {type(self.alpha).__name__}")
         if not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError(f"alpha: expected a positive, finite number, got {self.alpha}")
-        object.__setattr__(self, "alpha", alpha)
+            raise ValueError(f"alpha: expected a positive, finite number, got {alpha}")
+        object.__setattr__(self, "alpha", float(alpha))
 
 
 def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
@@ -216,7 +223,14 @@ class NeuronParameters(nn.Module):
                 # a copy, so that a later change to the caller's tensor does not reach into the cell
                 self.register_buffer(name, value.detach().to(device=device, dtype=dtype, copy=True))
         self.validate()
+        # a value may also be loaded through a second name, of a module that registered the parameter itself
         self.register_load_state_dict_post_hook(_validate_after_load)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for name in self.neuron_fields:
+            if isinstance(value := state_dict.get(prefix + name), torch.Tensor):
+                check_value(name, value, self.dt)  # before it takes the place of a valid one
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def validate(self) -> None:
         """Check all values against the limits of the integrator.
@@ -228,7 +242,7 @@ class NeuronParameters(nn.Module):
             ValueError: with the parameter, the offending value and the limit.
         """
         for name in self.neuron_fields:
-            check_value(name, getattr(self, name), self.dt if name in RATES else None)
+            check_value(name, getattr(self, name), self.dt)
 
     def _get_name(self) -> str:
         return self.declaration
@@ -239,7 +253,9 @@ class NeuronParameters(nn.Module):
         for name in self.neuron_fields:
             value = getattr(self, name)
             flat = value.detach().flatten()
-            if value.dim() == 0:
+            if value.is_meta:
+                text = f"shape {tuple(value.shape)}"
+            elif value.dim() == 0:
                 text = f"{flat.item():g}"
             else:
                 low, high = flat.min().item(), flat.max().item()

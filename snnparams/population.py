@@ -89,16 +89,10 @@ class Recurrent(Population):
         self.autapses, self.detach_reset = autapses, detach_reset
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
-        self.register_buffer("_diagonal", torch.eye(hidden_size, dtype=torch.bool, device=device), persistent=False)
-        if not autapses:
-            if recurrent_weights is None:
-                with torch.no_grad():
-                    self.recurrent_weights.fill_diagonal_(0.0)
-            elif count := int(self.recurrent_weights.diagonal().count_nonzero()):
-                raise ValueError(
-                    f"recurrent_weights: expected a zero diagonal because autapses=False, got {count} non-zero "
-                    "values on it; set them to zero or pass autapses=True"
-                )
+        if not autapses and recurrent_weights is None:
+            with torch.no_grad():
+                self.recurrent_weights.fill_diagonal_(0.0)
+        self._check_diagonal(self.recurrent_weights)
 
     def _weights(self, name: str, given: torch.Tensor | None, fan_in: int) -> nn.Parameter:
         v_leak, shape = self.p.v_leak, (self.hidden_size, fan_in)
@@ -117,6 +111,18 @@ class Recurrent(Population):
             )
         return nn.Parameter(given.detach().to(dtype=v_leak.dtype, device=v_leak.device, copy=True))
 
+    def _check_diagonal(self, weights: torch.Tensor) -> None:
+        if not self.autapses and not weights.is_meta and (count := int(weights.diagonal().count_nonzero())):
+            raise ValueError(
+                f"recurrent_weights: expected a zero diagonal because autapses=False, got {count} non-zero values on "
+                "it; set them to zero or pass autapses=True"
+            )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        if isinstance(weights := state_dict.get(prefix + "recurrent_weights"), torch.Tensor) and weights.dim() == 2:
+            self._check_diagonal(weights)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def effective_recurrent_weights(self) -> torch.Tensor:
         """Return the recurrent weights, shape (H, H), with a diagonal of zeros unless autapses are allowed.
 
@@ -125,7 +131,8 @@ class Recurrent(Population):
         """
         if self.autapses:
             return self.recurrent_weights
-        return self.recurrent_weights.masked_fill(self._diagonal, 0.0)
+        diagonal = torch.eye(self.hidden_size, dtype=torch.bool, device=self.recurrent_weights.device)
+        return self.recurrent_weights.masked_fill(diagonal, 0.0)
 
     def extra_repr(self) -> str:
         """Show the sizes, whether autapses are allowed, and the time step."""

@@ -78,6 +78,13 @@ def validate_neuron_parameters(model: nn.Module) -> None:
                 raise ValueError(f"{name}.{error}") from None
 
 
+def _check_gradients(model: nn.Module, batch: int) -> None:
+    """A spike of a NaN membrane is 0, so the loss of a broken spiking network can be finite; its gradients are not."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            raise FloatingPointError(f"batch {batch}: expected finite gradients, got one that is not for {name}")
+
+
 def train(
     model: nn.Module,
     split: Split,
@@ -101,7 +108,7 @@ def train(
 
     Raises:
         ValueError: if the split is empty, or a neuron parameter has left its valid range.
-        FloatingPointError: if a loss is not finite; the model is then as it was before that batch.
+        FloatingPointError: if a loss or a gradient is not finite; the model is then as it was before that batch.
     """
     _check_split(split, batch_size)
     model.train()
@@ -114,6 +121,7 @@ def train(
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"batch {len(losses)}: expected a finite loss, got {losses[-1]}")
         loss.backward()
+        _check_gradients(model, len(losses))
         optimizer.step()
     validate_neuron_parameters(model)
     return losses
@@ -121,7 +129,7 @@ def train(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, split: Split, batch_size: int = 1000) -> Evaluation:
-    """Evaluate a model; its training mode is restored afterwards.
+    """Evaluate a model; the training mode of each of its modules is restored afterwards.
 
     Args:
         model: maps images (B, ...) to log-probabilities (B, classes).
@@ -135,14 +143,17 @@ def evaluate(model: nn.Module, split: Split, batch_size: int = 1000) -> Evaluati
         ValueError: if the split is empty.
     """
     _check_split(split, batch_size)
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     loss, correct = 0.0, 0
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        log_p = model(images)
-        loss += nll_loss(log_p, labels, reduction="sum").item()
-        correct += (log_p.argmax(dim=1) == labels).sum().item()
-    model.train(was_training)
+    try:
+        for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+            log_p = model(images)
+            loss += nll_loss(log_p, labels, reduction="sum").item()
+            correct += (log_p.argmax(dim=1) == labels).sum().item()
+    finally:
+        for module, training in modes.items():
+            module.training = training
     return Evaluation(loss / len(split.labels), correct / len(split.labels))
 
 
@@ -175,16 +186,15 @@ def fit(
         The losses and accuracies, those before a resumption included.
 
     Raises:
-        ValueError: if the checkpoint holds more epochs than asked for, or as `train`.
+        ValueError: if the checkpoint holds more epochs than asked for or was written with another choice of
+            generator, or as `train`.
         RuntimeError: if the checkpoint is of another model.
         FloatingPointError: if a loss is not finite.
     """
     history = History()
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
-        history = _resume(path, model, optimizer, generator)
-        if history.epochs > epochs:
-            raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
+        history = _resume(path, model, optimizer, generator, epochs)
     remaining = progress_bar(range(history.epochs, epochs), progress)
     for _ in remaining:
         history.train_losses += train(model, train_split, optimizer, generator, batch_size, progress)
@@ -203,7 +213,9 @@ def _save(path: Path, model, optimizer, generator, history: History) -> None:
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "order": torch.get_rng_state() if generator is None else generator.get_state(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all(),
+        "order": None if generator is None else generator.get_state(),
         "history": dataclasses.asdict(history),
     }
     temporary = path.with_name(path.name + ".partial")
@@ -211,12 +223,18 @@ def _save(path: Path, model, optimizer, generator, history: History) -> None:
     os.replace(temporary, path)
 
 
-def _resume(path: Path, model, optimizer, generator) -> History:
+def _resume(path: Path, model, optimizer, generator, epochs: int) -> History:
     state = torch.load(path, map_location="cpu", weights_only=True)
+    if (generator is None) != (state["order"] is None):
+        given, stored = generator is not None, state["order"] is not None
+        raise ValueError(f"generator: expected one as in the checkpoint {path} ({stored}), got {given}")
+    history = History(**state["history"])
+    if history.epochs > epochs:
+        raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    if generator is None:
-        torch.set_rng_state(state["order"])
-    else:
+    torch.set_rng_state(state["random"])
+    torch.cuda.set_rng_state_all(state["random_cuda"][: torch.cuda.device_count()])
+    if generator is not None:
         generator.set_state(state["order"])
-    return History(**state["history"])
+    return history

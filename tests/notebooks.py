@@ -7,8 +7,10 @@ compare pictures; the stamp lets a test say that a stored one may be out of date
 import ast
 import base64
 import hashlib
+import io
 import json
 import sys
+import tokenize
 from pathlib import Path
 
 import nbformat
@@ -18,24 +20,33 @@ PACKAGE = ROOT / "snnparams"
 COVER = {"fig-population": ROOT / "book" / "_static" / "population.png"}  # figures that index.md shows as well
 
 
-def without_docstrings(source: str) -> str:
-    """Return what a module does, whatever its comments and docstrings say."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
+def without_words(source: str) -> str:
+    """Return code without docstrings, comments and empty lines: what it does, the same in every Python version."""
+    lines = source.splitlines()
+    drop = []  # (first line, column, last line, column), lines from 1
+    for node in ast.walk(ast.parse(source)):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                node.body = body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+            text = body[0].value
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                start = len(lines[text.lineno - 1].encode()[: text.col_offset].decode())  # ast counts bytes
+                end = len(lines[text.end_lineno - 1].encode()[: text.end_col_offset].decode())
+                drop.append((text.lineno, start, text.end_lineno, end))
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            drop.append((*token.start, *token.end))
+    for first, start, last, end in sorted(drop, reverse=True):
+        lines[first - 1 : last] = [lines[first - 1][:start] + lines[last - 1][end:]]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def stamp(notebook) -> str:
-    """Return a hash of the notebook's code cells and of the package."""
-    cells = [without_docstrings(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
-    modules = {p.relative_to(ROOT).as_posix(): without_docstrings(p.read_text()) for p in PACKAGE.rglob("*.py")}
-    style = (PACKAGE / "snnparams.mplstyle").read_text()
-    return hashlib.sha256(json.dumps([cells, sorted(modules.items()), style]).encode()).hexdigest()[:16]
+    """Return a hash of the notebook's code cells, of the package and of the stored results."""
+    cells = [without_words(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    modules = {p.relative_to(ROOT).as_posix(): without_words(p.read_text()) for p in PACKAGE.rglob("*.py")}
+    data = [(PACKAGE / "snnparams.mplstyle"), *sorted((ROOT / "book" / "results").glob("*.json"))]
+    read = [path.read_text() for path in data]
+    return hashlib.sha256(json.dumps([cells, sorted(modules.items()), read]).encode()).hexdigest()[:16]
 
 
 def run(path: Path) -> None:

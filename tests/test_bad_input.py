@@ -39,6 +39,13 @@ def expect(error, message):
         ({"v_leak": 1j}, TypeError, "v_leak: expected a number or a floating-point tensor, got complex"),
         ({"v_leak": True}, TypeError, "v_leak: expected a number or a floating-point tensor, got bool"),
         ({"v_leak": "0"}, TypeError, "v_leak: expected a number or a floating-point tensor, got str"),
+        ({"alpha": "7"}, TypeError, "alpha: expected a number, which is not learned, got str"),
+        ({"alpha": True}, TypeError, "alpha: expected a number, which is not learned, got bool"),
+        (
+            {"alpha": nn.Parameter(torch.tensor(5.0))},
+            TypeError,
+            "alpha: expected a number, which is not learned",
+        ),
         ({"alpha": 0}, ValueError, "alpha: expected a positive, finite number, got 0"),
         ({"alpha": math.nan}, ValueError, "alpha: expected a positive, finite number, got nan"),
         ({"method": "super_spike"}, ValueError, "unknown spike function method='super_spike'; expected one of"),
@@ -68,6 +75,9 @@ def test_values_that_become_invalid_later():
     state["0.p.tau_mem_inv"] = torch.tensor(-3.0)
     with expect(ValueError, "tau_mem_inv: expected positive values, got -3 1/s"):
         model.load_state_dict(state)
+    assert model[0].p.tau_mem_inv == 100  # the valid value is still there
+    with torch.no_grad():
+        model[0].p.tau_mem_inv.fill_(-3)
     with expect(ValueError, "0.p.tau_mem_inv: expected positive values, got -3 1/s"):
         sp.validate_neuron_parameters(model)
 
@@ -196,6 +206,9 @@ def test_encoder():
         encode([1.0])
     with expect(ValueError, "tau_mem_inv: expected dt * tau_mem_inv < 1"):
         sp.ConstantCurrentLIFEncoder(4, sp.LIFParameters(tau_mem_inv=2000.0))
+    for bad in (torch.ones(4, 1), torch.ones(5)):
+        with expect(ValueError, "v_th: expected one value, or values that fit a population of (4,)"):
+            sp.constant_current_lif_encode(torch.ones(4), 3, sp.LIFParameters(v_th=bad))
     for bad in (math.nan, math.inf):
         with expect(ValueError, "input: expected finite values, got 1 that are not"):
             encode(torch.tensor([1.0, bad]))

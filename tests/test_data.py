@@ -5,8 +5,10 @@ import gzip
 import hashlib
 import http.server
 import os
+import socketserver
 import struct
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +35,7 @@ def files(monkeypatch, tmp_path):
     monkeypatch.setattr(data, "MNIST_MD5", {name: hashlib.md5(x).hexdigest() for name, x in content.items()})
     monkeypatch.delenv("SNNPARAMS_DATA", raising=False)
     monkeypatch.delenv("SNNPARAMS_OFFLINE", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
     return content
@@ -167,11 +170,12 @@ def test_a_data_folder_without_permission(files, monkeypatch, tmp_path):
         load_mnist()
 
 
-def test_a_data_folder_with_other_data_only(server, monkeypatch, tmp_path):
+def test_a_data_folder_with_other_data_only(server, monkeypatch, tmp_path, capsys):
     (tmp_path / "given").mkdir()
     monkeypatch.setenv("SNNPARAMS_DATA", str(tmp_path / "given"))
     assert load_mnist().name == "MNIST"
     assert len(set(server)) == 4
+    assert "given has no folder MNIST/raw; looking elsewhere" in capsys.readouterr().out
 
 
 def test_without_a_network_the_bundled_digits_stand_in_with_a_notice(files, capsys, monkeypatch):
@@ -193,6 +197,21 @@ def test_without_a_network_the_bundled_digits_stand_in_with_a_notice(files, caps
     assert not set(map(tuple, train.images.flatten(1).tolist())) & set(map(tuple, test.images.flatten(1).tolist()))
 
 
+def test_a_login_page_in_place_of_a_mirror_is_no_mirror(files, monkeypatch, capsys):
+    class Portal(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.wfile.write(b"<html>please log in</html>\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Portal) as portal:
+        thread = threading.Thread(target=portal.serve_forever)
+        thread.start()
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"http://127.0.0.1:{portal.server_address[1]}/"])
+        assert load_mnist().name == "digits"
+        portal.shutdown()
+        thread.join()
+    assert "the download failed" in capsys.readouterr().out
+
+
 def test_offline_uses_a_cache_that_is_there(files, monkeypatch, tmp_path):
     write(tmp_path / "cache" / "snnparams", files)
     monkeypatch.setenv("SNNPARAMS_OFFLINE", "1")
@@ -200,8 +219,8 @@ def test_offline_uses_a_cache_that_is_there(files, monkeypatch, tmp_path):
 
 
 def test_the_real_mnist():
-    if "SNNPARAMS_DATA" not in os.environ:
-        pytest.skip("SNNPARAMS_DATA is not set")
+    if not (Path(os.environ.get("SNNPARAMS_DATA") or "nowhere") / "MNIST" / "raw").is_dir():
+        pytest.skip("SNNPARAMS_DATA names no folder with MNIST")
     mnist = load_mnist()
     assert mnist.name == "MNIST"
     assert mnist.train.images.shape == (60_000, 28, 28)

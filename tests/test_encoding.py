@@ -27,4 +27,6 @@ def test_shape_type_and_module_agree_with_the_function():
     assert spikes.dtype == x.dtype
     assert torch.equal(spikes, sp.constant_current_lif_encode(x, 9, p, 5e-4))
     assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    half = sp.constant_current_lif_encode(x.half(), 9, sp.LIFParameters(v_th=torch.full((4,), 0.7)))
+    assert half.dtype == torch.float16
     assert "seq_length=9, dt=0.0005" in repr(sp.ConstantCurrentLIFEncoder(9, p, dt=5e-4))

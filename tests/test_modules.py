@@ -195,6 +195,25 @@ def test_no_autapses_by_default_and_none_are_learned():
     assert sp.LIFRecurrentCell(2, 5, autapses=True).effective_recurrent_weights().diagonal().abs().min() > 0
 
 
+def test_autapses_are_not_loaded_into_a_population_without_them():
+    source = sp.LIFRecurrent(3, 4, autapses=True).state_dict()
+    target = sp.LIFRecurrent(3, 4)
+    with pytest.raises(ValueError, match="recurrent_weights: expected a zero diagonal because autapses=False, got 4"):
+        target.load_state_dict(source)
+    assert target.recurrent_weights.diagonal().abs().sum() == 0
+
+
+def test_built_without_memory_and_filled_later():
+    source = sp.LIFRecurrent(3, 4)
+    with torch.device("meta"):
+        target = sp.LIFRecurrent(3, 4)
+    assert "shape ()" in repr(target)
+    target = target.to_empty(device="cpu")
+    target.load_state_dict(source.state_dict())
+    x = torch.rand(5, 2, 3) * 5
+    assert torch.equal(target(x)[0], source(x)[0])
+
+
 def test_given_weights():
     w_in, w_rec = torch.randn(3, 2), nn.Parameter(torch.zeros(3, 3))
     cell = sp.LIFRecurrentCell(2, 3, input_weights=w_in, recurrent_weights=w_rec)

@@ -140,8 +140,10 @@ class Problem:
 def default_dtype(dtype):
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    yield
-    torch.set_default_dtype(before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def assert_close(ours, theirs, tolerance, what):
@@ -180,7 +182,8 @@ def test_same_encoding_as_norse(seed, dtype):
     torch.manual_seed(seed)
     x = 2.5 * torch.rand(3, 1, 5, 4, dtype=dtype)
     method = METHODS[seed % len(METHODS)]
-    fields = {"tau_mem_inv": torch.tensor(60.0 + 10 * seed), "v_th": torch.tensor(0.5), "method": method}
+    fields = {"tau_mem_inv": torch.tensor(60.0 + 10 * seed, dtype=dtype), "v_th": torch.tensor(0.5, dtype=dtype)}
+    fields["method"] = method
     fields["alpha"] = ALPHAS[method]
 
     def norse_encode(values):  # step by step: Norse's encoder rounds to float32 (a test below)

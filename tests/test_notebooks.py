@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from notebooks import ROOT, stamp, without_docstrings
+from notebooks import ROOT, stamp, without_words
 
 import snnparams as sp
 
@@ -110,7 +110,7 @@ class TestNotebook:
         for name in names:
             assert f"{{numref}}`{name}`" in text, f"the text never refers to {name}"
 
-    def test_claims_are_asserted(self, path):
+    def test_asserts_something_in_most_sections(self, path):
         source = "\n".join(cell.source for cell in code_cells(read(path)))
         asserts = sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
         assert asserts >= 8
@@ -157,10 +157,12 @@ def test_the_hygiene_check_itself():
 def test_the_stamp_sees_code_and_not_words():
     first, second = make([("x = 1", [])]), make([("x = 2", [])])
     assert stamp(first) != stamp(second)
-    assert without_docstrings('def f():\n    """One."""\n    return 1  # a\n') == without_docstrings(
-        'def f():\n    """Two."""\n    return 1\n'
-    )
-    assert without_docstrings("def f():\n    return 1") != without_docstrings("def f():\n    return 2")
+    one = '"""A."""\ndef f():\n    """One.\n\n    More.\n    """\n    return "#"  # a\n'
+    two = '"""B."""\n\ndef f():\n    """Two."""\n    return "#"\n'
+    assert without_words(one) == without_words(two) == 'def f():\n    return "#"'
+    assert without_words('def f(): "a"; return 1') != without_words('def f(): "a"; return 2')
+    assert without_words("for x in y:\n    f()\n    g()") != without_words("for x in y:\n    f()\ng()")
+    assert without_words(one) != without_words(one.replace("#", "%"))
 
 
 # What a page writes out and the package repeats is the same
@@ -177,7 +179,7 @@ def body(node):
             child.returns = None
             for argument in child.args.args:
                 argument.annotation = None
-    return without_docstrings(ast.unparse(node)).replace("sp.", "")
+    return without_words(ast.unparse(node)).replace("sp.", "")
 
 
 def page(stem):
@@ -226,7 +228,7 @@ def test_every_committed_page_is_in_the_table_of_contents():
         assert any(p.stem == name for p in pages), f"_toc.yml names {name}, which does not exist"
 
 
-def test_no_address_that_does_not_exist():
+def test_the_public_address_is_empty_or_https():
     config = (ROOT / "_config.yml").read_text()
     assert re.search(r'^  url: ""$', config, re.M) or re.search(r"^  url: https://", config, re.M)
     assert not list(Path(ROOT / "book").glob("*.partial"))

@@ -26,6 +26,7 @@ def test_backward_is_the_documented_derivative(method, x, alpha, upstream):
     ("method", "smooth_step"),  # smooth functions whose derivative the surrogate is, up to the documented scale
     [
         ("super", lambda x, a: x / (1 + a * x.abs())),
+        ("triangle", lambda x, a: a * torch.where(x.abs() < 1, x - x * x.abs() / 2, x.sign() / 2)),
         ("tanh", lambda x, a: torch.tanh(a * x) / a),
         ("circ", lambda x, a: x / torch.sqrt(1 + (x / a) ** 2)),
         ("heavi_erfc", lambda x, a: torch.erf(a * x) / a),

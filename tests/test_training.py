@@ -1,3 +1,4 @@
+import io
 import math
 import os
 
@@ -15,9 +16,11 @@ class Classifier(torch.nn.Module):
         self.encoder = sp.ConstantCurrentLIFEncoder(12)
         p = sp.LIFParameters(**learned, v_th=0.5, alpha=1.0)
         self.hidden, self.readout, self.out = sp.LIFRecurrent(64, 12, p), torch.nn.Linear(12, 2), sp.LI()
+        self.noise = 0.0
 
     def forward(self, images):
-        z, _ = self.hidden(self.encoder(images.flatten(1) / 80.0))
+        currents = images.flatten(1) / 80.0
+        z, _ = self.hidden(self.encoder(currents + self.noise * torch.randn_like(currents)))
         v, _ = self.out(self.readout(z))
         return torch.log_softmax(v.max(0).values, dim=1)
 
@@ -82,6 +85,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, own_generator):
     def start():
         torch.manual_seed(5)
         model = Classifier(tau_mem_inv=torch.nn.Parameter(torch.full((12,), 100.0)))
+        model.noise = 0.1  # draws from the global generator
         optimizer, generator = setup(model)
         return model, optimizer, generator if own_generator else None
 
@@ -101,9 +105,11 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, own_generator):
 
     with pytest.raises(ValueError, match="epochs: expected at least the 4 of the checkpoint"):
         sp.fit(second, *data, optimizer, 3, generator, checkpoint=path)
+    with pytest.raises(ValueError, match="generator: expected one as in the checkpoint"):
+        sp.fit(second, *data, optimizer, 4, None if own_generator else setup(model)[1], checkpoint=path)
     other = torch.nn.Linear(2, 2)
     with pytest.raises(RuntimeError, match="Missing key"):
-        sp.fit(other, *data, torch.optim.Adam(other.parameters()), 4, checkpoint=path)
+        sp.fit(other, *data, torch.optim.Adam(other.parameters()), 4, generator, checkpoint=path)
 
 
 def test_a_crash_while_writing_keeps_the_last_whole_checkpoint(model, tmp_path, monkeypatch):
@@ -123,12 +129,52 @@ def test_a_crash_while_writing_keeps_the_last_whole_checkpoint(model, tmp_path, 
     assert path.read_bytes() == kept
 
 
-def test_progress_bars_can_be_switched_off(model, capsys, monkeypatch):
+def test_progress_bars_are_for_a_screen_and_can_be_switched_off(model, monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    def shown(progress):
+        screen = Screen()
+        monkeypatch.setattr("sys.stderr", screen)
+        optimizer, generator = setup(model)
+        sp.fit(model, two_classes(40, 0), two_classes(20, 1), optimizer, 1, generator, progress=progress)
+        return screen.getvalue()
+
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    assert "accuracy=" in shown(progress=True)
+    assert shown(progress=False) == ""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert shown(progress=True) == ""
+
+
+def test_a_network_of_nans_is_noticed_although_its_loss_is_finite(model):
     optimizer, generator = setup(model)
+    with torch.no_grad():
+        model.hidden.input_weights.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="batch 1: expected finite gradients, got one that is not for hidden"):
+        sp.train(model, two_classes(20, 0), optimizer, generator)
+
+
+def test_evaluation_restores_every_module_and_a_refused_checkpoint_changes_nothing(model, tmp_path):
+    model.norm = torch.nn.BatchNorm1d(3)
+    model.norm.eval()
+    sp.evaluate(model, two_classes(10, 0))
+    assert model.training
+    assert not model.norm.training
+    with pytest.raises(ValueError, match="input"):
+        sp.evaluate(model, sp.Split(torch.zeros(4, 3, 3), torch.zeros(4, dtype=torch.int64)))
+    assert model.training
+    assert not model.norm.training
+
+    path = tmp_path / "a.pt"
     data = two_classes(40, 0), two_classes(20, 1)
-    sp.fit(model, *data, optimizer, 1, generator, progress=False)
-    assert capsys.readouterr() == ("", "")
+    sp.fit(model, *data, *setup(model)[:1], 2, setup(model)[1], checkpoint=path)
+    with torch.no_grad():
+        model.readout.weight.zero_()
+    with pytest.raises(ValueError, match="epochs: expected at least the 2"):
+        sp.fit(model, *data, *setup(model)[:1], 1, setup(model)[1], checkpoint=path)
+    assert model.readout.weight.abs().sum() == 0
 
 
 def test_what_stops_a_training(model):
