@@ -83,32 +83,6 @@ class LIFRecurrentCell(Recurrent):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFParameters | None = None,
-        input_weights: torch.Tensor | None = None,
-        recurrent_weights: torch.Tensor | None = None,
-        autapses: bool = False,
-        dt: float = 0.001,
-        detach_reset: bool = True,
-        device=None,
-        dtype=None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            p,
-            input_weights,
-            recurrent_weights,
-            autapses,
-            dt,
-            detach_reset,
-            device,
-            dtype,
-        )
-
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (B, H) and the new state."""
         self._check(input_spikes, "(B, I)")

@@ -63,20 +63,20 @@ class FeedForward(Population):
 
 
 class Recurrent(Population):
-    """A population with input and recurrent weights."""
+    """A population with input and recurrent weights; `LIFRecurrent` documents the arguments."""
 
     def __init__(
         self,
-        input_size,
-        hidden_size,
-        p,
-        input_weights,
-        recurrent_weights,
-        autapses,
-        dt,
-        detach_reset,
-        device,
-        dtype,
+        input_size: int,
+        hidden_size: int,
+        p: LIFParameters | None = None,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        detach_reset: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
