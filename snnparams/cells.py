@@ -54,7 +54,7 @@ class LIFCell(FeedForward):
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (B, ...) and the new state."""
         self._check(input_current, "(B, ...)")
-        state = self._state(state, LIFFeedForwardState, input_current)
+        state = self._state(state, LIFFeedForwardState, input_current.shape, input_current)
         return lif_feed_forward_step(input_current, state, self.p, self.dt, self.detach_reset)
 
 
@@ -86,7 +86,7 @@ class LIFRecurrentCell(Recurrent):
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (B, H) and the new state."""
         self._check(input_spikes, "(B, I)")
-        state = self._state(state, input_spikes)
+        state = self._state(state, len(input_spikes), input_spikes)
         recurrent_weights = self.effective_recurrent_weights()
         return lif_step(input_spikes, state, self.input_weights, recurrent_weights, self.p, self.dt, self.detach_reset)
 
@@ -114,5 +114,5 @@ class LICell(FeedForward):
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (B, ...) and the new state."""
         self._check(input_current, "(B, ...)")
-        state = self._state(state, LIState, input_current)
+        state = self._state(state, LIState, input_current.shape, input_current)
         return li_feed_forward_step(input_current, state, self.p, self.dt)

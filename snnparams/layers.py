@@ -1,22 +1,16 @@
 """Whole sequences as modules: `LIF`, `LIFRecurrent` and `LI`.
 
 A layer does for every time step what the cell of that name does for one, with the same numbers. Time is the
-first axis. Explained in chapter 4.
+first axis. The whole sequence is computed at once, by the kernel for the device: see `snnparams.kernels`. Explained
+in chapters 4 and 8.
 """
 
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import linear
 
-from snnparams.dynamics import (
-    LIFFeedForwardState,
-    LIFState,
-    LIState,
-    li_feed_forward_step,
-    lif_feed_forward_step,
-    lif_recurrent_current_step,
-)
+from snnparams import kernels
+from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.parameters import LIFParameters, LIParameters
 from snnparams.population import FeedForward, Recurrent
 
@@ -29,6 +23,8 @@ class LIF(FeedForward):
             `LIFParameters`.
         dt: time step in s.
         detach_reset: treat the spike as a constant in the reset; False as in Norse.
+        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the
+            input. See `snnparams.kernels`.
         device: device of the fixed parameters.
         dtype: floating-point type of the fixed parameters.
 
@@ -47,21 +43,19 @@ class LIF(FeedForward):
         detach_reset: bool = False,
         device=None,
         dtype=None,
+        kernel: str | None = None,
     ) -> None:
         super().__init__(p, LIFParameters, dt, device, dtype)
         self.detach_reset = detach_reset
+        self.kernel = kernels.check_kernel(kernel)
 
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (T, B, ...) and the state after the last step."""
         self._check(input_current, "(T, B, ...)")
-        state = self._state(state, LIFFeedForwardState, input_current[0])
-        spikes = []
-        for current in input_current:
-            z, state = lif_feed_forward_step(current, state, self.p, self.dt, self.detach_reset)
-            spikes.append(z)
-        return torch.stack(spikes), state
+        state = self._state(state, LIFFeedForwardState, input_current.shape[1:], input_current)
+        return kernels.lif(input_current, state, self.p, self.dt, self.detach_reset, self.kernel)
 
 
 class LIFRecurrent(Recurrent):
@@ -79,8 +73,10 @@ class LIFRecurrent(Recurrent):
         detach_reset: treat the spike as a constant in the reset; True as in Norse.
         device: device of fixed parameters and new weights.
         dtype: their floating-point type.
+        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the
+            input. See `snnparams.kernels`.
 
-    Called with spikes of shape (T, B, I) and optionally a `LIFState`, it returns the spikes, of shape (T, B, H),
+    Called with spikes of shape (T, B, I), dense or in the sparse COO layout, and optionally a `LIFState`, it returns the spikes, of shape (T, B, H),
     and the state after the last step.
 
     Raises:
@@ -89,16 +85,17 @@ class LIFRecurrent(Recurrent):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
+    def __init__(self, input_size: int, hidden_size: int, *args, kernel: str | None = None, **options) -> None:
+        super().__init__(input_size, hidden_size, *args, **options)
+        self.kernel = kernels.check_kernel(kernel)
+
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (T, B, H) and the state after the last step."""
         self._check(input_spikes, "(T, B, I)")
-        state = self._state(state, input_spikes[0])
-        recurrent_weights = self.effective_recurrent_weights()
-        spikes = []
-        for current in linear(input_spikes, self.input_weights):  # one matrix product for all time steps
-            z, state = lif_recurrent_current_step(current, state, recurrent_weights, self.p, self.dt, self.detach_reset)
-            spikes.append(z)
-        return torch.stack(spikes), state
+        state = self._state(state, input_spikes.shape[1], input_spikes)
+        currents = kernels.input_currents(input_spikes, self.input_weights, self.kernel)
+        weights = self.effective_recurrent_weights()
+        return kernels.lif_recurrent(currents, state, weights, self.p, self.dt, self.detach_reset, self.kernel)
 
 
 class LI(FeedForward):
@@ -107,6 +104,8 @@ class LI(FeedForward):
     Args:
         p: parameters, broadcast against the input's shape without T and B; defaults as in `LIParameters`.
         dt: time step in s.
+        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the
+            input. See `snnparams.kernels`.
         device: device of the fixed parameters.
         dtype: floating-point type of the fixed parameters.
 
@@ -118,15 +117,14 @@ class LI(FeedForward):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
-    def __init__(self, p: LIParameters | None = None, dt: float = 0.001, device=None, dtype=None) -> None:
+    def __init__(
+        self, p: LIParameters | None = None, dt: float = 0.001, device=None, dtype=None, kernel: str | None = None
+    ) -> None:
         super().__init__(p, LIParameters, dt, device, dtype)
+        self.kernel = kernels.check_kernel(kernel)
 
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (T, B, ...) and the state after the last step."""
         self._check(input_current, "(T, B, ...)")
-        state = self._state(state, LIState, input_current[0])
-        voltages = []
-        for current in input_current:
-            v, state = li_feed_forward_step(current, state, self.p, self.dt)
-            voltages.append(v)
-        return torch.stack(voltages), state
+        state = self._state(state, LIState, input_current.shape[1:], input_current)
+        return kernels.li(input_current, state, self.p, self.dt, self.kernel)

@@ -52,9 +52,9 @@ class FeedForward(Population):
     def _check(self, x: torch.Tensor, layout: str) -> None:
         check_input(x, layout, self.p.v_leak.dtype, self.p.v_leak.device)
 
-    def _state(self, state: State | None, kind: type[State], like: torch.Tensor) -> State:
-        """Return the given state, checked, or the initial one; `like` is the input of one step."""
-        shape = tuple(like.shape)
+    def _state(self, state: State | None, kind: type[State], shape: tuple[int, ...], like: torch.Tensor) -> State:
+        """Return the given state of that shape, checked, or the initial one, of the type and device of the input."""
+        shape = tuple(shape)
         check_population(self.p, shape[1:])
         if state is None:
             return kind(*self._at_rest(shape, like))
@@ -142,9 +142,9 @@ class Recurrent(Population):
         weights = self.input_weights
         check_input(x, layout, weights.dtype, weights.device, self.input_size)
 
-    def _state(self, state: LIFState | None, like: torch.Tensor) -> LIFState:
-        """Return the given state, checked, or the initial one; `like` is the input of one step."""
-        shape = (like.shape[0], self.hidden_size)
+    def _state(self, state: LIFState | None, rows: int, like: torch.Tensor) -> LIFState:
+        """Return the given state, checked, or the initial one, of the type and device of the input."""
+        shape = (rows, self.hidden_size)
         if state is None:
             v, i = self._at_rest(shape, like)
             return LIFState(torch.zeros_like(i), v, i)

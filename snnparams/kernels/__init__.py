@@ -1,0 +1,204 @@
+"""How a whole sequence is computed, forward and backward: three kernels, one of which is chosen.
+
+============== =================================================== ===========================================
+name           what it is                                          what it takes
+============== =================================================== ===========================================
+`"reference"`  a loop over `snnparams.dynamics`, by autograd       every device and floating-point type
+`"cpu"`        one operator, compiled by Numba                     CPU; float32, float64
+`"triton"`     one operator, compiled by Triton                    CUDA; float32, float64
+============== =================================================== ===========================================
+
+Without a name, the fastest one that takes the input is used. All compute the same: forward and all gradients are
+tested against the reference. The fused ones have no second derivative. Explained in chapter 8.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch.nn.functional import linear
+
+from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
+from snnparams.kernels import fused, reference
+
+KERNELS = ("reference", "cpu", "triton")
+DTYPES = {"cpu": (torch.float32, torch.float64), "triton": (torch.float32, torch.float64)}
+
+
+def check_kernel(kernel: str | None) -> str | None:
+    """Return `kernel` if it names one, or None.
+
+    Raises:
+        ValueError: it does not; the message lists the names that do.
+    """
+    if kernel is not None and kernel not in KERNELS:
+        raise ValueError(f"unknown kernel={kernel!r}; expected None or one of {', '.join(KERNELS)}")
+    return kernel
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _refusal(kernel: str, x: torch.Tensor) -> str | None:
+    """Say why a kernel cannot take an input, or None."""
+    if kernel == "reference":
+        return None
+    device = "cpu" if kernel == "cpu" else "cuda"
+    if x.device.type != device and not (kernel == "triton" and x.device.type == "cpu" and _interpreted()):
+        return f"expected a {device} tensor, got one on {x.device}"
+    if x.dtype not in DTYPES[kernel]:
+        return f"expected {' or '.join(map(str, DTYPES[kernel]))}, got {x.dtype}"
+    needed = "numba" if kernel == "cpu" else "triton"
+    if importlib.util.find_spec(needed) is None:
+        return f"expected the package {needed}, which is not installed"
+    return None
+
+
+def choose(kernel: str | None, x: torch.Tensor) -> str:
+    """Return the kernel to use for an input.
+
+    Args:
+        kernel: its name, or None for the fastest one that takes the input.
+        x: the input.
+
+    Raises:
+        ValueError: if the kernel is unknown or cannot take the input.
+    """
+    if check_kernel(kernel) is None:
+        fastest = {"cpu": "cpu", "cuda": "triton"}.get(x.device.type, "reference")
+        return "reference" if _refusal(fastest, x) else fastest
+    if refusal := _refusal(kernel, x):
+        raise ValueError(f"kernel={kernel!r}: {refusal}; use kernel='reference', or None to have one chosen")
+    return kernel
+
+
+def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alpha, detach_reset, v_th, v_reset):
+    """Call the fused operator for one network; the population's axes become one."""
+    steps, rows, *population = currents.shape
+
+    def per_neuron(value):
+        return torch.as_tensor(value).to(v).expand(population).reshape(1, -1)
+
+    outputs = fused.lif(
+        currents.to(v.dtype).reshape(1, steps, rows, -1),  # of another type under autocast
+        v.reshape(1, rows, -1),
+        i.reshape(1, rows, -1),
+        None if recurrent_weights is None else recurrent_weights[None],
+        per_neuron(dt * p.tau_mem_inv),
+        per_neuron(dt * p.tau_syn_inv),
+        per_neuron(p.v_leak),
+        per_neuron(v_th),
+        per_neuron(v_reset),
+        method,
+        alpha,
+        detach_reset,
+        torch.is_grad_enabled(),
+        kernel,
+        torch.get_float32_matmul_precision(),
+    )
+    z, v_last, i_last, v_pre, _ = outputs
+    return z.view(currents.shape), v_last.view(v.shape), i_last.view(i.shape), v_pre
+
+
+def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = None):
+    """Compute a feed-forward LIF population over a whole sequence.
+
+    Args:
+        currents: input currents, shape (T, B, ...).
+        state: `LIFFeedForwardState` before the first step, each of shape (B, ...).
+        p: neuron parameters, broadcast against the input's shape without T and B.
+        dt: time step in s.
+        detach_reset: treat the spike as a constant in the reset.
+        kernel: name of the kernel, or None for the fastest one that takes the input.
+
+    Returns:
+        Spikes, shape (T, B, ...), and the state after the last step.
+
+    Raises:
+        ValueError: if the kernel is unknown or cannot take the input.
+    """
+    kernel = choose(kernel, currents)
+    if kernel == "reference":
+        return reference.lif(currents, state, p, dt, detach_reset)
+    how = {"method": p.method, "alpha": p.alpha, "detach_reset": detach_reset, "v_th": p.v_th, "v_reset": p.v_reset}
+    z, v, i, _ = _fused(currents, *state, p, dt, kernel, **how)
+    return z, LIFFeedForwardState(v, i)
+
+
+def lif_recurrent(currents, state, recurrent_weights, p, dt: float, detach_reset: bool, kernel: str | None = None):
+    """Compute a recurrent LIF population over a whole sequence.
+
+    Args:
+        currents: currents that the input causes, shape (T, B, H), see `input_currents`.
+        state: `LIFState` before the first step, each of shape (B, H).
+        recurrent_weights: shape (H, H).
+        p: neuron parameters, scalars or of shape (H,).
+        dt: time step in s.
+        detach_reset: treat the spike as a constant in the reset.
+        kernel: name of the kernel, or None for the fastest one that takes the input.
+
+    Returns:
+        Spikes, shape (T, B, H), and the state after the last step.
+
+    Raises:
+        ValueError: if the kernel is unknown or cannot take the input.
+    """
+    kernel = choose(kernel, currents)
+    if kernel == "reference":
+        return reference.lif_recurrent(currents, state, recurrent_weights, p, dt, detach_reset)
+    i = state.i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
+    how = {"method": p.method, "alpha": p.alpha, "detach_reset": detach_reset, "v_th": p.v_th, "v_reset": p.v_reset}
+    z, v, i, _ = _fused(currents, state.v, i, p, dt, kernel, recurrent_weights=recurrent_weights, **how)
+    return z, LIFState(z[-1], v, i)
+
+
+def li(currents, state, p, dt: float, kernel: str | None = None):
+    """Compute leaky integrators over a whole sequence: LIF neurons whose threshold is infinite.
+
+    Args:
+        currents: input currents, shape (T, B, ...).
+        state: `LIState` before the first step, each of shape (B, ...).
+        p: parameters, broadcast against the input's shape without T and B.
+        dt: time step in s.
+        kernel: name of the kernel, or None for the fastest one that takes the input.
+
+    Returns:
+        Voltages, shape (T, B, ...), and the state after the last step.
+
+    Raises:
+        ValueError: if the kernel is unknown or cannot take the input.
+    """
+    kernel = choose(kernel, currents)
+    if kernel == "reference":
+        return reference.li(currents, state, p, dt)
+    how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0}
+    _, v, i, voltages = _fused(currents, *state, p, dt, kernel, **how)
+    return voltages.view(currents.shape), LIState(v, i)
+
+
+def input_currents(spikes: torch.Tensor, weights: torch.Tensor, kernel: str | None = None) -> torch.Tensor:
+    """Return the currents that input spikes cause, for all time steps in one product.
+
+    Args:
+        spikes: shape (T, B, I), dense, or sparse in the COO layout. A sparse one costs the CPU kernel as many
+            additions as there are spikes; the other kernels make it dense.
+        weights: shape (H, I).
+        kernel: name of the kernel, or None for the fastest one that takes the input.
+
+    Returns:
+        Currents, shape (T, B, H).
+
+    Raises:
+        ValueError: if the kernel is unknown or cannot take the input, or a sparse input requires a gradient.
+    """
+    if not spikes.is_sparse:
+        return linear(spikes, weights)
+    if spikes.requires_grad:
+        raise ValueError("input: expected sparse spikes without gradient, got some that require one; use .to_dense()")
+    if choose(kernel, spikes) != "cpu":
+        return linear(spikes.to_dense(), weights)
+    rows = fused.compressed(spikes.coalesce())
+    return fused.sparse_product(*rows, weights).view(*spikes.shape[:2], -1)
