@@ -6,8 +6,16 @@ import torch
 from torch import nn
 
 from snnparams.checks import check_fits
+from snnparams.kernels import sparse_spikes
 from snnparams.parameters import LIFParameters, NeuronParameters, check_dt
 from snnparams.surrogate import threshold
+
+
+def _check_options(seq_length: int, layout: torch.layout) -> None:
+    if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
+        raise ValueError(f"seq_length: expected a positive integer, got {seq_length!r}")
+    if layout not in (torch.strided, torch.sparse_coo):
+        raise ValueError(f"layout: expected torch.strided or torch.sparse_coo, got {layout}")
 
 
 def constant_current_lif_encode(
@@ -15,6 +23,7 @@ def constant_current_lif_encode(
     seq_length: int,
     p: LIFParameters | NeuronParameters | None = None,
     dt: float = 0.001,
+    layout: torch.layout = torch.strided,
 ) -> torch.Tensor:
     r"""Let each value drive a LIF neuron as a constant current and return that neuron's spikes.
 
@@ -28,16 +37,19 @@ def constant_current_lif_encode(
         p: neuron parameters, scalars or of a shape that broadcasts to that of the values, and converted to their
             type and device; `LIFParameters()` if None.
         dt: time step in s.
+        layout: `torch.strided`, or `torch.sparse_coo` for a sparse tensor of the same spikes. On a CPU it is made
+            without simulating: after a spike the neuron starts anew under the same current, so that its first
+            spike and the interval to the second one give all spikes. No gradient flows through it.
 
     Returns:
         Spikes, shape (T, ...), of the type of the values.
 
     Raises:
-        ValueError: if T is not a positive integer, a value is not finite, or the parameters do not fit.
+        ValueError: if T is not a positive integer, a value is not finite, the parameters do not fit, or a gradient
+            is required of sparse spikes.
         TypeError: if the values are not floating-point numbers.
     """
-    if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
-        raise ValueError(f"seq_length: expected a positive integer, got {seq_length!r}")
+    _check_options(seq_length, layout)
     if not isinstance(input_current, torch.Tensor) or not input_current.is_floating_point():
         got = getattr(input_current, "dtype", type(input_current).__name__)
         raise TypeError(f"input: expected a floating-point tensor, got {got}")
@@ -50,6 +62,8 @@ def constant_current_lif_encode(
         check_fits(name, value, tuple(input_current.shape))
         values.append(value)
     tau_mem_inv, v_leak, v_th, v_reset = values
+    if layout == torch.sparse_coo:
+        return sparse_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
     v = torch.zeros_like(input_current)
     spikes = []
     for _ in range(seq_length):
@@ -67,6 +81,7 @@ class ConstantCurrentLIFEncoder(nn.Module):
         seq_length: number of time steps T.
         p: neuron parameters; defaults as in `LIFParameters`.
         dt: time step in s.
+        layout: `torch.strided`, or `torch.sparse_coo` for a sparse tensor of the same spikes.
 
     Called with values of any shape, it returns spikes of shape (T, ...).
 
@@ -75,18 +90,23 @@ class ConstantCurrentLIFEncoder(nn.Module):
         TypeError: if the values are not floating-point numbers.
     """
 
-    def __init__(self, seq_length: int, p: LIFParameters | None = None, dt: float = 0.001) -> None:
+    def __init__(
+        self,
+        seq_length: int,
+        p: LIFParameters | None = None,
+        dt: float = 0.001,
+        layout: torch.layout = torch.strided,
+    ) -> None:
         super().__init__()
-        if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
-            raise ValueError(f"seq_length: expected a positive integer, got {seq_length!r}")
-        self.seq_length = seq_length
+        _check_options(seq_length, layout)
+        self.seq_length, self.layout = seq_length, layout
         self.dt = check_dt(dt)
         self.p = NeuronParameters(LIFParameters() if p is None else p, dt)
 
     def extra_repr(self) -> str:
         """Show the number of time steps and their length."""
-        return f"seq_length={self.seq_length}, dt={self.dt}"
+        return f"seq_length={self.seq_length}, dt={self.dt}, layout={self.layout}"
 
     def forward(self, input_currents: torch.Tensor) -> torch.Tensor:
         """Return spikes (T, ...)."""
-        return constant_current_lif_encode(input_currents, self.seq_length, self.p, self.dt)
+        return constant_current_lif_encode(input_currents, self.seq_length, self.p, self.dt, self.layout)

@@ -2,7 +2,7 @@
 
 A layer does for every time step what the cell of that name does for one, with the same numbers. Time is the
 first axis. The whole sequence is computed at once, by the kernel for the device: see `snnparams.kernels`. Explained
-in chapters 4 and 8.
+in chapter 4.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class LIF(FeedForward):
             `LIFParameters`.
         dt: time step in s.
         detach_reset: treat the spike as a constant in the reset; False as in Norse.
-        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the
-            input. See `snnparams.kernels`.
+        kernel: how the sequence is computed, "reference" or "cpu"; None for the fastest that takes the input.
+            See `snnparams.kernels`.
         device: device of the fixed parameters.
         dtype: floating-point type of the fixed parameters.
 
@@ -73,11 +73,11 @@ class LIFRecurrent(Recurrent):
         detach_reset: treat the spike as a constant in the reset; True as in Norse.
         device: device of fixed parameters and new weights.
         dtype: their floating-point type.
-        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the
-            input. See `snnparams.kernels`.
+        kernel: how the sequence is computed, "reference" or "cpu"; None for the fastest that takes the input.
+            See `snnparams.kernels`.
 
-    Called with spikes of shape (T, B, I), dense or in the sparse COO layout, and optionally a `LIFState`, it returns the spikes, of shape (T, B, H),
-    and the state after the last step.
+    Called with spikes of shape (T, B, I), dense or in the sparse COO layout, and optionally a `LIFState`, it
+    returns the spikes, of shape (T, B, H), and the state after the last step.
 
     Raises:
         ValueError: on building, if a size, weight or parameter is invalid, or given recurrent weights have
@@ -104,8 +104,8 @@ class LI(FeedForward):
     Args:
         p: parameters, broadcast against the input's shape without T and B; defaults as in `LIParameters`.
         dt: time step in s.
-        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the
-            input. See `snnparams.kernels`.
+        kernel: how the sequence is computed, "reference" or "cpu"; None for the fastest that takes the input.
+            See `snnparams.kernels`.
         device: device of the fixed parameters.
         dtype: floating-point type of the fixed parameters.
 

@@ -68,13 +68,16 @@ class Model(nn.Module):
         return self.decoder(self.snn(self.encoder(images)))
 
 
-def mnist_model(p: LIFParameters, hidden_features: int = 100, seq_length: int = 32) -> Model:
+def mnist_model(
+    p: LIFParameters, hidden_features: int = 100, seq_length: int = 32, spike_layout: torch.layout = torch.sparse_coo
+) -> Model:
     """Build the model of chapter 4 for images (B, 28, 28) of type uint8 in ten classes.
 
     Args:
         p: parameters of the hidden neurons.
         hidden_features: their number.
         seq_length: number of time steps.
+        spike_layout: of the encoded images: sparse suits a CPU, `torch.strided` a GPU.
     """
-    encoder = nn.Sequential(PixelCurrents(), ConstantCurrentLIFEncoder(seq_length))
+    encoder = nn.Sequential(PixelCurrents(), ConstantCurrentLIFEncoder(seq_length, layout=spike_layout))
     return Model(encoder, SNN(28 * 28, hidden_features, 10, p), decode)

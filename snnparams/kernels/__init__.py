@@ -1,21 +1,20 @@
-"""How a whole sequence is computed, forward and backward: three kernels, one of which is chosen.
+"""How a whole sequence is computed, forward and backward: a kernel for the device, or the reference.
 
-============== =================================================== ===========================================
-name           what it is                                          what it takes
-============== =================================================== ===========================================
-`"reference"`  a loop over `snnparams.dynamics`, by autograd       every device and floating-point type
-`"cpu"`        one operator, compiled by Numba                     CPU; float32, float64
-`"triton"`     one operator, compiled by Triton                    CUDA; float32, float64
-============== =================================================== ===========================================
+============== =========================================== =======================================
+name           what it is                                  what it takes
+============== =========================================== =======================================
+`"reference"`  a loop over `snnparams.dynamics`            every device and floating-point type
+`"cpu"`        one operator, compiled by Numba             tensors on a CPU, float32 or float64
+============== =========================================== =======================================
 
-Without a name, the fastest one that takes the input is used. All compute the same: forward and all gradients are
-tested against the reference. The fused ones have no second derivative. Explained in chapter 8.
+Without a name, the fastest one that takes the input is used. Both compute the same: spikes and all gradients are
+tested against the reference. A fused kernel has no second derivative.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
+import math
 
 import torch
 from torch.nn.functional import linear
@@ -23,8 +22,8 @@ from torch.nn.functional import linear
 from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.kernels import fused, reference
 
-KERNELS = ("reference", "cpu", "triton")
-DTYPES = {"cpu": (torch.float32, torch.float64), "triton": (torch.float32, torch.float64)}
+KERNELS = ("reference", "cpu")
+DTYPES = (torch.float32, torch.float64)  # of the fused kernels
 
 
 def check_kernel(kernel: str | None) -> str | None:
@@ -38,22 +37,16 @@ def check_kernel(kernel: str | None) -> str | None:
     return kernel
 
 
-def _interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
 def _refusal(kernel: str, x: torch.Tensor) -> str | None:
     """Say why a kernel cannot take an input, or None."""
     if kernel == "reference":
         return None
-    device = "cpu" if kernel == "cpu" else "cuda"
-    if x.device.type != device and not (kernel == "triton" and x.device.type == "cpu" and _interpreted()):
-        return f"expected a {device} tensor, got one on {x.device}"
-    if x.dtype not in DTYPES[kernel]:
-        return f"expected {' or '.join(map(str, DTYPES[kernel]))}, got {x.dtype}"
-    needed = "numba" if kernel == "cpu" else "triton"
-    if importlib.util.find_spec(needed) is None:
-        return f"expected the package {needed}, which is not installed"
+    if x.device.type != "cpu":
+        return f"expected a tensor on a CPU, got one on {x.device}"
+    if x.dtype not in DTYPES:
+        return f"expected {' or '.join(map(str, DTYPES))}, got {x.dtype}"
+    if importlib.util.find_spec("numba") is None:
+        return "expected the package numba, which is not installed"
     return None
 
 
@@ -68,8 +61,7 @@ def choose(kernel: str | None, x: torch.Tensor) -> str:
         ValueError: if the kernel is unknown or cannot take the input.
     """
     if check_kernel(kernel) is None:
-        fastest = {"cpu": "cpu", "cuda": "triton"}.get(x.device.type, "reference")
-        return "reference" if _refusal(fastest, x) else fastest
+        return "reference" if _refusal("cpu", x) else "cpu"
     if refusal := _refusal(kernel, x):
         raise ValueError(f"kernel={kernel!r}: {refusal}; use kernel='reference', or None to have one chosen")
     return kernel
@@ -97,7 +89,6 @@ def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alp
         detach_reset,
         torch.is_grad_enabled(),
         kernel,
-        torch.get_float32_matmul_precision(),
     )
     z, v_last, i_last, v_pre, _ = outputs
     return z.view(currents.shape), v_last.view(v.shape), i_last.view(i.shape), v_pre
@@ -184,7 +175,7 @@ def input_currents(spikes: torch.Tensor, weights: torch.Tensor, kernel: str | No
 
     Args:
         spikes: shape (T, B, I), dense, or sparse in the COO layout. A sparse one costs the CPU kernel as many
-            additions as there are spikes; the other kernels make it dense.
+            additions as there are spikes; the reference makes it dense.
         weights: shape (H, I).
         kernel: name of the kernel, or None for the fastest one that takes the input.
 
@@ -202,3 +193,33 @@ def input_currents(spikes: torch.Tensor, weights: torch.Tensor, kernel: str | No
         return linear(spikes.to_dense(), weights)
     rows = fused.compressed(spikes.coalesce())
     return fused.sparse_product(*rows, weights).view(*spikes.shape[:2], -1)
+
+
+def sparse_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
+    """Return the spikes of neurons that constant currents drive, see `snnparams.constant_current_lif_encode`.
+
+    Args:
+        x: currents, any shape, on a CPU.
+        steps: number of time steps T.
+        a: time step over membrane time constant, broadcast against `x` like the other parameters.
+        v_leak: leak voltage.
+        v_th: threshold voltage.
+        v_reset: voltage after a spike.
+
+    Returns:
+        A coalesced sparse COO tensor, shape (T, ...).
+
+    Raises:
+        ValueError: if a gradient is required, or the kernel cannot take the input.
+    """
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, a, v_leak, v_th, v_reset)):
+        raise ValueError("input: expected values and parameters without gradient for layout torch.sparse_coo")
+    choose("cpu", x)
+    rows, columns = math.prod(x.shape[:-1]), x.shape[-1] if x.dim() else 1
+    given = [t.detach().expand(x.shape).reshape(rows, columns).contiguous() for t in (x, a, v_leak, v_th, v_reset)]
+    indices = fused.encode(given[0], steps, *given[1:])
+    if x.dim() != 2:
+        step, row, column = indices
+        indices = torch.stack([step, *torch.unravel_index(row * columns + column, x.shape)])
+    ones = torch.ones(indices.shape[1], dtype=x.dtype)
+    return torch.sparse_coo_tensor(indices, ones, (steps, *x.shape), check_invariants=False, is_coalesced=True)

@@ -1,7 +1,7 @@
 """Whole sequences on a CPU, compiled by Numba: the LIF recurrence, products with sparse spikes, the encoder.
 
 The compiled functions run without Python's global lock, each thread on its share of the rows (the members of the
-batch). They use as many threads as PyTorch, see `torch.set_num_threads`. The recurrences are those of chapter 8.
+batch). They use as many threads as PyTorch, see `torch.set_num_threads`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ import numpy as np
 import torch
 from numba import njit
 
+CORES = os.cpu_count() or 1
 compiled = njit(nogil=True, cache=True, error_model="numpy")
+# where rounding may differ from that of the reference: products with weights, gradients
+fused_multiply_add = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc")  # by their number in `_surrogate`
+
+# The C library returns a freed block of some megabytes to the system at once and pays for it page by page when the
+# next step needs it again. Freeing one block just below 32 MB, never touched, makes glibc keep such blocks.
+torch.empty(2**25 - 2**14, dtype=torch.uint8)
 
 
 @functools.cache
@@ -29,7 +36,7 @@ if hasattr(os, "register_at_fork"):
 
 def _shares(rows: int) -> list[tuple[int, int, int]]:
     """Divide rows among the threads: number of the share, first row, row after the last."""
-    count = min(torch.get_num_threads(), rows, os.cpu_count())
+    count = min(torch.get_num_threads(), rows, CORES)
     return [(k, rows * k // count, rows * (k + 1) // count) for k in range(count)]
 
 
@@ -44,135 +51,184 @@ def _in_threads(function, shares: list[tuple[int, int, int]], *args) -> None:
 # ---------------------------------------------------------------------------------------------------------- LIF
 
 
+@fused_multiply_add
+def _product_of_four(rows, chosen, count, w, out):
+    """Write rows (4, K) times w (K, N), of which only the chosen ones of the K differ from zero, to out (4, N).
+
+    Four rows and four k at a time keep each number that is loaded in use for four products; the compiler makes
+    vector instructions of the loop over n. chosen[:count] must be followed by three places that can be filled up.
+    """
+    out[:] = 0
+    w_0, w_1, w_2, w_3 = out[0], out[1], out[2], out[3]  # gives them their type
+    out_0, out_1, out_2, out_3 = out[0], out[1], out[2], out[3]
+    for first in range(0, count - 3, 4):
+        k_0, k_1, k_2, k_3 = chosen[first], chosen[first + 1], chosen[first + 2], chosen[first + 3]
+        a_0, a_1, a_2, a_3 = rows[0, k_0], rows[0, k_1], rows[0, k_2], rows[0, k_3]
+        b_0, b_1, b_2, b_3 = rows[1, k_0], rows[1, k_1], rows[1, k_2], rows[1, k_3]
+        c_0, c_1, c_2, c_3 = rows[2, k_0], rows[2, k_1], rows[2, k_2], rows[2, k_3]
+        d_0, d_1, d_2, d_3 = rows[3, k_0], rows[3, k_1], rows[3, k_2], rows[3, k_3]
+        w_0, w_1, w_2, w_3 = w[k_0], w[k_1], w[k_2], w[k_3]
+        for n in range(w.shape[1]):
+            x_0, x_1, x_2, x_3 = w_0[n], w_1[n], w_2[n], w_3[n]
+            out_0[n] += a_0 * x_0 + a_1 * x_1 + a_2 * x_2 + a_3 * x_3
+            out_1[n] += b_0 * x_0 + b_1 * x_1 + b_2 * x_2 + b_3 * x_3
+            out_2[n] += c_0 * x_0 + c_1 * x_1 + c_2 * x_2 + c_3 * x_3
+            out_3[n] += d_0 * x_0 + d_1 * x_1 + d_2 * x_2 + d_3 * x_3
+    for last in range(count - count % 4, count):
+        k = chosen[last]
+        w_0 = w[k]
+        for n in range(w.shape[1]):
+            out_0[n] += rows[0, k] * w_0[n]
+            out_1[n] += rows[1, k] * w_0[n]
+            out_2[n] += rows[2, k] * w_0[n]
+            out_3[n] += rows[3, k] * w_0[n]
+
+
 @compiled
 def _forward(x, v, i, w_t, a, b, v_leak, v_th, v_reset, z, v_pre, i_pre, recurrent, keep, share, start, stop):
-    """Advance rows start..stop of x (T, B, N); v and i (B, N) hold the initial state, then the last one."""
+    """Advance rows start..stop of x (T, B, N), four at a time; v and i (B, N) hold the first state, then the last."""
     steps, _, neurons = x.shape
-    from_spikes = np.zeros(neurons, x.dtype)
-    fired = np.empty(neurons + 1, np.int64)  # neurons that spiked in the last step
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    fired, chosen = np.zeros((4, neurons), x.dtype), np.empty(neurons, np.int64)
+    received = np.zeros((4, neurons), x.dtype)
     i_row, v_row = np.empty(neurons, x.dtype), np.empty(neurons, x.dtype)
-    for r in range(start, stop):
-        count = 0
+    for block in range(start, stop, 4):
+        fired[:] = 0
         for t in range(steps):
-            if recurrent:
-                from_spikes[:] = 0
-                for k in range(count):
-                    weights = w_t[fired[k]]
-                    for n in range(neurons):
-                        from_spikes[n] += weights[n]
-            for n in range(neurons):
-                i_row[n] = (i[r, n] + x[t, r, n]) + from_spikes[n]
-            for n in range(neurons):
-                v_row[n] = v[r, n] + a[n] * ((v_leak[n] - v[r, n]) + i_row[n])
-            for n in range(neurons):
-                i[r, n] = i_row[n] - b[n] * i_row[n]
-            for n in range(neurons):
-                z[t, r, n] = 1 if v_row[n] > v_th[n] else 0
-                v[r, n] = v_reset[n] if v_row[n] > v_th[n] else v_row[n]
-            if keep:
-                v_pre[t, r] = v_row
-                i_pre[t, r] = i_row
-            if recurrent:
+            if recurrent and t > 0:
                 count = 0
+                for n in range(neurons):  # neurons that fired in any of the rows
+                    chosen[count] = n
+                    count += fired[0, n] + fired[1, n] + fired[2, n] + fired[3, n] > zero
+                _product_of_four(fired, chosen, count, w_t, received)
+            elif recurrent:
+                received[:] = 0
+            for r in range(block, min(block + 4, stop)):
+                row, z_row, v_state, i_state = received[r - block], z[t, r], v[r], i[r]
                 for n in range(neurons):
-                    fired[count] = n
-                    count += v_row[n] > v_th[n]
+                    i_row[n] = (i_state[n] + x[t, r, n]) + row[n]
+                for n in range(neurons):
+                    v_row[n] = v_state[n] + a[n] * ((v_leak[n] - v_state[n]) + i_row[n])
+                for n in range(neurons):
+                    i_state[n] = i_row[n] - b[n] * i_row[n]
+                for n in range(neurons):
+                    z_row[n] = one if v_row[n] > v_th[n] else zero
+                for n in range(neurons):
+                    v_state[n] = v_reset[n] if v_row[n] > v_th[n] else v_row[n]
+                if keep:
+                    v_pre[t, r] = v_row
+                    i_pre[t, r] = i_row
+                if recurrent:
+                    fired[r - block] = z_row
 
 
-@compiled
+@fused_multiply_add
 def _surrogate(v, v_th, method, alpha, out):
     """Write the surrogate derivative at v - v_th; one loop per spike function, so that each is vectorised."""
     neurons = len(out)
+    zero, one, two = v.dtype.type(0), v.dtype.type(1), v.dtype.type(2)
     if method == 0:
         out[:] = 0
     elif method == 1:
         for n in range(neurons):
-            s = 1 + alpha * abs(v[n] - v_th[n])
-            out[n] = 1 / (s * s)
+            s = one + alpha * abs(v[n] - v_th[n])
+            out[n] = one / (s * s)
     elif method == 2:
         for n in range(neurons):
-            out[n] = alpha * max(1 - abs(v[n] - v_th[n]), 0)
+            s = one - abs(v[n] - v_th[n])
+            out[n] = alpha * s if s > zero else zero
     elif method == 3:
         for n in range(neurons):
             s = np.tanh(alpha * (v[n] - v_th[n]))
-            out[n] = 1 - s * s
+            out[n] = one - s * s
     elif method == 4:
         for n in range(neurons):
             s = (v[n] - v_th[n]) / alpha
-            s = 1 + s * s
-            out[n] = 1 / (s * np.sqrt(s))
+            s = one + s * s
+            out[n] = one / (s * np.sqrt(s))
     else:
+        scale = two / np.sqrt(v.dtype.type(np.pi))
         for n in range(neurons):
             s = alpha * (v[n] - v_th[n])
-            out[n] = 2 / np.sqrt(np.pi) * np.exp(-s * s)
+            out[n] = scale * np.exp(-s * s)
 
 
-@compiled
+@fused_multiply_add
 def _backward(
-    grad_z, grad_v_pre, grad_rec, v_pre, i_pre, v_0, a, b, v_leak, v_th, v_reset, method, alpha, detach_reset,
-    with_z, with_v, with_rec, with_p, first, last, grad_v, grad_i, grad_x, grad_p, share, start, stop
+    grad_z, grad_v_pre, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset, method, alpha, detach_reset,
+    with_z, with_v, recurrent, with_p, grad_v, grad_i, grad_x, grad_p, share, start, stop
 ):  # fmt: skip
-    """Go back from step last - 1 to step first in rows start..stop.
+    """Go back through all steps in rows start..stop, four at a time.
 
-    grad_v and grad_i (B, N) hold the gradients by the state after the steps, then by the one before them.
+    grad_v and grad_i (B, N) hold the gradients by the state after the last step, then by the one before the first.
     """
-    neurons = v_pre.shape[2]
-    sigma, g_z, g_v = np.empty(neurons, a.dtype), np.empty(neurons, a.dtype), np.empty(neurons, a.dtype)
-    before = np.empty(neurons, a.dtype)
-    total, row = np.zeros((5, neurons), a.dtype), np.zeros((5, neurons), a.dtype)  # in two levels, against rounding
-    for r in range(start, stop):
-        row[:] = 0
-        for t in range(last - 1, first - 1, -1):
-            v, i = v_pre[t, r], i_pre[t, r]
-            g_v_row, g_i_row, g_x_row = grad_v[r], grad_i[r], grad_x[t, r]
-            _surrogate(v, v_th, method, alpha, sigma)
-            if with_z:
-                g_z[:] = grad_z[t, r]
-            else:
-                g_z[:] = 0
-            if with_rec:
-                for n in range(neurons):
-                    g_z[n] += grad_rec[r, n]
-            if not detach_reset:
-                for n in range(neurons):
-                    g_z[n] += g_v_row[n] * (v_reset[n] - v[n])
-            for n in range(neurons):
-                sigma[n] *= g_z[n]  # from here on the gradient that passes the threshold
-            for n in range(neurons):
-                g_v[n] = (0 if v[n] > v_th[n] else g_v_row[n]) + sigma[n]
-            if with_v:
-                for n in range(neurons):
-                    g_v[n] += grad_v_pre[t, r, n]
-            if with_p:
-                if t > 0:
-                    v_before = v_pre[t - 1, r]
+    steps, _, neurons = v_pre.shape
+    dtype = v_pre.dtype
+    zero = dtype.type(0)
+    everyone = np.arange(neurons)
+    g_x, received = np.zeros((4, neurons), dtype), np.zeros((4, neurons), dtype)
+    g_z, g_v, before = np.empty(neurons, dtype), np.empty(neurons, dtype), np.empty(neurons, dtype)
+    sums = np.zeros((5, neurons), dtype)
+    for block in range(start, stop, 4):
+        of_block = np.zeros((5, neurons), dtype)  # summed by block first: fewer roundings
+        for t in range(steps - 1, -1, -1):
+            if recurrent and t < steps - 1:
+                _product_of_four(g_x, everyone, neurons, w, received)
+            elif recurrent:
+                received[:] = 0
+            for r in range(block, min(block + 4, stop)):
+                v, i, g_v_row, g_i_row, g_x_row = v_pre[t, r], i_pre[t, r], grad_v[r], grad_i[r], g_x[r - block]
+                # g_z: what passes the threshold
+                _surrogate(v, v_th, method, alpha, before)
+                if with_z:
+                    g_z_row, row = grad_z[t, r], received[r - block]
                     for n in range(neurons):
-                        before[n] = v_reset[n] if v_before[n] > v_th[n] else v_before[n]
+                        g_z[n] = g_z_row[n] + row[n]
                 else:
-                    before[:] = v_0[r]
+                    g_z[:] = received[r - block]
+                if not detach_reset:
+                    for n in range(neurons):
+                        g_z[n] += g_v_row[n] * (v_reset[n] - v[n])
                 for n in range(neurons):
-                    row[0, n] += g_v[n] * ((v_leak[n] - before[n]) + i[n])
+                    g_z[n] *= before[n]
+                # g_v: by the voltage before the reset
                 for n in range(neurons):
-                    row[1, n] -= g_i_row[n] * i[n]
+                    g_v[n] = zero if v[n] > v_th[n] else g_v_row[n]
                 for n in range(neurons):
-                    row[2, n] += a[n] * g_v[n]
+                    g_v[n] += g_z[n]
+                if with_v:
+                    g_v_pre_row = grad_v_pre[t, r]
+                    for n in range(neurons):
+                        g_v[n] += g_v_pre_row[n]
+                if with_p:
+                    if t > 0:
+                        v_before = v_pre[t - 1, r]
+                        for n in range(neurons):
+                            before[n] = v_reset[n] if v_before[n] > v_th[n] else v_before[n]
+                    else:
+                        before[:] = v_0[r]
+                    p_a, p_b, p_leak, p_th, p_reset = of_block[0], of_block[1], of_block[2], of_block[3], of_block[4]
+                    for n in range(neurons):
+                        p_a[n] += g_v[n] * ((v_leak[n] - before[n]) + i[n])
+                    for n in range(neurons):
+                        p_b[n] -= g_i_row[n] * i[n]
+                    for n in range(neurons):
+                        p_leak[n] += a[n] * g_v[n]
+                    for n in range(neurons):
+                        p_th[n] -= g_z[n]
+                    for n in range(neurons):
+                        p_reset[n] += g_v_row[n] if v[n] > v_th[n] else zero
                 for n in range(neurons):
-                    row[3, n] -= sigma[n]
+                    g_x_row[n] = (g_i_row[n] - b[n] * g_i_row[n]) + a[n] * g_v[n]
                 for n in range(neurons):
-                    row[4, n] += g_v_row[n] if v[n] > v_th[n] else 0
-            for n in range(neurons):
-                g_x_row[n] = (g_i_row[n] - b[n] * g_i_row[n]) + a[n] * g_v[n]
-            for n in range(neurons):
-                g_i_row[n] = g_x_row[n]
-            for n in range(neurons):
-                g_v_row[n] = g_v[n] - a[n] * g_v[n]
-        if with_p:
-            total += row
-    if with_p:
-        grad_p[share] += total
+                    g_v_row[n] = g_v[n] - a[n] * g_v[n]
+                g_i_row[:] = g_x_row
+                grad_x[t, r] = g_x_row
+        sums += of_block
+    grad_p[share] = sums
 
 
-def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep, precision):
+def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep):
     """Compute the sequence; see `snnparams.kernels.fused` for shapes."""
     z, v, i = torch.empty_like(x), v_0.clone(), i_0.clone()
     v_pre = torch.empty_like(x) if keep else x.new_empty(x.shape[0], 0, 0, 0)
@@ -186,73 +242,30 @@ def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep, precision):
 
 def lif_backward(
     grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
-    method, alpha, detach_reset, with_p, with_w, precision,
+    method, alpha, detach_reset, with_p, with_w,
 ):  # fmt: skip
     """Compute the gradients; see `snnparams.kernels.fused` for shapes."""
     members, steps, rows, neurons = v_pre.shape
-    grad_v, grad_i = grad_v.clone(), grad_i.clone()
-    grad_x = torch.empty_like(v_pre)
+    grad_v, grad_i, grad_x = grad_v.clone(), grad_i.clone(), torch.empty_like(v_pre)
     shares = _shares(rows)
     grad_p = v_pre.new_zeros(members, len(shares), 5, neurons)
     grad_w = v_pre.new_zeros(members, *((neurons, neurons) if with_w else (0, 0)))
-    grad_rec = v_pre.new_zeros(rows, neurons)
-    nothing = v_pre.new_empty(0, 0, 0).numpy()
-    # a true number of the tensor's type keeps float32 arithmetic in float32
-    alpha = a.numpy().dtype.type(alpha)
+    alpha = a.numpy().dtype.type(alpha)  # a number of the tensor's type keeps float32 arithmetic in float32
+    nothing = v_pre.new_empty(members, 0, 0, 1)
+    flags = METHODS.index(method), alpha, detach_reset, grad_z is not None, grad_v_pre is not None, w is not None
+    given = [nothing if t is None else t for t in (grad_z, grad_v_pre)]
+    given += [v_pre, i_pre, v_0, nothing[..., 0] if w is None else w, a, b, v_leak, v_th, v_reset]
     for e in range(members):
-        given = [t[e].numpy() for t in (v_pre, i_pre, v_0, a, b, v_leak, v_th, v_reset)]
-        g_z, g_v_pre = (nothing if t is None else t[e].numpy() for t in (grad_z, grad_v_pre))
-        flags = METHODS.index(method), alpha, detach_reset, grad_z is not None, grad_v_pre is not None
+        arrays = [t[e].numpy() for t in given]
         out = [t[e].numpy() for t in (grad_v, grad_i, grad_x, grad_p)]
-
-        def back(recurrent, first, last, shares, g_z=g_z, g_v_pre=g_v_pre, given=given, flags=flags, out=out):
-            span = recurrent, with_p, first, last
-            _in_threads(_backward, shares, g_z, g_v_pre, grad_rec.numpy(), *given, *flags, *span, *out)
-
-        if w is None:
-            back(False, 0, steps, shares)
-            continue
-        for t in range(steps - 1, -1, -1):  # one dense product per step, because surrogate gradients are dense
-            if t < steps - 1:
-                torch.mm(grad_x[e, t + 1], w[e], out=grad_rec)
-            back(t < steps - 1, t, t + 1, [(0, 0, rows)])
+        _in_threads(_backward, shares, *arrays, *flags, with_p, *out)
         if with_w and steps > 1:
-            spikes = v_pre[e, :-1] > v_th[e]
-            sums = grad_x[e, 1:].reshape(-1, neurons)
-            rows_of_spikes = _compress(spikes.reshape(-1, neurons), sums.dtype)
-            grad_w[e] = weight_gradient(*rows_of_spikes, sums, neurons)
+            spikes = (v_pre[e, :-1] > v_th[e]).to(v_pre.dtype)
+            torch.mm(grad_x[e, 1:].reshape(-1, neurons).t(), spikes.view(-1, neurons), out=grad_w[e])
     return grad_x, grad_v, grad_i, grad_w, grad_p.sum(dim=1)
 
 
 # ------------------------------------------------------------------------------------- products with sparse spikes
-
-
-@compiled
-def _count(spikes, row_start):
-    for r in range(spikes.shape[0]):
-        count = 0
-        for n in range(spikes.shape[1]):
-            count += spikes[r, n]
-        row_start[r + 1] = row_start[r] + count
-
-
-@compiled
-def _fill(spikes, row_start, column, share, start, stop):
-    for r in range(start, stop):
-        k = row_start[r]
-        for n in range(spikes.shape[1]):
-            if spikes[r, n]:
-                column[k] = n
-                k += 1
-
-
-def _compress(spikes: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return spikes, bool (R, N), as compressed rows: where each begins, its columns, their values."""
-    row_start = torch.zeros(len(spikes) + 1, dtype=torch.int64)
-    _count(spikes.numpy(), row_start.numpy())
-    column = torch.empty(int(row_start[-1]), dtype=torch.int64)
-    _in_threads(_fill, _shares(len(spikes)), spikes.numpy(), row_start.numpy(), column.numpy())
-    return row_start, column, torch.ones(len(column), dtype=dtype)
 
 
 @compiled

@@ -1,4 +1,4 @@
-r"""A whole sequence as one operator of PyTorch, with its derivative: what the CPU and the Triton kernel share.
+r"""A whole sequence as one operator of PyTorch, with its derivative: what the fused kernels share.
 
 The operator does for all steps what `snnparams.dynamics` does for one. Shapes: E networks of one shape (a single one
 is E = 1), T steps, B rows (the batch), N neurons.
@@ -14,9 +14,8 @@ is E = 1), T steps, B rows (the batch), N neurons.
 `v`, `i`                                      (E, B, N)     state after the last step
 ============================================  ============  ====================================================
 
-The voltages `v_pre` and currents `i_pre` are all that the backward pass needs: eight bytes per neuron and step. The
-equations of both passes stand in chapter 8. As operators of PyTorch they work under `torch.compile` and
-`torch.vmap`; there is no second derivative.
+The voltages `v_pre` and currents `i_pre` are all that the backward pass needs: eight bytes per neuron and step. As
+operators of PyTorch they work under `torch.compile` and `torch.vmap`; there is no second derivative.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import importlib
 import torch
 from torch import Tensor
 
-BACKENDS = {"cpu": "snnparams.kernels.cpu", "triton": "snnparams.kernels.triton"}
+BACKENDS = {"cpu": "snnparams.kernels.cpu"}
 
 
 def _backend(name: str):
@@ -36,15 +35,15 @@ def _backend(name: str):
 @torch.library.custom_op("snnparams::lif", mutates_args=())
 def lif(
     x: Tensor, v_0: Tensor, i_0: Tensor, w: Tensor | None, a: Tensor, b: Tensor, v_leak: Tensor, v_th: Tensor,
-    v_reset: Tensor, method: str, alpha: float, detach_reset: bool, keep: bool, backend: str, precision: str,
+    v_reset: Tensor, method: str, alpha: float, detach_reset: bool, keep: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return z, v, i, v_pre and i_pre; the last two are empty unless `keep`."""
     given = [None if t is None else t.detach().contiguous() for t in (x, v_0, i_0, w, a, b, v_leak, v_th, v_reset)]
-    return _backend(backend).lif_forward(*given, keep, precision)
+    return _backend(backend).lif_forward(*given, keep)
 
 
 @lif.register_fake
-def _(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, detach_reset, keep, backend, precision):
+def _(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, detach_reset, keep, backend):
     kept = x.shape if keep else (x.shape[0], 0, 0, 0)
     shapes = (x.shape, v_0.shape, i_0.shape, kept, kept)
     return tuple(x.new_empty(shape) for shape in shapes)
@@ -54,18 +53,18 @@ def _(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, detach_reset, 
 def lif_backward(
     grad_z: Tensor | None, grad_v_pre: Tensor | None, grad_v: Tensor, grad_i: Tensor, v_pre: Tensor, i_pre: Tensor,
     v_0: Tensor, w: Tensor | None, a: Tensor, b: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor,
-    method: str, alpha: float, detach_reset: bool, with_p: bool, with_w: bool, backend: str, precision: str,
+    method: str, alpha: float, detach_reset: bool, with_p: bool, with_w: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients by x, v_0, i_0, w (empty unless `with_w`) and the neuron parameters (E, 5, N)."""
     tensors = (grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset)
     given = [None if t is None else t.detach().contiguous() for t in tensors]
-    return _backend(backend).lif_backward(*given, method, alpha, detach_reset, with_p, with_w, precision)
+    return _backend(backend).lif_backward(*given, method, alpha, detach_reset, with_p, with_w)
 
 
 @lif_backward.register_fake
 def _(
     grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
-    method, alpha, detach_reset, with_p, with_w, backend, precision,
+    method, alpha, detach_reset, with_p, with_w, backend,
 ):  # fmt: skip
     members, _, _, neurons = v_pre.shape
     weights = (members, neurons, neurons) if with_w else (members, 0, 0)
@@ -74,7 +73,7 @@ def _(
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    _, v_0, _, w, a, b, v_leak, v_th, v_reset, *ctx.how, keep, ctx.backend, ctx.precision = inputs
+    _, v_0, _, w, a, b, v_leak, v_th, v_reset, *ctx.how, _, ctx.backend = inputs
     _, _, _, v_pre, i_pre = output
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(i_pre)
@@ -88,10 +87,10 @@ def _backward(ctx, grad_z, grad_v, grad_i, grad_v_pre, _):
     grad_v, grad_i = (torch.zeros_like(v_0) if g is None else g for g in (grad_v, grad_i))
     grad_x, grad_v, grad_i, grad_w, grad_p = lif_backward(
         grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
-        *ctx.how, with_p, with_w, ctx.backend, ctx.precision,
+        *ctx.how, with_p, with_w, ctx.backend,
     )  # fmt: skip
     of_parameters = grad_p.unbind(dim=-2) if with_p else [None] * 5
-    return grad_x, grad_v, grad_i, grad_w if with_w else None, *of_parameters, *[None] * 6
+    return grad_x, grad_v, grad_i, grad_w if with_w else None, *of_parameters, *[None] * 5
 
 
 lif.register_autograd(_backward, setup_context=_setup_context)
@@ -120,6 +119,11 @@ for operator in (lif, lif_backward):
 def compressed(spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a coalesced sparse COO tensor (T, B, I) on a CPU as T * B compressed rows: starts, columns, values."""
     return _backend("cpu").compress(spikes)
+
+
+def encode(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
+    """Return the indices (3, spikes) of the spikes that constant currents x (R, N) cause, on a CPU."""
+    return _backend("cpu").encode(x, steps, a, v_leak, v_th, v_reset)
 
 
 @torch.library.custom_op("snnparams::sparse_product", mutates_args=())
