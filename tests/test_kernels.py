@@ -143,13 +143,17 @@ def test_at_most_eight_bytes_are_kept_per_neuron_and_step(steps):
     assert kept_bytes(recurrent("reference"), x) > 16 * steps * batch * 20
 
 
-def test_nothing_is_kept_without_gradient():
-    x = (torch.rand(50, 8, 6) < 0.1).float()
-    layer = recurrent("cpu")
+@pytest.mark.parametrize(
+    "layer", [sp.LIF(sp.LIFParameters(v_th=0.1)), sp.LI(), recurrent("cpu")], ids=["LIF", "LI", "LIFRecurrent"]
+)
+def test_the_same_without_gradient(layer):
+    x = torch.rand(50, 8, 6)
     with torch.no_grad():
-        z, _ = layer(x)
-    assert torch.equal(z, layer(x)[0])
-    assert not z.requires_grad
+        out, state = layer(x)
+    assert not out.requires_grad
+    expected, expected_state = layer(x)
+    for a, b in zip((out, *state), (expected, *expected_state), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_thread_count_changes_rounding_only():

@@ -67,7 +67,7 @@ def choose(kernel: str | None, x: torch.Tensor) -> str:
     return kernel
 
 
-def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alpha, detach_reset, v_th, v_reset):
+def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alpha, detach_reset, v_th, v_reset, keep):
     """Call the fused operator for one network; the population's axes become one."""
     steps, rows, *population = currents.shape
 
@@ -87,11 +87,17 @@ def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alp
         method,
         alpha,
         detach_reset,
-        torch.is_grad_enabled(),
+        keep,
         kernel,
     )
     z, v_last, i_last, v_pre, _ = outputs
     return z.view(currents.shape), v_last.view(v.shape), i_last.view(i.shape), v_pre
+
+
+def _spiking(p, detach_reset: bool) -> dict:
+    """Return what a population that spikes adds; voltages and currents are kept only for a backward pass."""
+    how = {"method": p.method, "alpha": p.alpha, "detach_reset": detach_reset, "keep": torch.is_grad_enabled()}
+    return how | {"v_th": p.v_th, "v_reset": p.v_reset}
 
 
 def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = None):
@@ -114,7 +120,7 @@ def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = 
     kernel = choose(kernel, currents)
     if kernel == "reference":
         return reference.lif(currents, state, p, dt, detach_reset)
-    how = {"method": p.method, "alpha": p.alpha, "detach_reset": detach_reset, "v_th": p.v_th, "v_reset": p.v_reset}
+    how = _spiking(p, detach_reset)
     z, v, i, _ = _fused(currents, *state, p, dt, kernel, **how)
     return z, LIFFeedForwardState(v, i)
 
@@ -141,7 +147,7 @@ def lif_recurrent(currents, state, recurrent_weights, p, dt: float, detach_reset
     if kernel == "reference":
         return reference.lif_recurrent(currents, state, recurrent_weights, p, dt, detach_reset)
     i = state.i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
-    how = {"method": p.method, "alpha": p.alpha, "detach_reset": detach_reset, "v_th": p.v_th, "v_reset": p.v_reset}
+    how = _spiking(p, detach_reset)
     z, v, i, _ = _fused(currents, state.v, i, p, dt, kernel, recurrent_weights=recurrent_weights, **how)
     return z, LIFState(z[-1], v, i)
 
@@ -165,7 +171,7 @@ def li(currents, state, p, dt: float, kernel: str | None = None):
     kernel = choose(kernel, currents)
     if kernel == "reference":
         return reference.li(currents, state, p, dt)
-    how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0}
+    how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0, "keep": True}
     _, v, i, voltages = _fused(currents, *state, p, dt, kernel, **how)
     return voltages.view(currents.shape), LIState(v, i)
 
