@@ -36,7 +36,7 @@ if hasattr(os, "register_at_fork"):
 
 def _shares(rows: int) -> list[tuple[int, int, int]]:
     """Divide rows among the threads: number of the share, first row, row after the last."""
-    count = min(torch.get_num_threads(), rows, CORES)
+    count = max(1, min(torch.get_num_threads(), rows, CORES))
     return [(k, rows * k // count, rows * (k + 1) // count) for k in range(count)]
 
 
