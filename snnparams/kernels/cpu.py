@@ -56,7 +56,7 @@ def _product_of_four(rows, chosen, count, w, out):
     """Write rows (4, K) times w (K, N), of which only the chosen ones of the K differ from zero, to out (4, N).
 
     Four rows and four k at a time keep each number that is loaded in use for four products; the compiler makes
-    vector instructions of the loop over n. chosen[:count] must be followed by three places that can be filled up.
+    vector instructions of the loop over n.
     """
     out[:] = 0
     w_0, w_1, w_2, w_3 = out[0], out[1], out[2], out[3]  # gives them their type
@@ -332,7 +332,7 @@ def _spike_times(x, steps, a, v_leak, v_th, v_reset, times, counts, share, start
     """Write the first spike time of each value and the interval to the next one, in steps, 0 for never.
 
     After a spike the voltage is v_reset again and the current still the same, so that all intervals are equal.
-    The arithmetic is that of `constant_current_lif_encode`, step by step, so that rounding is the same too.
+    The arithmetic is that of `constant_current_lif_encode`, step by step; for v_reset = 0 rounding is the same too.
     """
     margin = 8 * np.finfo(x.dtype).eps
     for r in range(start, stop):

@@ -14,8 +14,8 @@ is E = 1), T steps, B rows (the batch), N neurons.
 `v`, `i`                                      (E, B, N)     state after the last step
 ============================================  ============  ====================================================
 
-The voltages `v_pre` and currents `i_pre` are all that the backward pass needs: eight bytes per neuron and step. As
-operators of PyTorch they work under `torch.compile` and `torch.vmap`; there is no second derivative.
+The voltages `v_pre` and currents `i_pre` are all that the backward pass needs: eight bytes per neuron and step
+in float32. The operators have a rule for `torch.vmap`; there is no second derivative.
 """
 
 from __future__ import annotations

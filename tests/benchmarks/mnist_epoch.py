@@ -1,6 +1,6 @@
 """Chapter 4's training epoch beside the original page's on Norse; writes book/results/mnist_epoch.json.
 
-Run from the repository root, about four minutes on two cores: python tests/benchmarks/mnist_epoch.py
+Run from the repository root, one to two minutes on two cores: python tests/benchmarks/mnist_epoch.py
 Both train on the same batches in memory, from images to updated weights, encoder included, in turns within one process.
 """
 
