@@ -38,8 +38,9 @@ def constant_current_lif_encode(
             type and device; `LIFParameters()` if None.
         dt: time step in s.
         layout: `torch.strided`, or `torch.sparse_coo` for a sparse tensor of the same spikes, for float32 and float64
-            on a CPU only. It is made without simulating all steps: after a spike the neuron starts anew under the same current, so that its first
-            spike and the interval to the second one give all spikes. No gradient flows through it.
+            on a CPU only. It is made without simulating all steps: after a spike the neuron starts anew under the
+            same current, so that its first spike and the interval to the second one give all spikes. No gradient
+            flows through it.
 
     Returns:
         Spikes, shape (T, ...), of the type of the values.
