@@ -269,7 +269,7 @@ def _by_block(parameters, recurrent: bool, rows: int) -> list[torch.Tensor]:
 
 def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep):
     """Compute the sequence; see `snnparams.kernels.fused` for shapes."""
-    members, steps, rows, neurons = x.shape
+    members, _, rows, neurons = x.shape
     z, v, i = torch.empty_like(x), v_0.clone(), i_0.clone()
     v_pre = torch.empty_like(x) if keep else x.new_empty(members, 0, 0, 0)
     i_pre = torch.empty_like(v_pre)
@@ -472,7 +472,5 @@ def encode(x, steps: int, a, v_leak, v_th, v_reset):
     ends = counts.t().flatten().cumsum(0)  # in the order in which spikes are stored: by step, then by share
     position = ends.view(steps, -1).t().contiguous() - counts
     indices = torch.empty(3, int(ends[-1]), dtype=torch.int64)
-    _run(
-        _write_spikes, _write_spikes_in_threads, bounds, steps, times.numpy(), position.numpy(), indices.numpy()
-    )
+    _run(_write_spikes, _write_spikes_in_threads, bounds, steps, times.numpy(), position.numpy(), indices.numpy())
     return indices
