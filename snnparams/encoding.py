@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from snnparams.checks import check_fits
-from snnparams.kernels import sparse_spikes
+from snnparams.kernels import choose, dense_spikes, sparse_spikes
 from snnparams.parameters import LIFParameters, NeuronParameters, check_dt
 from snnparams.surrogate import threshold
 
@@ -48,13 +48,16 @@ def constant_current_lif_encode(
     Raises:
         ValueError: if T is not a positive integer, a value is not finite, the parameters do not fit, or a gradient
             is required of sparse spikes.
+        RuntimeError: if a value is not finite on a GPU; raised when the host next waits for it.
         TypeError: if the values are not floating-point numbers.
     """
     _check_options(seq_length, layout)
     if not isinstance(input_current, torch.Tensor) or not input_current.is_floating_point():
         got = getattr(input_current, "dtype", type(input_current).__name__)
         raise TypeError(f"input: expected a floating-point tensor, got {got}")
-    if count := int((~torch.isfinite(input_current)).sum()):
+    if input_current.is_cuda:  # counting would make the host wait
+        torch._assert_async(torch.isfinite(input_current).all(), "input: expected finite values")
+    elif count := int((~torch.isfinite(input_current)).sum()):
         raise ValueError(f"input: expected finite values, got {count} that are not")
     p = LIFParameters() if p is None else p
     values = []
@@ -65,6 +68,9 @@ def constant_current_lif_encode(
     tau_mem_inv, v_leak, v_th, v_reset = values
     if layout == torch.sparse_coo:
         return sparse_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
+    required = torch.is_grad_enabled() and any(t.requires_grad for t in (input_current, *values))
+    if not required and choose(None, input_current) == "triton":
+        return dense_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
     v = torch.zeros_like(input_current)
     spikes = []
     for _ in range(seq_length):

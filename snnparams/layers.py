@@ -23,7 +23,7 @@ class LIF(FeedForward):
             `LIFParameters`.
         dt: time step in s.
         detach_reset: treat the spike as a constant in the reset; False as in Norse.
-        kernel: how the sequence is computed, "reference" or "cpu"; None for the fastest that takes the input.
+        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
         device: device of the fixed parameters.
         dtype: floating-point type of the fixed parameters.
@@ -73,7 +73,7 @@ class LIFRecurrent(Recurrent):
         detach_reset: treat the spike as a constant in the reset; True as in Norse.
         device: device of fixed parameters and new weights.
         dtype: their floating-point type.
-        kernel: how the sequence is computed, "reference" or "cpu"; None for the fastest that takes the input.
+        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
 
     Called with spikes of shape (T, B, I), dense or in the sparse COO layout, and optionally a `LIFState`, it
@@ -104,7 +104,7 @@ class LI(FeedForward):
     Args:
         p: parameters, broadcast against the input's shape without T and B; defaults as in `LIParameters`.
         dt: time step in s.
-        kernel: how the sequence is computed, "reference" or "cpu"; None for the fastest that takes the input.
+        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
         device: device of the fixed parameters.
         dtype: floating-point type of the fixed parameters.

@@ -1,9 +1,13 @@
 """What all tests share."""
 
+import os
 import warnings
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # Triton decides when it is imported
+    os.environ["TRITON_INTERPRET"] = "1"
 
 with warnings.catch_warnings():  # Norse 1.1 uses torch.jit, which newer torch releases deprecate on import
     warnings.simplefilter("ignore")

@@ -1,6 +1,10 @@
 """The fused kernels against the reference: the loop over `snnparams.dynamics`, differentiated by autograd."""
 
+import os
 import re
+import subprocess
+import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -10,9 +14,12 @@ from torch import nn
 
 import snnparams as sp
 from snnparams import kernels
+from snnparams.kernels import gpu
 from snnparams.surrogate import DERIVATIVES
 
 F32, F64 = torch.float32, torch.float64
+DEVICES = {"reference": "cpu", "cpu": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
+FUSED = ["cpu", "triton", "triton in tiles"]
 LAYERS = {"LIF": sp.LIF, "LIFRecurrent": sp.LIFRecurrent, "LI": sp.LI}
 
 
@@ -37,10 +44,10 @@ def problems(draw):
 
 def solve(problem, kernel, dtype):
     """Return outputs, last state and all gradients of one problem."""
-    generator = torch.Generator().manual_seed(problem["seed"])
+    generator, device = torch.Generator().manual_seed(problem["seed"]), DEVICES[kernel]
 
     def random(*shape):
-        return torch.rand(shape, dtype=F64, generator=generator)
+        return torch.rand(shape, dtype=F64, generator=generator).to(device)
 
     kind, neurons, steps, batch = (problem[k] for k in ("kind", "neurons", "steps", "batch"))
     shape = (neurons,) if problem["per_neuron"] else ()
@@ -52,10 +59,10 @@ def solve(problem, kernel, dtype):
     values = {name: register(value.to(dtype)) for name, value in values.items()}
     inputs = 6
     if kind == "LI":
-        layer = sp.LI(sp.LIParameters(**values), dtype=dtype, kernel=kernel)
+        layer = sp.LI(sp.LIParameters(**values), dtype=dtype, device=device, kernel=kernel)
     else:
         p = sp.LIFParameters(**values, method=problem["method"], alpha=2.0)
-        options = {"detach_reset": problem["detach_reset"], "dtype": dtype, "kernel": kernel}
+        options = {"detach_reset": problem["detach_reset"], "dtype": dtype, "device": device, "kernel": kernel}
         if kind == "LIF":
             layer = sp.LIF(p, **options)
         else:
@@ -83,16 +90,26 @@ def solve(problem, kernel, dtype):
     loss = sum(((random(*part.shape) - 0.5).to(dtype) * part).sum() for part in (out, *last))
     leaves += list(layer.parameters())
     gradients = torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else []
-    return [out.detach(), *(part.detach() for part in last)], [
-        torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, gradients, strict=bool(gradients))
+    return [out.detach().cpu(), *(part.detach().cpu() for part in last)], [
+        torch.zeros_like(leaf).cpu() if g is None else g.cpu()
+        for leaf, g in zip(leaves, gradients, strict=bool(gradients))
     ]
 
 
+def solve_fused(problem, kernel, dtype):
+    """Solve by a fused kernel; in tiles, weights that would fit on the chip are read as those that do not."""
+    if kernel != "triton in tiles":
+        return solve(problem, kernel, dtype)
+    with mock.patch.multiple(gpu, RESIDENT=16, TILE=16):
+        return solve(problem, "triton", dtype)
+
+
+@pytest.mark.parametrize("kernel", FUSED)
 @settings(deadline=None, max_examples=400)
 @given(problem=problems())
-def test_same_spikes_and_gradients_as_the_reference_in_float64(problem):
+def test_same_spikes_and_gradients_as_the_reference_in_float64(kernel, problem):
     (out, *last), gradients = solve(problem, "reference", F64)
-    (out_fused, *last_fused), gradients_fused = solve(problem, "cpu", F64)
+    (out_fused, *last_fused), gradients_fused = solve_fused(problem, kernel, F64)
     if problem["kind"] == "LI":
         torch.testing.assert_close(out_fused, out, rtol=1e-12, atol=1e-12)
     else:
@@ -103,12 +120,13 @@ def test_same_spikes_and_gradients_as_the_reference_in_float64(problem):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * (1 + b.abs().max().item()))
 
 
+@pytest.mark.parametrize("kernel", FUSED)
 @settings(deadline=None, max_examples=100)
 @given(problem=problems())
-def test_float32_is_close_to_the_reference_where_the_spikes_are_the_same(problem):
+def test_float32_is_close_to_the_reference_where_the_spikes_are_the_same(kernel, problem):
     """A membrane within rounding of its threshold may go either way; gradients then differ, and rightly so."""
     (out, *_), gradients = solve(problem, "reference", F32)
-    (out_fused, *_), gradients_fused = solve(problem, "cpu", F32)
+    (out_fused, *_), gradients_fused = solve_fused(problem, kernel, F32)
     if problem["kind"] == "LI":
         torch.testing.assert_close(out_fused, out, rtol=1e-5, atol=1e-5 * (1 + out.abs().max().item()))
     elif not torch.equal(out_fused, out):
@@ -195,10 +213,14 @@ def test_registered_operator():
 
 
 def test_what_a_kernel_cannot_do_is_refused():
-    with pytest.raises(ValueError, match=re.escape("unknown kernel='gpu'; expected None or one of reference, cpu")):
+    with pytest.raises(
+        ValueError, match=re.escape("unknown kernel='gpu'; expected None or one of reference, cpu, triton")
+    ):
         sp.LIF(kernel="gpu")
     with pytest.raises(ValueError, match=re.escape("expected torch.float32 or torch.float64, got torch.bfloat16")):
         sp.LIF(kernel="cpu", dtype=torch.bfloat16)(torch.zeros(2, 1, 3, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="expected a tensor on a CUDA GPU, got one on meta"):
+        sp.LIF(kernel="triton", device="meta")(torch.zeros(2, 1, 3, device="meta"))
     with pytest.raises(ValueError, match="expected a tensor on a CPU, got one on meta"):
         sp.LIF(kernel="cpu", device="meta")(torch.zeros(2, 1, 3, device="meta"))
     with pytest.raises(ValueError, match="expected sparse spikes without gradient"):
@@ -239,3 +261,52 @@ def test_sparse_encoding_refuses_what_it_cannot_do():
         sp.constant_current_lif_encode(torch.ones(3, requires_grad=True), 4, layout=torch.sparse_coo)
     with pytest.raises(ValueError, match=re.escape("layout: expected torch.strided or torch.sparse_coo")):
         sp.ConstantCurrentLIFEncoder(4, layout=torch.sparse_csr)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("v_reset", [-0.3, 0.0, 1.5])
+def test_the_encoder_of_the_gpu_gives_the_spikes_of_the_loop(dtype, v_reset):
+    x, p = 2 * torch.randn(3, 100, dtype=dtype), sp.LIFParameters(v_th=0.5, v_reset=v_reset, v_leak=0.1)
+    expected = sp.constant_current_lif_encode(x, 30, p)
+    device = DEVICES["triton"]
+    values = (torch.tensor(value, dtype=dtype, device=device) for value in (0.001 * p.tau_mem_inv, 0.1, 0.5, v_reset))
+    z = kernels.dense_spikes(x.to(device), 30, *values)
+    assert torch.equal(z.cpu(), expected)
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from snnparams.kernels import gpu
+
+def compile(name, pointers, kind, constants):
+    kernel = getattr(gpu, name)
+    signature = {n: "constexpr" if n in constants else f"*{kind}" if k < pointers else "i32"
+                 for k, n in enumerate(kernel.arg_names)}
+    return triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32))
+
+for kind in ("fp32", "fp64"):
+    precision = {"PRECISION": "ieee" if kind == "fp64" else "tf32x3", "ROWS": gpu.ROWS}
+    for method in range(6):
+        how = {"METHOD": method, "ALPHA": 2.5, "DETACH_RESET": method % 2 == 0, "WITH_Z": True, "WITH_V": True}
+        compile("_backward", 16, kind, how | {"BLOCK": gpu.BLOCK})
+    compile("_forward", 13, kind, {"KEEP": True, "BLOCK": gpu.BLOCK})
+    compile("_encode", 6, kind, {"BLOCK": gpu.BLOCK})
+    for n in (16, gpu.RESIDENT):
+        resident = precision | {"N": n}
+        print(kind, n, compile("_recurrent_forward", 14, kind, resident | {"KEEP": True}).metadata.shared)
+        print(kind, n, compile("_recurrent_backward", 17, kind, resident | how).metadata.shared)
+    tiled = precision | {"N": gpu.TILE}
+    compile("_tiled_forward", 12, kind, tiled | {"KEEP": True})
+    compile("_tiled_backward", 15, kind, tiled | how)
+"""
+
+
+def test_triton_compiles_the_kernels_for_a_gpu():
+    """What the interpreter accepts may still not compile; the compiler needs no GPU."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shared = [int(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert max(shared) <= 227 * 1024, done.stdout  # what a program may have on an H100 or H200

@@ -5,16 +5,19 @@ name           what it is                                  what it takes
 ============== =========================================== =======================================
 `"reference"`  a loop over `snnparams.dynamics`            every device and floating-point type
 `"cpu"`        one operator, compiled by Numba             tensors on a CPU, float32 or float64
+`"triton"`     one operator, compiled by Triton            tensors on a CUDA GPU, float32 or float64
 ============== =========================================== =======================================
 
-Without a name, the fastest one that takes the input is used. Both compute the same: spikes and all gradients are
-tested against the reference. A fused kernel has no second derivative.
+Without a name, the fastest one that takes the input is used. All compute the same: spikes and all gradients are
+tested against the reference. A fused kernel has no second derivative. On a GPU, products with recurrent weights
+follow `torch.set_float32_matmul_precision`: float32 unless the user allows TF32.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import os
 
 import torch
 from torch.nn.functional import linear
@@ -22,7 +25,7 @@ from torch.nn.functional import linear
 from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.kernels import fused, reference
 
-KERNELS = ("reference", "cpu")
+KERNELS = ("reference", "cpu", "triton")
 DTYPES = (torch.float32, torch.float64)  # of the fused kernels
 
 
@@ -41,12 +44,16 @@ def _refusal(kernel: str, x: torch.Tensor) -> str | None:
     """Say why a kernel cannot take an input, or None."""
     if kernel == "reference":
         return None
-    if x.device.type != "cpu":
+    interpreted = kernel == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    if kernel == "cpu" and x.device.type != "cpu":
         return f"expected a tensor on a CPU, got one on {x.device}"
+    if kernel == "triton" and x.device.type != "cuda" and not (interpreted and x.device.type == "cpu"):
+        return f"expected a tensor on a CUDA GPU, got one on {x.device}"
     if x.dtype not in DTYPES:
         return f"expected {' or '.join(map(str, DTYPES))}, got {x.dtype}"
-    if importlib.util.find_spec("numba") is None:
-        return "expected the package numba, which is not installed"
+    package = "numba" if kernel == "cpu" else "triton"
+    if importlib.util.find_spec(package) is None:
+        return f"expected the package {package}, which is not installed"
     return None
 
 
@@ -61,7 +68,8 @@ def choose(kernel: str | None, x: torch.Tensor) -> str:
         ValueError: if the kernel is unknown or cannot take the input.
     """
     if check_kernel(kernel) is None:
-        return "reference" if _refusal("cpu", x) else "cpu"
+        fastest = "triton" if x.is_cuda else "cpu"
+        return "reference" if _refusal(fastest, x) else fastest
     if refusal := _refusal(kernel, x):
         raise ValueError(f"kernel={kernel!r}: {refusal}; use kernel='reference', or None to have one chosen")
     return kernel
@@ -117,7 +125,7 @@ def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = 
     Raises:
         ValueError: if the kernel is unknown or cannot take the input.
     """
-    kernel = choose(kernel, currents)
+    kernel = choose(kernel, state.v)  # under autocast the currents are of another type
     if kernel == "reference":
         return reference.lif(currents, state, p, dt, detach_reset)
     how = _spiking(p, detach_reset)
@@ -143,7 +151,7 @@ def lif_recurrent(currents, state, recurrent_weights, p, dt: float, detach_reset
     Raises:
         ValueError: if the kernel is unknown or cannot take the input.
     """
-    kernel = choose(kernel, currents)
+    kernel = choose(kernel, state.v)  # under autocast the currents are of another type
     if kernel == "reference":
         return reference.lif_recurrent(currents, state, recurrent_weights, p, dt, detach_reset)
     i = state.i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
@@ -168,7 +176,7 @@ def li(currents, state, p, dt: float, kernel: str | None = None):
     Raises:
         ValueError: if the kernel is unknown or cannot take the input.
     """
-    kernel = choose(kernel, currents)
+    kernel = choose(kernel, state.v)  # under autocast the currents are of another type
     if kernel == "reference":
         return reference.li(currents, state, p, dt)
     how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0, "keep": True}
@@ -229,3 +237,24 @@ def sparse_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
         indices = torch.stack([step, *torch.unravel_index(row * columns + column, x.shape)])
     ones = torch.ones(indices.shape[1], dtype=x.dtype)
     return torch.sparse_coo_tensor(indices, ones, (steps, *x.shape), check_invariants=False, is_coalesced=True)
+
+
+def dense_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
+    """Return the spikes of neurons that constant currents drive, computed by the Triton kernel.
+
+    Args:
+        x: currents, any shape, on a CUDA GPU.
+        steps: number of time steps T.
+        a: time step over membrane time constant, broadcast against `x` like the other parameters.
+        v_leak: leak voltage.
+        v_th: threshold voltage.
+        v_reset: voltage after a spike.
+
+    Returns:
+        A dense tensor, shape (T, ...), without gradient.
+
+    Raises:
+        ValueError: if the kernel cannot take the input.
+    """
+    choose("triton", x)
+    return fused.encode_dense(x, steps, *(t.detach().expand(x.shape) for t in (a, v_leak, v_th, v_reset)))

@@ -25,7 +25,7 @@ import importlib
 import torch
 from torch import Tensor
 
-BACKENDS = {"cpu": "snnparams.kernels.cpu"}
+BACKENDS = {"cpu": "snnparams.kernels.cpu", "triton": "snnparams.kernels.gpu"}
 
 
 def _backend(name: str):
@@ -124,6 +124,11 @@ def compressed(spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def encode(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
     """Return the indices (3, spikes) of the spikes that constant currents x (R, N) cause, on a CPU."""
     return _backend("cpu").encode(x, steps, a, v_leak, v_th, v_reset)
+
+
+def encode_dense(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
+    """Return the spikes (T, ...) that constant currents x cause, on a GPU."""
+    return _backend("triton").encode(x.detach(), steps, a, v_leak, v_th, v_reset)
 
 
 @torch.library.custom_op("snnparams::sparse_product", mutates_args=())
