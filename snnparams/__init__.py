@@ -13,6 +13,7 @@ from snnparams.dynamics import (
     lif_step,
 )
 from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
+from snnparams.ensemble import Ensemble
 from snnparams.layers import LI, LIF, LIFRecurrent
 from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters
 from snnparams.surrogate import surrogate_derivative, threshold
@@ -26,6 +27,7 @@ __all__ = [
     "ConstantCurrentLIFEncoder",
     "CorruptDataError",
     "Digits",
+    "Ensemble",
     "Evaluation",
     "History",
     "LICell",

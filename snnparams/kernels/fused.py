@@ -163,3 +163,25 @@ sparse_product.register_autograd(
     lambda ctx, grad: (None, None, None, sparse_weight_gradient(*ctx.saved_tensors, grad, ctx.inputs)),
     setup_context=_keep_rows,
 )
+
+
+def _of_one_input(dims) -> None:
+    """Under `torch.vmap`, networks may differ in their weights only."""
+    if any(dim is not None for dim in dims):
+        raise ValueError("input: expected the same sparse spikes for all networks under vmap, got others for each")
+
+
+@sparse_product.register_vmap
+def _(info, in_dims, row_start, column, values, weights):
+    _of_one_input(in_dims[:3])
+    weights = weights.movedim(in_dims[3], 0)  # the neurons of all networks are like more neurons of one
+    out = sparse_product(row_start, column, values, weights.flatten(0, 1))
+    return out.unflatten(1, weights.shape[:2]), 1
+
+
+@sparse_weight_gradient.register_vmap
+def _(info, in_dims, row_start, column, values, grad, inputs):
+    _of_one_input(in_dims[:3])
+    grad = grad.movedim(in_dims[3], 1)
+    out = sparse_weight_gradient(row_start, column, values, grad.flatten(1, 2), inputs)
+    return out.unflatten(0, grad.shape[1:]), 0
