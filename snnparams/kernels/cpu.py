@@ -46,6 +46,11 @@ def _padded(w: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(w, (0, -w.shape[-1] % LANES)).contiguous()
 
 
+def _of_all_shares(sums: torch.Tensor, outputs: int) -> torch.Tensor:
+    """Return the gradient (..., H, I) by weights, of which each share has a sum (..., shares, I, H and padding)."""
+    return sums.sum(dim=-3)[..., :outputs].mT.contiguous()
+
+
 # ---------------------------------------------------------------------------------------------------------- LIF
 #
 # A block of rows is one stretch of memory, of `size` numbers; the neuron parameters are repeated for each of its rows.
@@ -172,7 +177,7 @@ def _surrogate(v, v_th, method, alpha, out):
 @fused_multiply_add
 def _backward(
     grad_z, grad_v_pre, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset, neurons, method, alpha, detach_reset,
-    with_z, with_v, recurrent, with_p, grad_v, grad_i, grad_x, grad_p, share, start, stop
+    with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t, share, start, stop
 ):  # fmt: skip
     """Go back through all steps in rows start..stop.
 
@@ -180,8 +185,9 @@ def _backward(
     """
     dtype = v_pre.dtype
     zero = dtype.type(0)
-    everyone = np.arange(neurons)
-    by_row, received = np.zeros((4, neurons), dtype), np.zeros((4, w.shape[1]), dtype)
+    everyone, chosen = np.arange(neurons), np.empty(neurons, np.int64)
+    by_row, received = np.zeros((4, w.shape[1]), dtype), np.zeros((4, w.shape[1]), dtype)
+    of_weights = grad_w_t[share]
     g_z, g_v, before = np.empty(len(a), dtype), np.empty(len(a), dtype), np.empty(len(a), dtype)
     sums = np.zeros((5, neurons), dtype)
     for block in range(start, stop, len(a) // neurons):
@@ -199,12 +205,22 @@ def _backward(
                 g_z[:] = zero
             if recurrent and t < len(v_pre) - 1:
                 for r in range(size // neurons):
-                    by_row[r] = grad_x[t + 1, first + r * neurons : first + (r + 1) * neurons]
+                    by_row[r, :neurons] = grad_x[t + 1, first + r * neurons : first + (r + 1) * neurons]
                 _product_of_four(by_row, everyone, neurons, w, received)
                 for r in range(size // neurons):
                     g_z_row, row = g_z[r * neurons : (r + 1) * neurons], received[r]
                     for n in range(neurons):
                         g_z_row[n] += row[n]
+                if with_w:
+                    for r in range(size // neurons):
+                        count, row = 0, by_row[r]
+                        for n in range(neurons):  # neurons that fired
+                            chosen[count] = n
+                            count += v[r * neurons + n] > v_th[n]
+                        for k in range(count):
+                            weights = of_weights[chosen[k]]
+                            for n in range(len(row)):
+                                weights[n] += row[n]
             if not detach_reset:
                 for n in range(size):
                     g_z[n] += g_v_state[n] * (v_reset[n] - v[n])
@@ -250,12 +266,12 @@ def _backward(
 @in_threads
 def _backward_in_threads(
     bounds, grad_z, grad_v_pre, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset, neurons, method, alpha,
-    detach_reset, with_z, with_v, recurrent, with_p, grad_v, grad_i, grad_x, grad_p
+    detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t
 ):  # fmt: skip
     for k in prange(len(bounds) - 1):
         _backward(
             grad_z, grad_v_pre, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset, neurons, method, alpha,
-            detach_reset, with_z, with_v, recurrent, with_p, grad_v, grad_i, grad_x, grad_p,
+            detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t,
             k, bounds[k], bounds[k + 1],
         )  # fmt: skip
 
@@ -264,7 +280,7 @@ def _by_block(parameters, recurrent: bool, rows: int) -> list[torch.Tensor]:
     """Repeat parameters (E, N) for the rows of a block: four, or without recurrence about a thousand numbers."""
     neurons = parameters[0].shape[-1]
     of_block = 4 if recurrent else max(1, min(rows, 1024 // max(1, neurons)))
-    return [p.repeat(1, of_block) for p in parameters]
+    return list(torch.stack(parameters).repeat(1, 1, of_block))
 
 
 def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep):
@@ -289,27 +305,25 @@ def lif_backward(
     method, alpha, detach_reset, with_p, with_w,
 ):  # fmt: skip
     """Compute the gradients; see `snnparams.kernels.fused` for shapes."""
-    members, steps, rows, neurons = v_pre.shape
+    members, _, rows, neurons = v_pre.shape
     grad_v, grad_i, grad_x = grad_v.clone(), grad_i.clone(), torch.empty_like(v_pre)
     bounds = _shares(rows)
     grad_p = v_pre.new_zeros(members, len(bounds) - 1, 5, neurons)
-    grad_w = v_pre.new_zeros(members, *((neurons, neurons) if with_w else (0, 0)))
+    padded = neurons + -neurons % LANES
+    grad_w_t = v_pre.new_zeros(members, len(bounds) - 1, *((neurons, padded) if with_w else (0, 0)))
     if not v_pre.numel():
-        return grad_x, grad_v, grad_i, grad_w, grad_p.sum(dim=1)
+        return grad_x, grad_v, grad_i, _of_all_shares(grad_w_t, neurons), grad_p.sum(dim=1)
     alpha = a.numpy().dtype.type(alpha)  # a number of the tensor's type keeps float32 arithmetic in float32
     nothing = v_pre.new_empty(members, 0, 0, 1)
     flags = METHODS.index(method), alpha, detach_reset, grad_z is not None, grad_v_pre is not None, w is not None
     given = [(nothing if t is None else t).flatten(-2) for t in (grad_z, grad_v_pre, v_pre, i_pre, v_0)]
     given.append(nothing[..., 0] if w is None else _padded(w))
     given += _by_block((a, b, v_leak, v_th, v_reset), w is not None, rows)
-    out = grad_v.flatten(-2), grad_i.flatten(-2), grad_x.flatten(-2), grad_p
+    out = grad_v.flatten(-2), grad_i.flatten(-2), grad_x.flatten(-2), grad_p, grad_w_t
     for e in range(members):
         arrays, written = ([t[e].numpy() for t in tensors] for tensors in (given, out))
-        _run(_backward, _backward_in_threads, bounds, *arrays, neurons, *flags, with_p, *written)
-        if with_w and steps > 1:
-            spikes = (v_pre[e, :-1] > v_th[e]).to(v_pre.dtype)
-            torch.mm(grad_x[e, 1:].reshape(-1, neurons).t(), spikes.view(-1, neurons), out=grad_w[e])
-    return grad_x, grad_v, grad_i, grad_w, grad_p.sum(dim=1)
+        _run(_backward, _backward_in_threads, bounds, *arrays, neurons, *flags, with_p, with_w, *written)
+    return grad_x, grad_v, grad_i, _of_all_shares(grad_w_t, neurons), grad_p.sum(dim=1)
 
 
 # ------------------------------------------------------------------------------------- products with sparse spikes
@@ -389,7 +403,7 @@ def weight_gradient(row_start, column, values, grad, inputs: int):
     sums = grad.new_zeros(len(bounds) - 1, inputs, outputs + -outputs % LANES)  # one sum for each thread
     arrays = [t.numpy() for t in (row_start, column, values, grad.contiguous(), sums)]
     _run(_outer_products, _outer_products_in_threads, bounds, *arrays)
-    return sums.sum(dim=0)[:, :outputs].t().contiguous()
+    return _of_all_shares(sums, outputs)
 
 
 # ---------------------------------------------------------------------------------------------------- the encoder
@@ -418,7 +432,13 @@ def _spike_times(x, steps, a, v_leak, v_th, v_reset, times, counts, share, start
             given[0, j], given[1, j], given[2, j], given[3, j] = x[r, n], a[r, n], v_leak[r, n], v_th[r, n]
             given[4, j] = v_reset[r, n]
         current, rate, leak, th, reset = given[0], given[1], given[2], given[3], given[4]
+        again = False
+        for j in range(count):
+            again |= reset[j] != zero
         for k in range(2):
+            if k == 1 and not again:  # where the voltage begins is where it is reset to
+                times[1, r] = times[0, r]
+                continue
             for j in range(count):
                 v[j] = reset[j] if k == 1 else zero
             found[:] = 0
