@@ -1,8 +1,9 @@
 """Spike functions: a hard threshold forward, a smooth surrogate derivative backward.
 
-Every function here emits a spike exactly where the membrane is above threshold, so the forward pass is the
+Every function here but one emits a spike exactly where the membrane is above threshold, so the forward pass is the
 same for all of them. They differ only in the derivative that backpropagation uses in place of the step's true
-one, which is zero everywhere but at the threshold. Explained in chapter 1.
+one, which is zero everywhere but at the threshold. The exception, `sigmoid`, is smooth forward too, and its derivative
+is the true one: networks of such graded spikes are there to check gradients. Explained in chapter 1.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def _heavi_erfc(x: torch.Tensor, alpha: float) -> torch.Tensor:
     return 2 / math.sqrt(math.pi) * torch.exp(-((alpha * x) ** 2))
 
 
+def _sigmoid(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    s = torch.sigmoid(alpha * x)
+    return alpha * s * (1 - s)
+
+
 DERIVATIVES: dict[str, Derivative] = {
     "heaviside": _heaviside,
     "super": _super,
@@ -46,6 +52,7 @@ DERIVATIVES: dict[str, Derivative] = {
     "tanh": _tanh,
     "circ": _circ,
     "heavi_erfc": _heavi_erfc,
+    "sigmoid": _sigmoid,
 }
 """Surrogate derivative of each spike function, by the name that `method` takes."""
 
@@ -75,6 +82,7 @@ def surrogate_derivative(x: torch.Tensor, method: str = "super", alpha: float = 
     `tanh`         :math:`1 - \tanh^2(\alpha x)`                steepness
     `circ`         :math:`(1 + (x / \alpha)^2)^{-3/2}`          width
     `heavi_erfc`   :math:`2 / \sqrt{\pi} \; e^{-(\alpha x)^2}`  steepness
+    `sigmoid`      :math:`\alpha \sigma (1 - \sigma)`           steepness, of the spikes too
     ============== ============================================ ==============================
 
     Args:
@@ -90,7 +98,8 @@ def surrogate_derivative(x: torch.Tensor, method: str = "super", alpha: float = 
 
     References:
         `super`: Zenke and Ganguli (2018); `triangle`: Esser et al. (2016), Bellec et al. (2020). The shapes and
-        scales are those of Norse 1.1, except that Norse ignores `alpha` for `super`. Explained in chapter 1.
+        scales are those of Norse 1.1, except that Norse ignores `alpha` for `super` and has no `sigmoid`, where
+        :math:`\sigma = 1 / (1 + e^{-\alpha x})`. Explained in chapter 1.
     """
     return DERIVATIVES[check_method(method)](x, alpha)
 
@@ -118,7 +127,8 @@ class _Threshold(torch.autograd.Function):
 def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> torch.Tensor:
     r"""Emit a spike where the membrane is above threshold: :math:`z = \Theta(x)` with :math:`\Theta(0) = 0`.
 
-    The backward pass uses `surrogate_derivative(x, method, alpha)` in place of the step's derivative.
+    The backward pass uses `surrogate_derivative(x, method, alpha)` in place of the step's derivative. With `sigmoid`,
+    spikes are graded, :math:`z = 1 / (1 + e^{-\alpha x})`, and the derivative is exact.
 
     Args:
         x: distance of the membrane voltage to the threshold, :math:`v - v_\mathrm{th}`, any shape.
@@ -126,7 +136,7 @@ def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> t
         alpha: its shape parameter, positive.
 
     Returns:
-        Spikes, 0 or 1, of the shape and type of `x`.
+        Spikes, 0 or 1 (between them for `sigmoid`), of the shape and type of `x`.
 
     Raises:
         ValueError: if `method` is unknown.
@@ -134,4 +144,6 @@ def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> t
     derivative = DERIVATIVES[check_method(method)]
     if method == "heaviside":  # nothing to propagate, so nothing to keep for the backward pass
         return (x > 0).to(x.dtype)
+    if method == "sigmoid":
+        return torch.sigmoid(alpha * x)
     return _Threshold.apply(x, alpha, derivative)

@@ -110,8 +110,8 @@ def solve_fused(problem, kernel, dtype):
 def test_same_spikes_and_gradients_as_the_reference_in_float64(kernel, problem):
     (out, *last), gradients = solve(problem, "reference", F64)
     (out_fused, *last_fused), gradients_fused = solve_fused(problem, kernel, F64)
-    if problem["kind"] == "LI":
-        torch.testing.assert_close(out_fused, out, rtol=1e-12, atol=1e-12)
+    if problem["kind"] == "LI" or problem["method"] == "sigmoid":
+        torch.testing.assert_close(out_fused, out, rtol=1e-11, atol=1e-11)
     else:
         assert torch.equal(out_fused, out)
     for a, b in zip(last_fused, last, strict=True):
@@ -127,7 +127,7 @@ def test_float32_is_close_to_the_reference_where_the_spikes_are_the_same(kernel,
     """A membrane within rounding of its threshold may go either way; gradients then differ, and rightly so."""
     (out, *_), gradients = solve(problem, "reference", F32)
     (out_fused, *_), gradients_fused = solve_fused(problem, kernel, F32)
-    if problem["kind"] == "LI":
+    if problem["kind"] == "LI" or problem["method"] == "sigmoid":
         torch.testing.assert_close(out_fused, out, rtol=1e-5, atol=1e-5 * (1 + out.abs().max().item()))
     elif not torch.equal(out_fused, out):
         assert (out_fused != out).float().mean() < 0.02
@@ -288,17 +288,19 @@ def compile(name, pointers, kind, constants):
 
 for kind in ("fp32", "fp64"):
     precision = {"PRECISION": "ieee" if kind == "fp64" else "tf32x3", "ROWS": gpu.ROWS}
-    for method in range(6):
-        how = {"METHOD": method, "ALPHA": 2.5, "DETACH_RESET": method % 2 == 0, "WITH_Z": True, "WITH_V": True}
+    for method in range(7):
+        spike = {"METHOD": method, "ALPHA": 2.5}
+        how = spike | {"DETACH_RESET": method % 2 == 0, "WITH_Z": True, "WITH_V": True}
         compile("_backward", 16, kind, how | {"BLOCK": gpu.BLOCK})
-    compile("_forward", 13, kind, {"KEEP": True, "BLOCK": gpu.BLOCK})
+    forward = spike | {"KEEP": True}
+    compile("_forward", 13, kind, forward | {"BLOCK": gpu.BLOCK})
     compile("_encode", 6, kind, {"BLOCK": gpu.BLOCK})
     for n in (16, gpu.RESIDENT):
         resident = precision | {"N": n}
-        print(kind, n, compile("_recurrent_forward", 14, kind, resident | {"KEEP": True}).metadata.shared)
+        print(kind, n, compile("_recurrent_forward", 14, kind, resident | forward).metadata.shared)
         print(kind, n, compile("_recurrent_backward", 17, kind, resident | how).metadata.shared)
     tiled = precision | {"N": gpu.TILE}
-    compile("_tiled_forward", 12, kind, tiled | {"KEEP": True})
+    compile("_tiled_forward", 12, kind, tiled | forward)
     compile("_tiled_backward", 15, kind, tiled | how)
 """
 

@@ -25,7 +25,7 @@ import importlib
 import torch
 from torch import Tensor
 
-BACKENDS = {"cpu": "snnparams.kernels.cpu", "triton": "snnparams.kernels.gpu"}
+BACKENDS = {"cpu": "snnparams.kernels.cpu", "sparse": "snnparams.kernels.sparse", "triton": "snnparams.kernels.gpu"}
 
 
 def _backend(name: str):
@@ -39,7 +39,7 @@ def lif(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return z, v, i, v_pre and i_pre; the last two are empty unless `keep`."""
     given = [None if t is None else t.detach().contiguous() for t in (x, v_0, i_0, w, a, b, v_leak, v_th, v_reset)]
-    return _backend(backend).lif_forward(*given, keep)
+    return _backend(backend).lif_forward(*given, method, alpha, keep)
 
 
 @lif.register_fake
@@ -118,12 +118,12 @@ for operator in (lif, lif_backward):
 
 def compressed(spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a coalesced sparse COO tensor (T, B, I) on a CPU as T * B compressed rows: starts, columns, values."""
-    return _backend("cpu").compress(spikes)
+    return _backend("sparse").compress(spikes)
 
 
 def encode(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
     """Return the indices (3, spikes) of the spikes that constant currents x (R, N) cause, on a CPU."""
-    return _backend("cpu").encode(x, steps, a, v_leak, v_th, v_reset)
+    return _backend("sparse").encode(x, steps, a, v_leak, v_th, v_reset)
 
 
 def encode_dense(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def encode_dense(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor,
 @torch.library.custom_op("snnparams::sparse_product", mutates_args=())
 def sparse_product(row_start: Tensor, column: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """Multiply compressed rows (R, I) of spikes with weights (H, I) on a CPU: shape (R, H)."""
-    return _backend("cpu").product(row_start, column, values, weights.detach())
+    return _backend("sparse").product(row_start, column, values, weights.detach())
 
 
 @sparse_product.register_fake
@@ -145,7 +145,7 @@ def _(row_start, column, values, weights):
 @torch.library.custom_op("snnparams::sparse_weight_gradient", mutates_args=())
 def sparse_weight_gradient(row_start: Tensor, column: Tensor, values: Tensor, grad: Tensor, inputs: int) -> Tensor:
     """Return the gradient (H, I) by the weights."""
-    return _backend("cpu").weight_gradient(row_start, column, values, grad.detach(), inputs)
+    return _backend("sparse").weight_gradient(row_start, column, values, grad.detach(), inputs)
 
 
 @sparse_weight_gradient.register_fake

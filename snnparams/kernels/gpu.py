@@ -16,7 +16,9 @@ import torch
 import triton
 import triton.language as tl
 
-METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc")
+from snnparams.surrogate import threshold
+
+METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc", "sigmoid")
 ROWS = 16  # of a program with recurrence: the least that a tensor core multiplies
 RESIDENT = 128  # neurons, at most, for which the recurrent weights stay on the chip
 BLOCK, TILE = 256, 64  # neurons of a program without recurrence; neurons in a tile of the weights
@@ -24,11 +26,21 @@ TWO_OVER_ROOT_PI = tl.constexpr(1.1283791670955126)
 
 
 @triton.jit
-def _step(v, i_now, a, b, v_leak, v_th, v_reset):
+def _fire(v, v_th, v_reset, METHOD: tl.constexpr, ALPHA: tl.constexpr):
+    """Return the spikes of voltages, and the voltages after the reset."""
+    if METHOD == 6:
+        z = 1 / (1 + tl.exp(-ALPHA * (v - v_th)))
+        return z, (1 - z) * v + z * v_reset
+    else:
+        return (v > v_th).to(v.dtype), tl.where(v > v_th, v_reset, v)
+
+
+@triton.jit
+def _step(v, i_now, a, b, v_leak, v_th, v_reset, METHOD: tl.constexpr, ALPHA: tl.constexpr):
     """Return voltage before reset, spikes, and the state after the step, as in `snnparams.dynamics`."""
     v_now = v + a * ((v_leak - v) + i_now)
-    spike = v_now > v_th
-    return v_now, spike.to(v.dtype), tl.where(spike, v_reset, v_now), i_now - b * i_now
+    z, v = _fire(v_now, v_th, v_reset, METHOD, ALPHA)
+    return v_now, z, v, i_now - b * i_now
 
 
 @triton.jit
@@ -47,8 +59,11 @@ def _surrogate(x, METHOD: tl.constexpr, ALPHA: tl.constexpr):
     elif METHOD == 4:
         s = 1 + (x / ALPHA) * (x / ALPHA)
         return 1 / (s * tl.sqrt(s))
-    else:
+    elif METHOD == 5:
         return TWO_OVER_ROOT_PI * tl.exp(-(ALPHA * x) * (ALPHA * x))
+    else:
+        s = tl.exp(-ALPHA * tl.abs(x))
+        return ALPHA * s / ((1 + s) * (1 + s))
 
 
 @triton.jit
@@ -65,14 +80,13 @@ def _step_back(
         Gradients by the input current and the voltage before the step, and five terms of those by a, b, v_leak, v_th
         and v_reset. That by the synaptic current before the step is that by the input current.
     """
-    spike = v > v_th
+    z, _ = _fire(v, v_th, v_reset, METHOD, ALPHA)
     if not DETACH_RESET:
         g_z += g_v * (v_reset - v)
     g_th = g_z * _surrogate(v - v_th, METHOD, ALPHA)
-    g_now = tl.where(spike, 0.0, g_v) + g_th + g_v_pre
+    g_now = (1 - z) * g_v + g_th + g_v_pre
     g_x = (g_i - b * g_i) + a * g_now
-    p_reset = tl.where(spike, g_v, 0.0)
-    return g_x, g_now - a * g_now, g_now * ((v_leak - v_before) + i), -g_i * i, a * g_now, -g_th, p_reset
+    return g_x, g_now - a * g_now, g_now * ((v_leak - v_before) + i), -g_i * i, a * g_now, -g_th, z * g_v
 
 
 @triton.jit
@@ -92,7 +106,7 @@ def _load_parameters(a, b, v_leak, v_th, v_reset, at, mask):
 @triton.jit
 def _forward(
     x, v_0, i_0, a, b, v_leak, v_th, v_reset, z, v_last, i_last, v_pre, i_pre, steps, size, neurons,
-    KEEP: tl.constexpr, BLOCK: tl.constexpr,
+    KEEP: tl.constexpr, METHOD: tl.constexpr, ALPHA: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     member = tl.program_id(1).to(tl.int64)
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -105,7 +119,7 @@ def _forward(
     place = member * steps * size + at
     for _ in range(steps):
         i_now = i + tl.load(x + place, mask, other=0.0)
-        v_now, spikes, v, i = _step(v, i_now, a, b, v_leak, v_th, v_reset)
+        v_now, spikes, v, i = _step(v, i_now, a, b, v_leak, v_th, v_reset, METHOD, ALPHA)
         tl.store(z + place, spikes, mask)
         if KEEP:
             tl.store(v_pre + place, v_now, mask)
@@ -140,7 +154,8 @@ def _backward(
         i = tl.load(i_pre + place, mask, other=0.0)
         later = place >= second
         v_next = tl.load(v_pre + place - size, mask & later, other=0.0)  # of the step before
-        v_before = tl.where(later, tl.where(v_next > v_th, v_reset, v_next), first)
+        _, v_after = _fire(v_next, v_th, v_reset, METHOD, ALPHA)
+        v_before = tl.where(later, v_after, first)
         g_z, g_v_pre = zero, zero
         if WITH_Z:
             g_z = tl.load(grad_z + place, mask, other=0.0)
@@ -169,7 +184,8 @@ def _backward(
 @triton.jit
 def _recurrent_forward(
     x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, z, v_last, i_last, v_pre, i_pre, steps, rows, neurons,
-    KEEP: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, N: tl.constexpr,
+    KEEP: tl.constexpr, METHOD: tl.constexpr, ALPHA: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
+    N: tl.constexpr,
 ):  # fmt: skip
     member = tl.program_id(1).to(tl.int64)
     row, n = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, N)
@@ -188,7 +204,7 @@ def _recurrent_forward(
     place = member * steps * size + at
     for _ in range(steps):
         i_now = i + tl.load(x + place, mask, other=0.0) + tl.dot(spikes, w_t, input_precision=PRECISION)
-        v_now, spikes, v, i = _step(v, i_now, a, b, v_leak, v_th, v_reset)
+        v_now, spikes, v, i = _step(v, i_now, a, b, v_leak, v_th, v_reset, METHOD, ALPHA)
         tl.store(z + place, spikes, mask)
         if KEEP:
             tl.store(v_pre + place, v_now, mask)
@@ -229,7 +245,8 @@ def _recurrent_backward(
         i = tl.load(i_pre + place, mask, other=0.0)
         later = place >= second
         v_next = tl.load(v_pre + place - size, mask & later, other=0.0)  # of the step before
-        v_before = tl.where(later, tl.where(v_next > v_th, v_reset, v_next), first)
+        _, v_after = _fire(v_next, v_th, v_reset, METHOD, ALPHA)
+        v_before = tl.where(later, v_after, first)
         g_z, g_v_pre = tl.dot(g_x, w_here, input_precision=PRECISION), zero
         if WITH_Z:
             g_z += tl.load(grad_z + place, mask, other=0.0)
@@ -276,7 +293,8 @@ def _times_weights(
 @triton.jit
 def _tiled_forward(
     x, v_state, i_state, w_t, a, b, v_leak, v_th, v_reset, z, v_pre, i_pre, steps, rows, neurons,
-    KEEP: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, N: tl.constexpr,
+    KEEP: tl.constexpr, METHOD: tl.constexpr, ALPHA: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
+    N: tl.constexpr,
 ):  # fmt: skip
     member = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -298,7 +316,7 @@ def _tiled_forward(
                 i_now += _times_weights(
                     z, place - size, w_t + member * neurons * neurons, n, row_mask, neurons, neurons, 1, PRECISION, N
                 )  # fmt: skip
-            v_now, spikes, v, i = _step(v, i_now, a_n, b_n, leak_n, th_n, reset_n)
+            v_now, spikes, v, i = _step(v, i_now, a_n, b_n, leak_n, th_n, reset_n, METHOD, ALPHA)
             tl.store(z + place + n[None, :], spikes, mask)
             tl.store(v_state + state, v, mask)
             tl.store(i_state + state, i, mask)
@@ -338,7 +356,8 @@ def _tiled_backward(
             later = here >= second
             v_next = tl.load(v_pre + here - size, mask & later, other=0.0)  # of the step before
             first = tl.load(v_0 + state, mask & (here < second), other=0.0)
-            v_before = tl.where(later, tl.where(v_next > th_n, reset_n, v_next), first)
+            _, v_after = _fire(v_next, th_n, reset_n, METHOD, ALPHA)
+            v_before = tl.where(later, v_after, first)
             g_z, g_v_pre = tl.zeros_like(v), tl.zeros_like(v)
             if WITH_Z:
                 g_z += tl.load(grad_z + here, mask, other=0.0)
@@ -380,7 +399,7 @@ def _precision(dtype: torch.dtype) -> str:
     return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep):
+def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, keep):
     """Compute the sequence; see `snnparams.kernels.fused` for shapes."""
     members, steps, rows, neurons = x.shape
     z, v, i = torch.empty_like(x), v_0.clone(), i_0.clone()
@@ -389,7 +408,8 @@ def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep):
     if not x.numel():
         return z, v, i, v_pre, i_pre
     p = a, b, v_leak, v_th, v_reset
-    exact = {"KEEP": keep, "enable_fp_fusion": False}  # each operation rounded by itself, as PyTorch does
+    exact = {"KEEP": keep, "METHOD": METHODS.index(method), "ALPHA": alpha}
+    exact["enable_fp_fusion"] = False  # each operation rounded by itself, as PyTorch does
     if w is None:
         grid = triton.cdiv(rows * neurons, BLOCK), members
         _forward[grid](
@@ -446,7 +466,7 @@ def lif_backward(
             steps, rows, neurons, ROWS=ROWS, N=TILE, **options,
         )  # fmt: skip
     if with_w and steps > 1:
-        spikes = (v_pre[:, :-1] > v_th[:, None, None]).to(v_pre.dtype)
+        spikes = threshold(v_pre[:, :-1] - v_th[:, None, None], method, alpha)
         torch.bmm(grad_x[:, 1:].flatten(1, 2).transpose(1, 2), spikes.flatten(1, 2), out=grad_w)
     return grad_x, grad_v_0, grad_i_0, grad_w, grad_p.sum(dim=1)
 

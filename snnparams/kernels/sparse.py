@@ -1,0 +1,168 @@
+"""Sparse spikes on a CPU, compiled by Numba: products with weights, and the encoder that makes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import prange
+
+from snnparams.kernels.compiled import compiled, empty, in_threads, of_all_shares, run, shares
+from snnparams.kernels.vectors import gather, panels, scatter, width
+
+
+@compiled
+def _row_starts(step, row, rows, row_start):
+    for k in range(len(step)):
+        row_start[step[k] * rows + row[k] + 1] += 1
+    for r in range(len(row_start) - 1):
+        row_start[r + 1] += row_start[r]
+
+
+def compress(spikes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return a coalesced sparse COO tensor (T, B, I) as T * B compressed rows."""
+    steps, rows, _ = spikes.shape
+    step, row, column = spikes.indices()
+    row_start = torch.zeros(steps * rows + 1, dtype=torch.int64)
+    _row_starts(step.numpy(), row.numpy(), rows, row_start.numpy())
+    return row_start, column, spikes.values()
+
+
+@compiled
+def _product(row_start, column, values, w, out, share, start, stop):
+    """Add up the weights of each row's spikes."""
+    inputs, columns = w.shape[1], w.shape[2]
+    weights, total = w.reshape(-1), np.zeros(len(w) * columns, w.dtype)
+    for r in range(start, stop):
+        for p in range(len(w)):
+            gather(weights, p * inputs * columns, column, values, row_start[r], row_start[r + 1], total, p * columns)
+        out[r] = total[: out.shape[1]]
+
+
+@in_threads
+def _product_in_threads(bounds, row_start, column, values, w, out):
+    for k in prange(len(bounds) - 1):
+        _product(row_start, column, values, w, out, k, bounds[k], bounds[k + 1])
+
+
+@compiled
+def _outer_products(row_start, column, values, grad, out, share, start, stop):
+    """Add each row of grad to the rows of out[share] that its spikes name."""
+    inputs, columns = out.shape[2], out.shape[3]
+    sums, row = out[share].reshape(-1), np.zeros(out.shape[1] * columns, out.dtype)
+    for r in range(start, stop):
+        row[: grad.shape[1]] = grad[r]
+        for p in range(out.shape[1]):
+            scatter(sums, p * inputs * columns, column, values, row_start[r], row_start[r + 1], row, p * columns)
+
+
+@in_threads
+def _outer_products_in_threads(bounds, row_start, column, values, grad, out):
+    for k in prange(len(bounds) - 1):
+        _outer_products(row_start, column, values, grad, out, k, bounds[k], bounds[k + 1])
+
+
+def product(row_start, column, values, weights):
+    """Multiply compressed rows (R, I) with weights (H, I): shape (R, H)."""
+    out = empty(weights, len(row_start) - 1, len(weights))
+    arrays = [t.numpy() for t in (row_start, column, values, panels(weights.t()), out)]
+    run(_product, _product_in_threads, shares(len(out)), *arrays)
+    return out
+
+
+def weight_gradient(row_start, column, values, grad, inputs: int):
+    """Return the gradient (H, I) of that product by the weights, from that by the result (R, H)."""
+    bounds, outputs, columns = shares(len(grad)), grad.shape[1], width(grad.dtype)
+    sums = grad.new_zeros(len(bounds) - 1, -(-outputs // columns), inputs, columns)  # one sum for each thread
+    arrays = [t.numpy() for t in (row_start, column, values, grad.contiguous(), sums)]
+    run(_outer_products, _outer_products_in_threads, bounds, *arrays)
+    return of_all_shares(sums, outputs)
+
+
+# ---------------------------------------------------------------------------------------------------- the encoder
+
+
+@compiled
+def _spike_times(x, steps, a, v_leak, v_th, v_reset, times, counts, share, start, stop):
+    """Write the first spike time of each value and the interval to the next one, in steps, 0 for never.
+
+    After a spike the voltage is v_reset again and the current still the same, so that all intervals are equal.
+    The arithmetic is that of `constant_current_lif_encode`, step by step; for v_reset = 0 rounding is the same too.
+    """
+    zero, margin = x.dtype.type(0), x.dtype.type(8) * np.finfo(x.dtype).eps
+    chosen = np.empty(x.shape[1], np.int64)
+    given = np.empty((5, x.shape[1]), x.dtype)
+    v, found = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], np.int32)
+    for r in range(start, stop):
+        times[:, r] = 0
+        count = 0
+        for n in range(x.shape[1]):  # the voltage stays between where it begins and where it tends
+            highest = max(v_leak[r, n] + x[r, n], zero)
+            chosen[count] = n
+            count += highest + margin * (abs(v_leak[r, n]) + abs(x[r, n]) + abs(v_th[r, n])) >= v_th[r, n]
+        for j in range(count):
+            n = chosen[j]
+            given[0, j], given[1, j], given[2, j], given[3, j] = x[r, n], a[r, n], v_leak[r, n], v_th[r, n]
+            given[4, j] = v_reset[r, n]
+        current, rate, leak, th, reset = given[0], given[1], given[2], given[3], given[4]
+        again = False
+        for j in range(count):
+            again |= reset[j] != zero
+        for k in range(2):
+            if k == 1 and not again:  # where the voltage begins is where it is reset to
+                times[1, r] = times[0, r]
+                continue
+            for j in range(count):
+                v[j] = reset[j] if k == 1 else zero
+            found[:] = 0
+            for t in range(1, steps + 1):
+                for j in range(count):
+                    v[j] = v[j] + rate[j] * ((leak[j] - v[j]) + current[j])
+                for j in range(count):
+                    found[j] = t if found[j] == 0 and v[j] - th[j] > zero else found[j]
+            for j in range(count):
+                times[k, r, chosen[j]] = found[j]
+        for j in range(count):
+            n = chosen[j]
+            t, interval = times[0, r, n], times[1, r, n]
+            while 0 < t <= steps:
+                counts[share, t - 1] += 1
+                t += interval if interval > 0 else steps
+
+
+@in_threads
+def _spike_times_in_threads(bounds, x, steps, a, v_leak, v_th, v_reset, times, counts):
+    for k in prange(len(bounds) - 1):
+        _spike_times(x, steps, a, v_leak, v_th, v_reset, times, counts, k, bounds[k], bounds[k + 1])
+
+
+@compiled
+def _write_spikes(steps, times, position, indices, share, start, stop):
+    place = position[share]
+    for r in range(start, stop):
+        for n in range(times.shape[2]):
+            t, interval = times[0, r, n], times[1, r, n]
+            while 0 < t <= steps:
+                k = place[t - 1]
+                indices[0, k], indices[1, k], indices[2, k] = t - 1, r, n
+                place[t - 1] += 1
+                t += interval if interval > 0 else steps
+
+
+@in_threads
+def _write_spikes_in_threads(bounds, steps, times, position, indices):
+    for k in prange(len(bounds) - 1):
+        _write_spikes(steps, times, position, indices, k, bounds[k], bounds[k + 1])
+
+
+def encode(x, steps: int, a, v_leak, v_th, v_reset):
+    """Return the indices (3, spikes) of the spikes of neurons that x (R, N) drives; all arguments have its shape."""
+    times = torch.empty(2, *x.shape, dtype=torch.int32)
+    bounds = shares(len(x))
+    counts = torch.zeros(len(bounds) - 1, steps, dtype=torch.int64)
+    arrays = [t.numpy() for t in (a, v_leak, v_th, v_reset, times, counts)]
+    run(_spike_times, _spike_times_in_threads, bounds, x.numpy(), steps, *arrays)
+    ends = counts.t().flatten().cumsum(0)  # in the order in which spikes are stored: by step, then by share
+    position = ends.view(steps, -1).t().contiguous() - counts
+    indices = torch.empty(3, int(ends[-1]), dtype=torch.int64)
+    run(_write_spikes, _write_spikes_in_threads, bounds, steps, times.numpy(), position.numpy(), indices.numpy())
+    return indices

@@ -1,0 +1,201 @@
+"""Products with weights in vector registers, for functions that Numba compiles.
+
+Numba's compiler makes vector instructions of plain loops, but keeps no sum in a register over an outer loop, because
+the arrays that it reads and writes might overlap. The four functions here are written in LLVM's own instructions
+instead, which run on every processor; only their best sizes differ.
+
+Weights (K, N) come in panels: stretches of `width(dtype)` columns, see `panels`. A panel is (K, width) numbers in one
+piece, and `at` names the place of its first number.
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding as llvm
+import torch
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+_FEATURES = llvm.get_host_cpu_features()
+# bytes of a vector register, and registers in the width of a panel: four rows of sums, and what is added, must fit
+REGISTER, REGISTERS = (64, 4) if _FEATURES.get("avx512f") else (32, 2) if _FEATURES.get("avx2") else (16, 4)
+ROWS = 4
+
+
+def lanes(dtype: torch.dtype) -> int:
+    """Return how many numbers a register holds."""
+    return REGISTER // dtype.itemsize
+
+
+def width(dtype: torch.dtype) -> int:
+    """Return how many columns a panel has."""
+    return REGISTERS * lanes(dtype)
+
+
+def panels(w: torch.Tensor) -> torch.Tensor:
+    """Return weights (..., K, N) as panels (..., panels, K, width), with zeros after the last column."""
+    columns = width(w.dtype)
+    padded = torch.nn.functional.pad(w, (0, -w.shape[-1] % columns))
+    return padded.unflatten(-1, (-1, columns)).transpose(-3, -2).contiguous()
+
+
+def unpanelled(p: torch.Tensor, columns: int) -> torch.Tensor:
+    """Return panels (..., panels, K, width) as weights (..., K, columns)."""
+    return p.transpose(-3, -2).flatten(-2)[..., :columns]
+
+
+class _Writer:
+    """Writes vector instructions for the arguments of an intrinsic."""
+
+    def __init__(self, context, builder, signature, args) -> None:
+        self.builder, self.args = builder, args
+        self.data = [
+            context.make_array(kind)(context, builder, value=value).data if isinstance(kind, types.Array) else value
+            for kind, value in zip(signature.args, args, strict=True)
+        ]
+        kind = signature.args[0].dtype
+        self.lanes = REGISTER * 8 // kind.bitwidth
+        self.size = kind.bitwidth // 8
+        self.columns = ir.Constant(ir.IntType(64), self.lanes * REGISTERS)
+        self.vector = ir.VectorType(context.get_value_type(kind), self.lanes)
+        # without this attribute, LLVM prefers registers of 32 bytes where there are some of 64
+        set.add(builder.function.attributes, f'"min-legal-vector-width"="{8 * REGISTER}"')
+
+    def place(self, array, *offsets):
+        at = offsets[0]
+        for offset in offsets[1:]:
+            at = self.builder.add(at, offset)
+        return self.builder.gep(array, [at])
+
+    def row(self, chosen, j):
+        """Return where row chosen[j] begins in a panel."""
+        k = self.builder.load(self.builder.gep(chosen, [j]))
+        return self.builder.mul(self.builder.sext(k, ir.IntType(64)) if k.type.width < 64 else k, self.columns)
+
+    def registers(self, place):
+        """Return pointers to the registers of a panel's width that begin there."""
+        pointer = self.builder.bitcast(place, self.vector.as_pointer())
+        return [self.builder.gep(pointer, [ir.Constant(ir.IntType(64), n)]) for n in range(REGISTERS)]
+
+    def load(self, pointer):
+        return self.builder.load(pointer, align=self.size)
+
+    def store(self, value, pointer):
+        self.builder.store(value, pointer, align=self.size)
+
+    def everywhere(self, number):
+        """Return a vector of one number."""
+        first = ir.Constant(ir.IntType(32), 0)
+        one = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), number, first)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, ir.Constant(self.vector, ir.Undefined), zeros)
+
+    def sum(self, total, a, b):
+        """Return total + a * b, rounded once or twice."""
+        flags = ("contract",)
+        return self.builder.fadd(total, self.builder.fmul(a, b, flags=flags), flags=flags)
+
+    def sums(self, count):
+        """Return places for sums, set to zero; LLVM keeps them in registers."""
+        places = [cgutils.alloca_once(self.builder, self.vector) for _ in range(count)]
+        for place in places:
+            self.builder.store(ir.Constant(self.vector, None), place)
+        return places
+
+
+@intrinsic
+def gather(typing, w, at, chosen, values, begin, end, out, out_at):
+    """Write the sum over j of values[j] times row chosen[j] of a panel, for begin <= j < end, to out[out_at :]."""
+    signature = types.void(w, types.intp, chosen, values, types.intp, types.intp, out, types.intp)
+
+    def write(context, builder, signature, args):
+        write = _Writer(context, builder, signature, args)
+        w, at, chosen, values, begin, end, out, out_at = write.data
+        sums = write.sums(REGISTERS)
+        with cgutils.for_range_slice(builder, begin, end, ir.Constant(ir.IntType(64), 1)) as (j, _):
+            row = write.row(chosen, j)
+            value = write.everywhere(builder.load(builder.gep(values, [j])))
+            for place, pointer in zip(sums, write.registers(write.place(w, at, row)), strict=True):
+                builder.store(write.sum(builder.load(place), write.load(pointer), value), place)
+        for place, pointer in zip(sums, write.registers(write.place(out, out_at)), strict=True):
+            write.store(builder.load(place), pointer)
+        return context.get_dummy_value()
+
+    return signature, write
+
+
+@intrinsic
+def scatter(typing, g, at, chosen, values, begin, end, row, row_at):
+    """Add values[j] times row[row_at :] to row chosen[j] of a panel, for begin <= j < end."""
+    signature = types.void(g, types.intp, chosen, values, types.intp, types.intp, row, types.intp)
+
+    def write(context, builder, signature, args):
+        write = _Writer(context, builder, signature, args)
+        g, at, chosen, values, begin, end, row, row_at = write.data
+        added = [write.load(pointer) for pointer in write.registers(write.place(row, row_at))]
+        with cgutils.for_range_slice(builder, begin, end, ir.Constant(ir.IntType(64), 1)) as (j, _):
+            to = write.row(chosen, j)
+            value = write.everywhere(builder.load(builder.gep(values, [j])))
+            for number, pointer in zip(added, write.registers(write.place(g, at, to)), strict=True):
+                write.store(write.sum(write.load(pointer), number, value), pointer)
+        return context.get_dummy_value()
+
+    return signature, write
+
+
+@intrinsic
+def four_rows(typing, rows, row_at, stride, depth, w, at, out, out_at, out_stride):
+    """Write four rows, of depth numbers each, times a panel to four rows of out."""
+    integer = types.intp
+    signature = types.void(rows, integer, integer, integer, w, integer, out, integer, integer)
+
+    def write(context, builder, signature, args):
+        write = _Writer(context, builder, signature, args)
+        rows, row_at, stride, depth, w, at, out, out_at, out_stride = write.data
+        number = [ir.Constant(ir.IntType(64), r) for r in range(ROWS)]
+        given = [write.place(rows, row_at, builder.mul(stride, r)) for r in number]
+        sums = [write.sums(REGISTERS) for _ in range(ROWS)]
+        with cgutils.for_range(builder, depth) as loop:
+            weights = [
+                write.load(p) for p in write.registers(write.place(w, at, builder.mul(loop.index, write.columns)))
+            ]
+            for row, places in zip(given, sums, strict=True):
+                value = write.everywhere(builder.load(builder.gep(row, [loop.index])))
+                for place, weight in zip(places, weights, strict=True):
+                    builder.store(write.sum(builder.load(place), weight, value), place)
+        for r, places in zip(number, sums, strict=True):
+            to = write.registers(write.place(out, out_at, builder.mul(out_stride, r)))
+            for place, pointer in zip(places, to, strict=True):
+                write.store(builder.load(place), pointer)
+        return context.get_dummy_value()
+
+    return signature, write
+
+
+@intrinsic
+def append_above(typing, v, v_th, at, n, chosen, count):
+    """Append to chosen[count :] which numbers of the register v[at :] are above v_th[at :], counted from n.
+
+    Returns the new count. As many numbers behind it may be written as a register holds.
+    """
+    signature = types.intp(v, v_th, types.intp, types.intp, chosen, types.intp)
+
+    def write(context, builder, signature, args):
+        write = _Writer(context, builder, signature, args)
+        v, v_th, at, n, chosen, count = write.data
+        integer, indices = ir.IntType(32), ir.VectorType(ir.IntType(32), write.lanes)
+        v, v_th = (write.load(write.registers(write.place(array, at))[0]) for array in (v, v_th))
+        above = builder.fcmp_ordered(">", v, v_th)
+        first = builder.trunc(n, integer)
+        each = ir.Constant(indices, ir.Undefined)
+        for lane in range(write.lanes):
+            number = builder.add(first, ir.Constant(integer, lane))
+            each = builder.insert_element(each, number, ir.Constant(integer, lane))
+        kind = ir.FunctionType(ir.VoidType(), [indices, integer.as_pointer(), above.type])
+        name = f"llvm.masked.compressstore.v{write.lanes}i32"
+        compress = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(compress, [each, builder.gep(chosen, [count]), above])
+        bits = builder.bitcast(above, ir.IntType(write.lanes))
+        return builder.add(count, builder.zext(builder.ctpop(bits), ir.IntType(64)))
+
+    return signature, write
