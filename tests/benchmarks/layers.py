@@ -1,12 +1,21 @@
 """Layers beside those of other libraries: time, memory, and what each computes; writes book/results/layers.json.
 
-Run from the repository root, about ten minutes on two cores:
+Run from the repository root, about fifteen minutes on two cores:
 
     pip install -r tests/benchmarks/requirements.txt
     python tests/benchmarks/layers.py
 
-All contestants take turns in one process, and each value is a time of forward and backward pass together. Peak memory
-on a CPU is that of a process of its own. With --device cuda, the same on a GPU; the results of the other device stay.
+All contestants take turns in one process, and each value is a time of forward and backward pass together. All share
+the allocator that the CPU kernel sets to keep freed memory. Peak memory on a CPU is that of a process of its own. With
+--device cuda, the same on a GPU; the results of the other device stay.
+
+What is compared. All spike functions have the derivative 1 / (1 + |v - v_th|)^2, which is that of Norse 1.1 for every
+alpha. Ours and Norse's neurons have a synapse and learn three values each; those of snnTorch have no synapse and learn
+two; SpikingJelly's have none and learn a single time constant for the whole layer. So the peers are never given more to
+do than we are. Norse's feed-forward cells run in a loop of ours: its own layer takes `x[t]` in each step, and the
+derivative of that is a tensor of the size of x, so that the time would grow with T squared. SpikingJelly 2.0 chooses
+its implementation by device: a loop in PyTorch on a CPU, CUDA or Triton on a GPU; there is no CuPy any more. "loop" is
+our reference, "loop, compiled" the same with each step compiled by torch.compile, which on a CPU needs a C++ compiler.
 """
 
 import argparse
@@ -16,7 +25,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,10 +56,13 @@ with warnings.catch_warnings():  # of torch.jit, on import
 
 DT, A = 0.001, 0.1  # time step in s, time step over membrane time constant
 B = 0.2  # time step over synaptic time constant
+ALPHA = 1.0  # of the spike function
+WARM_UP = 2  # turns that do not count: the first ones compile, and get memory from the system
+WITHOUT_SYNAPSE = ("snnTorch", "SpikingJelly")
 
 
 class OverTime(nn.Module):
-    """A layer of snnTorch, which takes one step, over a whole sequence."""
+    """A cell of Norse or snnTorch, which takes one step, over a whole sequence."""
 
     def __init__(self, cell: nn.Module) -> None:
         super().__init__()
@@ -58,10 +70,32 @@ class OverTime(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return spikes (T, B, N)."""
-        mem = self.cell.reset_mem()
+        state = self.cell.reset_mem() if hasattr(self.cell, "reset_mem") else None
         spikes = []
         for x_t in x:
-            z, mem = self.cell(A * x_t, mem)
+            z, state = self.cell(x_t, state)
+            spikes.append(z)
+        return torch.stack(spikes)
+
+
+class CompiledSteps(nn.Module):
+    """Our loop over time, with each step compiled."""
+
+    def __init__(self, p: sp.LIFParameters) -> None:
+        super().__init__()
+        self.cell = sp.LIFCell(p)
+        self.step = torch.compile(self.one_step, dynamic=False)
+
+    def one_step(self, x: torch.Tensor, v: torch.Tensor, i: torch.Tensor):
+        """Return spikes (B, N) and the state."""
+        return sp.lif_feed_forward_step(x, sp.LIFFeedForwardState(v, i), self.cell.p)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return spikes (T, B, N)."""
+        v = i = torch.zeros_like(x[0])
+        spikes = []
+        for x_t in x:
+            z, (v, i) = self.step(x_t, v, i)
             spikes.append(z)
         return torch.stack(spikes)
 
@@ -91,30 +125,37 @@ class First(nn.Module):
         return self.layer(x)[0]
 
 
-def values(n: int, synapse: bool = True) -> dict[str, nn.Parameter]:
+def parameters(n: int, synapse: bool = True) -> sp.LIFParameters:
     """Return learned values of n neurons; without synapse, the current lasts one step."""
     given = {"tau_mem_inv": A / DT, "tau_syn_inv": (B if synapse else 0.999999) / DT, "v_th": 1.0}
-    return {name: nn.Parameter(torch.full((n,), value)) for name, value in given.items()}
+    learned = {name: nn.Parameter(torch.full((n,), value)) for name, value in given.items()}
+    return sp.LIFParameters(**learned, alpha=ALPHA)
+
+
+def norse_parameters(n: int):
+    """Return the same values for Norse, which ignores alpha."""
+    p = parameters(n)
+    return norse.LIFParameters(tau_mem_inv=p.tau_mem_inv, tau_syn_inv=p.tau_syn_inv, v_th=p.v_th)
 
 
 def feed_forward(name: str, n: int) -> nn.Module | None:
-    """Return a layer of n LIF neurons with learned parameters, or None if its library is missing."""
-    if name.startswith("snnparams"):
-        kernel = "reference" if "reference" in name else None
-        return First(sp.LIF(sp.LIFParameters(**values(n)), kernel=kernel))
+    """Return a layer of n LIF neurons with learned parameters, or None if what it needs is missing."""
+    if name == "snnparams":
+        return First(sp.LIF(parameters(n)))
+    if name == "loop":
+        return First(sp.LIF(parameters(n), kernel="reference"))
+    if name == "loop, compiled":
+        return CompiledSteps(parameters(n)) if shutil.which("c++") or shutil.which("g++") else None
     if name == "Norse":
-        return norse and First(norse.LIF(p=norse.LIFParameters(**values(n))))
+        return norse and OverTime(norse.LIFCell(p=norse_parameters(n)))
     if name == "snnTorch":
-        learned = {"learn_beta": True, "learn_threshold": True}
-        given = {"beta": torch.full((n,), 1 - A), "threshold": torch.ones(n)}
-        cell = snntorch and snntorch.Leaky(**given, **learned, reset_mechanism="zero", reset_delay=False)
-        return cell and OverTime(cell)
-    backend = name.partition(", ")[2] or "torch"
-    return neuron and FromRest(
-        neuron.ParametricLIFNode(
-            init_tau=1 / A, v_reset=0.0, surrogate_function=surrogate.ATan(), step_mode="m", backend=backend
-        )
-    )
+        if snntorch is None:
+            return None
+        how = {"learn_beta": True, "learn_threshold": True, "reset_mechanism": "zero", "reset_delay": False}
+        how["spike_grad"] = snntorch.surrogate.fast_sigmoid(slope=ALPHA)
+        return OverTime(snntorch.Leaky(beta=torch.full((n,), 1 - A), threshold=torch.ones(n), **how))
+    how = {"surrogate_function": surrogate.SuperSpike(ALPHA), "step_mode": "m"} if neuron else {}
+    return neuron and FromRest(neuron.ParametricLIFNode(init_tau=1 / A, v_reset=0.0, **how))
 
 
 def recurrent(name: str, h: int) -> nn.Module | None:
@@ -123,30 +164,39 @@ def recurrent(name: str, h: int) -> nn.Module | None:
         return First(nn.RNN(h, h, bias=False))
     torch.manual_seed(0)
     w_in, w_rec = torch.randn(h, h) * (2 / h) ** 0.5, torch.randn(h, h) * (0.5 / h) ** 0.5
-    w_rec.fill_diagonal_(0.0)
-    if name.startswith("snnparams"):
-        return First(sp.LIFRecurrent(h, h, sp.LIFParameters(**values(h)), input_weights=w_in, recurrent_weights=w_rec))
-    if norse is None:
-        return None
-    layer = norse.LIFRecurrent(h, h, p=norse.LIFParameters(**values(h)), input_weights=w_in, recurrent_weights=w_rec)
-    return First(layer)
+    weights = {"input_weights": w_in, "recurrent_weights": w_rec.fill_diagonal_(0.0)}
+    if name == "Norse":
+        return norse and First(norse.LIFRecurrent(h, h, p=norse_parameters(h), **weights))
+    kernel = "reference" if name == "loop" else None
+    return First(sp.LIFRecurrent(h, h, parameters(h), **weights, kernel=kernel))
+
+
+@functools.lru_cache(maxsize=3)
+def drawn(what: str, shape: tuple[int, int, int], device: str) -> torch.Tensor:
+    """Return random numbers, the same for all contestants: currents, or spikes, or the gradient by the output."""
+    generator = torch.Generator(device).manual_seed(1)
+    if what == "gradient":
+        return torch.randn(shape, device=device, generator=generator)
+    x = torch.rand(shape, device=device, generator=generator)
+    if what == "spikes":
+        return (x < 0.05).float()
+    x = x.mul_(0.6 if what == "currents" else 0.6 * A / B)  # neurons without synapse do not collect their input
+    return x.requires_grad_()
 
 
 def problem(kind: str, name: str, shape: tuple[int, int, int], device: str):
     """Return a module, its input and the gradient by its output, or None."""
-    torch.manual_seed(1)
     module = (feed_forward if kind == "feed-forward" else recurrent)(name, shape[2])
     if module is None:
         return None
-    if kind == "feed-forward":
-        x = torch.rand(shape, device=device).mul_(0.6)
-        if not name.startswith(("snnparams", "Norse")):
-            x *= 1 / B  # neurons without synapse do not collect their input
-        x.requires_grad_()
-    else:
-        x = (torch.rand(shape, device=device) < 0.05).float()
-        x = x.to_sparse() if name.endswith("sparse input") else x
-    return module.to(device), x, torch.randn(shape, device=device)
+    what = "spikes" if kind == "recurrent" else "currents"
+    if name in WITHOUT_SYNAPSE:
+        what = "currents of one step"
+    x = drawn(what, shape, device)
+    if name == "SpikingJelly":  # multiplies its input with A itself
+        x = (x.detach() / A).requires_grad_()
+    x = x.to_sparse() if name.endswith("sparse input") else x
+    return module.to(device), x, drawn("gradient", shape, device)
 
 
 def run(module: nn.Module, x: torch.Tensor, gradient: torch.Tensor) -> None:
@@ -166,20 +216,25 @@ def seconds(function, device: str) -> float:
 
 
 def in_turns(functions: dict, turns: int, device: str) -> dict[str, dict]:
-    """Return median and all times of each in ms, after one call to warm up."""
+    """Return median and all times of each in ms."""
     times = {name: [] for name in functions}
-    for turn in range(turns + 1):
+    for turn in range(turns + WARM_UP):
         for name, function in functions.items():
             elapsed = seconds(function, device)
-            if turn:
+            if turn >= WARM_UP:
                 times[name].append(round(elapsed * 1e3, 3))
     return {name: {"median_ms": round(statistics.median(t), 3), "turns_ms": t} for name, t in times.items()}
 
 
+def resident(field: str) -> float:
+    """Return what Linux says of this process's memory, in MB: VmRSS (now) or VmHWM (its peak)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
+
+
 def peak_here(kind: str, name: str, shape: tuple[int, int, int], device: str) -> float:
     """Return the memory that one run adds to module, input and gradient at its peak, in MB."""
-    small = problem(kind, name, (4, 2, shape[2]), device)
-    run(*small)  # compiles
+    run(*problem(kind, name, (4, *shape[1:]), device))  # compiles
     given = problem(kind, name, shape, device)
     if device == "cuda":
         torch.cuda.synchronize()
@@ -187,69 +242,91 @@ def peak_here(kind: str, name: str, shape: tuple[int, int, int], device: str) ->
         before = torch.cuda.memory_allocated()
         run(*given)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, that of the parent process included
+    before = resident("VmRSS")
     run(*given)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - pages * resource.getpagesize() / 1e6
+    return resident("VmHWM") - before
 
 
-def peak(kind: str, name: str, shape: tuple[int, int, int], device: str) -> float:
+def peak(kind: str, name: str, shape: tuple[int, int, int], device: str) -> float | str:
     """Return `peak_here`, on a CPU of a process of its own."""
     if device == "cuda":
         return round(peak_here(kind, name, shape, device), 1)
+    if not Path("/proc/self/clear_refs").exists():
+        return "not measured"  # not Linux
     command = [sys.executable, __file__, "--peak", json.dumps([kind, name, shape])]
     return round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]), 1)
 
 
 def compare(kind: str, names: list[str], shape: tuple[int, int, int], turns: int, device: str) -> dict:
     """Measure some contestants at one shape."""
+    torch.compiler.reset()
     given = {name: problem(kind, name, shape, device) for name in names}
     there = {name: how for name, how in given.items() if how is not None}
-    rates = {}
-    for name, how in there.items():
-        if name != "nn.RNN":
-            with torch.no_grad():
-                rates[name] = round(how[0](how[1]).detach().float().mean().item(), 4)
     functions = {name: functools.partial(run, *how) for name, how in there.items()}
     results = in_turns(functions, turns, device)
-    del given, there, functions
+    for name, (module, x, _) in there.items():
+        results[name]["spike_rate"] = None if name == "nn.RNN" else round(module(x).detach().mean().item(), 4)
+        x.grad = None
+    del given, there, functions, module, x
+    drawn.cache_clear()
     for name in results:
-        results[name] |= {"peak_mb": peak(kind, name, shape, device), "spike_rate": rates.get(name)}
+        results[name]["peak_mb"] = peak(kind, name, shape, device)
     missing = {name: "not installed" for name in names if name not in results}
     row = {"layer": kind, "T": shape[0], "B": shape[1], "N": shape[2], "results": results | missing}
     print(json.dumps(row | {"results": {n: r["median_ms"] for n, r in results.items()}}), flush=True)
     return row
 
 
-def agreement(device: str) -> dict[str, float | str]:
-    """Return the share of steps and neurons at which each library spikes, or does not, as we do."""
-    n, shares = 512, {}
-    for name in ("Norse", "snnTorch", "SpikingJelly"):
-        given = problem("feed-forward", name, (500, 16, n), device)
-        if given is None:
-            shares[name] = "not installed"
+def agreement(device: str) -> dict[str, dict | str]:
+    """Compare spikes and the gradient by the input, in float32, with ours.
+
+    Returns:
+        For each contestant: the share of spikes of either that only one of the two has; and, over all neurons of which
+        both have the same spikes, the largest difference of the gradients in multiples of the largest gradient.
+    """
+    cases = [("feed-forward", name, (100, 16, 512)) for name in ("loop, compiled", "Norse", *WITHOUT_SYNAPSE)]
+    cases += [("recurrent", "Norse", (100, 256, 128))]
+    found = {}
+    for kind, name, shape in cases:
+        key = f"{name}, {kind}"
+        theirs = problem(kind, name, shape, device)
+        if theirs is None:
+            found[key] = "not installed"
             continue
-        module, x, _ = given
-        ours = sp.LIF(sp.LIFParameters(**values(n, synapse=name == "Norse"))).to(device)
-        with torch.no_grad():
-            shares[name] = (module(x) == ours(x)[0]).float().mean().item()
-    module, x, _ = problem("recurrent", "snnparams", (100, 256, 128), device)
-    if norse is None:
-        shares["Norse, recurrent"] = "not installed"
-    else:
-        with torch.no_grad():
-            shares["Norse, recurrent"] = (recurrent("Norse", 128).to(device)(x) == module(x)).float().mean().item()
-    return shares
+        ours = problem(kind, "snnparams", shape, device)
+        scale = 1.0
+        if name in WITHOUT_SYNAPSE:
+            module, x = First(sp.LIF(parameters(shape[2], synapse=False))).to(device), theirs[1]
+            scale = A if name == "snnTorch" else 1.0
+            ours = module, (x.detach() / scale).requires_grad_(), ours[2]
+        results = []
+        for module, x, gradient in (ours, theirs):
+            x = x.detach().requires_grad_()
+            z = module(x)
+            z.backward(gradient)
+            results.append((z.detach() > 0, x.grad))
+        (z_ours, g_ours), (z_theirs, g_theirs) = results
+        differ = (z_ours ^ z_theirs).sum() / (z_ours | z_theirs).sum()
+        same = (z_ours == z_theirs).all(dim=0) if kind == "feed-forward" else slice(None)
+        difference = (g_ours / scale - g_theirs)[:, same].abs().max() / g_theirs.abs().max()
+        found[key] = {"spikes_of_one_only": differ.item(), "gradient_difference": difference.item()}
+        print(key, found[key], flush=True)
+    drawn.cache_clear()
+    return found
 
 
 def ensembles(sizes: list[int], turns: int, device: str) -> list[dict]:
     """Measure a training step of chapter 4 for several networks at once, and of as many one after the other."""
-    images = sp.load_mnist().train
-    x, y = images.images[:256].to(device), images.labels[:256].to(device)
+    mnist = sp.load_mnist()
+    if mnist.name != "MNIST":
+        raise SystemExit("this benchmark needs the real MNIST")
+    x, y = mnist.train.images[:256].to(device), mnist.train.labels[:256].to(device)
     layout = torch.strided if device == "cuda" else torch.sparse_coo
 
     def member() -> nn.Module:
         p = {"tau_mem_inv": nn.Parameter(100 + 20 * torch.randn(100)), "v_th": nn.Parameter(torch.full((100,), 0.5))}
-        return mnist_model(sp.LIFParameters(**p), spike_layout=layout).to(device)
+        return mnist_model(sp.LIFParameters(**p, alpha=ALPHA), spike_layout=layout).to(device)
 
     def at_once(ensemble, optimizer):
         optimizer.zero_grad()
@@ -277,9 +354,16 @@ def ensembles(sizes: list[int], turns: int, device: str) -> list[dict]:
     return rows
 
 
+def processor() -> str:
+    """Return the name of the CPU, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
 def machine(device: str) -> dict:
     """Return what was measured on."""
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {os.cpu_count()} cores"
     packages = ("torch", "numba", "triton", "norse", "snntorch", "spikingjelly")
     versions = {"python": platform.python_version()}
     for package in packages:
@@ -290,15 +374,14 @@ def machine(device: str) -> dict:
     return {"machine": where, "threads": torch.get_num_threads(), "versions": versions}
 
 
-def measure(device: str, turns: int) -> dict:
-    """Measure everything on one device."""
-    peers = ["snnparams", "snnparams, reference", "Norse", "snnTorch", "SpikingJelly"]
-    if device == "cuda":
-        peers += ["SpikingJelly, triton", "SpikingJelly, cupy"]
+def measure(device: str, turns: int, small: bool) -> dict:
+    """Measure everything on one device; small leaves out the slowest shapes, for a look at the page."""
+    result = {"date": datetime.date.today().isoformat(), **machine(device), "agreement": agreement(device)}
     rows = []
-    for n in (512, 2048, 8192, 16384):
-        rows.append(compare("feed-forward", peers, (500, 16, n), turns if n < 4096 else 3, device))
-    layers = ["snnparams", "snnparams, sparse input", "nn.RNN", "Norse"]
+    peers = ["snnparams", "loop", "loop, compiled", "Norse", *WITHOUT_SYNAPSE]
+    for n in (512, 2048) if small else (512, 2048, 8192, 16384):
+        rows.append(compare("feed-forward", peers, (500, 16, n), turns if n < 4096 else min(turns, 3), device))
+    layers = ["snnparams", "snnparams, sparse input", "nn.RNN", "loop", "Norse"]
     if device == "cuda":
         layers.remove("snnparams, sparse input")
     shapes = [(100, 256, h) for h in (128, 256, 512, 1024)]
@@ -306,9 +389,8 @@ def measure(device: str, turns: int) -> dict:
     shapes += [(t, 64, 128) for t in (128, 256, 512, 1024)]
     for shape in shapes:
         rows.append(compare("recurrent", layers, shape, turns, device))
-    result = {"date": datetime.date.today().isoformat(), **machine(device), "agreement": agreement(device)}
     result |= {"layers": rows, "ensembles": ensembles([1, 2, 5, 10, 20], turns, device)}
-    if device == "cuda":  # as much again with TF32 allowed, for both
+    if device == "cuda":  # as much again with TF32 allowed, for all
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         result["layers, TF32"] = [compare("recurrent", layers, shape, turns, device) for shape in shapes[:4]]
@@ -320,6 +402,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--small", action="store_true", help="leave out the largest feed-forward layers")
     parser.add_argument("--output", type=Path, default=Path("book/results/layers.json"))
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -332,7 +415,7 @@ def main() -> None:
         json.loads(args.output.read_text()) if args.output.exists() else {"cpu": "not measured", "cuda": "not measured"}
     )
     stored["command"] = "python tests/benchmarks/layers.py"
-    stored[args.device] = measure(args.device, args.turns)
+    stored[args.device] = measure(args.device, args.turns, args.small)
     args.output.write_text(json.dumps(stored, indent=1) + "\n")
 
 

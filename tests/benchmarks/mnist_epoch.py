@@ -1,13 +1,15 @@
 """Chapter 4's training epoch beside the original page's on Norse; writes book/results/mnist_epoch.json.
 
 Run from the repository root, one to two minutes on two cores: python tests/benchmarks/mnist_epoch.py
-Both train on the same batches in memory, from images to updated weights, encoder included. Each library has processes
-of its own, in turns, so that neither profits from what the other sets.
+Both train on the same batches in memory, from images to updated weights, encoder included; the time of some batches is
+scaled up to that of 60,000 images. Each library has processes of its own, in turns, so that neither profits from what
+the other sets.
 With --device cuda, the same on a GPU; the results of the other device stay.
 """
 
 import argparse
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -25,7 +27,6 @@ from snnparams.models import PixelCurrents, decode, mnist_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import norse
     from norse.torch import ConstantCurrentLIFEncoder, LICell, LIFRecurrentCell
     from norse.torch import LIFParameters as NorseParameters
 
@@ -122,11 +123,12 @@ def main() -> None:
     if args.output.exists():
         results |= {key: value for key, value in json.loads(args.output.read_text()).items() if key in results}
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
+    versions = {"python": platform.python_version()}
     results[args.device] = {
         "date": datetime.date.today().isoformat(),
         "machine": where,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "norse": norse.__version__},
+        "versions": versions | {name: importlib.metadata.version(name) for name in ("torch", "numba", "norse")},
         "largest_difference_of_log_probabilities_before_training": difference(),
         "seconds_per_epoch": {name: {"median": median[name], "turns": epoch[name]} for name in epoch},
         "ratio": round(median["Norse"] / median["snnparams"], 2),

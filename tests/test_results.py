@@ -1,0 +1,88 @@
+"""What chapter 8 says of the stored benchmarks is true of them; a device that was not measured is skipped."""
+
+import json
+
+import pytest
+from notebooks import ROOT
+
+RESULTS = ROOT / "book" / "results"
+LAYERS = json.loads((RESULTS / "layers.json").read_text())
+EPOCH = json.loads((RESULTS / "mnist_epoch.json").read_text())
+OF_RNN = {"cpu": 1.0, "cuda": 1.5}  # time of a recurrent layer, at most, in multiples of torch.nn.RNN's
+EPOCHS = {"cpu": 3.0, "cuda": 30.0}  # time of Norse's epoch, at least, in multiples of ours
+DEVICES = ("cpu", "cuda")
+
+
+def measured(file, device):
+    if file[device] == "not measured":
+        pytest.skip(f"{device} was not measured")
+    return file[device]
+
+
+def rows(device, layer):
+    return [row for row in measured(LAYERS, device)["layers"] if row["layer"] == layer]
+
+
+def medians(row, what="median_ms"):
+    return {name: found[what] for name, found in row["results"].items() if isinstance(found, dict)}
+
+
+@pytest.mark.parametrize("file", [LAYERS, EPOCH], ids=["layers", "mnist_epoch"])
+def test_says_how_where_and_with_what_it_was_made(file):
+    assert file["command"].startswith("python tests/benchmarks/")
+    for device in DEVICES:
+        if file[device] != "not measured":
+            assert {"date", "machine", "threads", "versions"} <= set(file[device])
+            assert {"python", "torch", "norse"} <= set(file[device]["versions"])
+
+
+def test_every_peer_was_there():
+    versions = measured(LAYERS, "cpu")["versions"]
+    assert {"norse": "1.1.0", "snntorch": "1.0.0", "spikingjelly": "2.0.0"}.items() <= versions.items()
+    for row in rows("cpu", "feed-forward"):
+        assert {"Norse", "snnTorch", "SpikingJelly", "loop"} <= set(medians(row))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_contestants_compute_the_same(device):
+    for found in measured(LAYERS, device)["agreement"].values():
+        if found != "not installed":
+            assert found["spikes_of_one_only"] < 1e-3
+            assert found["gradient_difference"] < 1e-3
+    if device == "cpu":
+        assert EPOCH["cpu"]["largest_difference_of_log_probabilities_before_training"] < 1e-4
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_feed_forward_layers_are_faster_and_leaner_than_every_other(device):
+    for row in rows(device, "feed-forward"):
+        for what in ("median_ms", "peak_mb"):
+            found = medians(row, what)
+            assert found["snnparams"] == min(found.values()), (row["N"], what, found)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_recurrent_layers_against_a_plain_rnn(device):
+    for row in rows(device, "recurrent"):
+        if (row["T"], row["B"]) == (100, 256) and row["N"] <= 512:
+            found = medians(row)
+            ours = min(time for name, time in found.items() if name.startswith("snnparams"))
+            assert ours <= OF_RNN[device] * found["nn.RNN"], (row["N"], found)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_time_is_linear_in_the_number_of_steps(device):
+    of_steps = {row["T"]: medians(row)["snnparams"] for row in rows(device, "recurrent") if row["B"] == 64}
+    for steps in (128, 256, 512):
+        assert of_steps[2 * steps] <= 2.1 * of_steps[steps], of_steps
+
+
+def test_twenty_networks_on_a_gpu_cost_at_most_two():
+    found = {row["members"]: row["results"]["at once"]["median_ms"] for row in measured(LAYERS, "cuda")["ensembles"]}
+    assert found[20] <= 2 * found[1]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_epoch_of_chapter_4(device):
+    seconds = measured(EPOCH, device)["seconds_per_epoch"]
+    assert seconds["Norse"]["median"] >= EPOCHS[device] * seconds["snnparams"]["median"]
