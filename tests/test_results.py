@@ -9,7 +9,7 @@ RESULTS = ROOT / "book" / "results"
 LAYERS = json.loads((RESULTS / "layers.json").read_text())
 EPOCH = json.loads((RESULTS / "mnist_epoch.json").read_text())
 OF_RNN = {"cpu": 1.0, "cuda": 1.5}  # time of a recurrent layer, at most, in multiples of torch.nn.RNN's
-EPOCHS = {"cpu": 3.0, "cuda": 30.0}  # time of Norse's epoch, at least, in multiples of ours
+EPOCHS = {"cpu": 4.0, "cuda": 30.0}  # time of Norse's epoch, at least, in multiples of ours
 DEVICES = ("cpu", "cuda")
 
 
@@ -54,10 +54,11 @@ def test_contestants_compute_the_same(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_feed_forward_layers_are_faster_and_leaner_than_every_other(device):
+def test_feed_forward_layers_are_faster_and_leaner_than_every_other_library(device):
     for row in rows(device, "feed-forward"):
         for what in ("median_ms", "peak_mb"):
             found = medians(row, what)
+            found.pop("loop, compiled", None)  # our own loop through torch.compile: chapter 8 says where it wins
             assert found["snnparams"] == min(found.values()), (row["N"], what, found)
 
 
