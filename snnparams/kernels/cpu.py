@@ -15,7 +15,9 @@ from snnparams.kernels.vectors import ROWS, append_above, four_rows, gather, lan
 
 METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc", "sigmoid")  # by number in `_surrogate`
 
-# A block of rows is one stretch of memory, of `size` numbers; the neuron parameters are repeated for each of its rows.
+# The rows lie one after the other in memory. A piece of that, of `size` numbers, goes through all steps before the next
+# one does: four rows, or without recurrence as much as stays close to the processor. The neuron parameters `p` (a, b,
+# v_leak, v_th, v_reset) are repeated row after row, so that a piece finds its own wherever it begins.
 
 
 @compiled
@@ -46,7 +48,7 @@ def _spikes(v, v_th, graded, alpha, z):
 
 @compiled
 def _forward(
-    x, v, i, w, a, b, v_leak, v_th, v_reset, z, v_pre, i_pre, neurons, lanes, recurrent, graded, alpha, keep,
+    x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, graded, alpha, keep,
     share, start, stop
 ):  # fmt: skip
     """Advance rows start..stop of x (T, B * N); v and i (B * N) hold the first state, then the last."""
@@ -54,10 +56,12 @@ def _forward(
     chosen, count = np.zeros((ROWS, neurons + lanes), np.int32), np.zeros(ROWS, np.int64)
     chosen[:, :neurons] = np.arange(neurons)
     ones, received = np.ones(neurons, x.dtype), np.zeros(len(w) * columns, x.dtype)
-    i_now, v_now = np.empty(len(a), x.dtype), np.empty(len(a), x.dtype)
-    for block in range(start, stop, len(a) // neurons):
-        first, last = block * neurons, min(block * neurons + len(a), stop * neurons)
-        size = last - first
+    i_now, v_now = np.empty(piece, x.dtype), np.empty(piece, x.dtype)
+    for first in range(start * neurons, stop * neurons, piece):
+        last = min(first + piece, stop * neurons)
+        size, at = last - first, first % neurons
+        a, b, v_leak = p[0, at : at + size], p[1, at : at + size], p[2, at : at + size]
+        v_th, v_reset = p[3, at : at + size], p[4, at : at + size]
         v_state, i_state = v[first:last], i[first:last]
         for t in range(len(x)):
             x_t, z_t = x[t, first:last], z[t, first:last]
@@ -67,8 +71,8 @@ def _forward(
                 for r in range(size // neurons):
                     row = r * neurons
                     values = z[t - 1, first + row : first + row + neurons] if graded else ones
-                    for p in range(len(w)):
-                        gather(weights, p * neurons * columns, chosen[r], values, 0, count[r], received, p * columns)
+                    for k in range(len(w)):
+                        gather(weights, k * neurons * columns, chosen[r], values, 0, count[r], received, k * columns)
                     for n in range(neurons):
                         i_now[row + n] += received[n]
             for n in range(size):
@@ -93,11 +97,11 @@ def _forward(
 
 @in_threads
 def _forward_in_threads(
-    bounds, x, v, i, w, a, b, v_leak, v_th, v_reset, z, v_pre, i_pre, neurons, lanes, recurrent, graded, alpha, keep
+    bounds, x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, graded, alpha, keep
 ):  # fmt: skip
     for k in prange(len(bounds) - 1):
         _forward(
-            x, v, i, w, a, b, v_leak, v_th, v_reset, z, v_pre, i_pre, neurons, lanes, recurrent, graded, alpha, keep,
+            x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, graded, alpha, keep,
             k, bounds[k], bounds[k + 1],
         )  # fmt: skip
 
@@ -139,7 +143,7 @@ def _surrogate(v, v_th, method, alpha, out):
 
 @fused_multiply_add
 def _backward(
-    grad_z, grad_v_pre, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset, neurons, lanes, method, graded, alpha,
+    grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, method, graded, alpha,
     detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t,
     share, start, stop
 ):  # fmt: skip
@@ -153,14 +157,16 @@ def _backward(
     everyone, chosen = np.arange(neurons).astype(np.int32), np.empty(neurons + lanes, np.int32)
     ones = np.ones(neurons, dtype)
     later, received = np.zeros((ROWS, padded), dtype), np.zeros((ROWS, padded), dtype)
-    g_z, g_v, before = np.empty(len(a), dtype), np.empty(len(a), dtype), np.empty(len(a), dtype)
-    z, z_before, g_threshold = np.empty(len(a), dtype), np.empty(len(a), dtype), np.empty(len(a), dtype)
-    sums = np.zeros((5, neurons), np.float64)
-    for block in range(start, stop, len(a) // neurons):
-        of_block = np.zeros((5, len(a)), np.float64)  # sums over all steps: the rounding of float32 would show
-        p_a, p_b, p_leak, p_th, p_reset = of_block[0], of_block[1], of_block[2], of_block[3], of_block[4]
-        first, last = block * neurons, min(block * neurons + len(a), stop * neurons)
-        size = last - first
+    g_z, g_v, before = np.empty(piece, dtype), np.empty(piece, dtype), np.empty(piece, dtype)
+    z, z_before, g_threshold = np.empty(piece, dtype), np.empty(piece, dtype), np.empty(piece, dtype)
+    totals = np.zeros((5, neurons), np.float64)
+    for first in range(start * neurons, stop * neurons, piece):
+        last = min(first + piece, stop * neurons)
+        size, at = last - first, first % neurons
+        a, b, v_leak = p[0, at : at + size], p[1, at : at + size], p[2, at : at + size]
+        v_th, v_reset = p[3, at : at + size], p[4, at : at + size]
+        sums = np.zeros((5, size), np.float64)  # over all steps: the rounding of float32 would show
+        p_a, p_b, p_leak, p_th, p_reset = sums[0], sums[1], sums[2], sums[3], sums[4]
         g_v_state, g_i_state = grad_v[first:last], grad_i[first:last]
         _spikes(v_pre[-1, first:last], v_th, graded, alpha, z)
         for t in range(len(v_pre) - 1, -1, -1):
@@ -171,26 +177,26 @@ def _backward(
             else:
                 g_z[:] = zero
             if recurrent and t < len(v_pre) - 1:
-                for p in range(len(w)):
+                for k in range(len(w)):
                     four_rows(
-                        later, 0, padded, neurons, weights, p * neurons * columns, received, p * columns, padded
+                        later, 0, padded, neurons, weights, k * neurons * columns, received, k * columns, padded
                     )  # fmt: skip
                 for r in range(size // neurons):
                     row = r * neurons
                     for n in range(neurons):
                         g_z[row + n] += received[r, n]
                     if with_w and graded:
-                        for p in range(len(w)):
+                        for k in range(len(w)):
                             scatter(
-                                grad_w_t, (share * len(w) + p) * neurons * columns, everyone,
-                                z[row : row + neurons], 0, neurons, later, r * padded + p * columns,
+                                grad_w_t, (share * len(w) + k) * neurons * columns, everyone,
+                                z[row : row + neurons], 0, neurons, later, r * padded + k * columns,
                             )  # fmt: skip
                     elif with_w:
                         count = _above(v, v_th, row, row + neurons, lanes, chosen)
-                        for p in range(len(w)):
+                        for k in range(len(w)):
                             scatter(
-                                grad_w_t, (share * len(w) + p) * neurons * columns, chosen, ones, 0, count,
-                                later, r * padded + p * columns,
+                                grad_w_t, (share * len(w) + k) * neurons * columns, chosen, ones, 0, count,
+                                later, r * padded + k * columns,
                             )  # fmt: skip
             if not detach_reset:
                 for n in range(size):
@@ -233,29 +239,29 @@ def _backward(
                 for r in range(size // neurons):
                     later[r, :neurons] = g_x[r * neurons : (r + 1) * neurons]
             z, z_before = z_before, z
-        for row in range(0, size, neurons):
-            sums += of_block[:, row : row + neurons]
-    grad_p[share] = sums
+        for n in range(size):
+            totals[:, (at + n) % neurons] += sums[:, n]
+    grad_p[share] = totals
 
 
 @in_threads
 def _backward_in_threads(
-    bounds, grad_z, grad_v_pre, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset, neurons, lanes, method, graded,
+    bounds, grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, method, graded,
     alpha, detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t
 ):  # fmt: skip
     for k in prange(len(bounds) - 1):
         _backward(
-            grad_z, grad_v_pre, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset, neurons, lanes, method, graded,
+            grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, method, graded,
             alpha, detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t,
             k, bounds[k], bounds[k + 1],
         )  # fmt: skip
 
 
-def _by_block(parameters, recurrent: bool, rows: int) -> list[torch.Tensor]:
-    """Repeat parameters (E, N) for the rows of a block: four, or without recurrence about a thousand numbers."""
+def _pieces(parameters, recurrent: bool) -> tuple[torch.Tensor, int]:
+    """Return parameters (E, N) as (E, 5, N repeated), and the length of a piece."""
     neurons = parameters[0].shape[-1]
-    of_block = ROWS if recurrent else max(1, min(rows, 1024 // max(1, neurons)))
-    return list(torch.stack(parameters).repeat(1, 1, of_block))
+    piece = ROWS * neurons if recurrent else 1024
+    return torch.stack(parameters, dim=1).repeat(1, 1, 1 + -(-piece // neurons)), piece
 
 
 def _spike_function(method: str, alpha: float, v: torch.Tensor) -> tuple:
@@ -271,10 +277,10 @@ def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, keep
     if not x.numel():
         return z, v, i, v_pre, i_pre
     weights = x.new_empty(members, 0, 0, 1) if w is None else panels(w.transpose(1, 2))
-    parameters = _by_block((a, b, v_leak, v_th, v_reset), w is not None, rows)
+    p, piece = _pieces((a, b, v_leak, v_th, v_reset), w is not None)
     sequences, states = [t.flatten(-2) for t in (x, z, v_pre, i_pre)], [t.flatten(-2) for t in (v, i)]
-    arrays = [t.numpy() for t in (sequences[0], *states, weights, *parameters, *sequences[1:])]
-    how = neurons, lanes(x.dtype), w is not None, *_spike_function(method, alpha, a), keep
+    arrays = [t.numpy() for t in (sequences[0], *states, weights, p, *sequences[1:])]
+    how = neurons, piece, lanes(x.dtype), w is not None, *_spike_function(method, alpha, a), keep
     bounds = shares(rows)
     for member in zip(*arrays, strict=True):
         run(_forward, _forward_in_threads, bounds, *member, *how)
@@ -294,10 +300,11 @@ def lif_backward(
     weights = nothing if w is None else panels(w)
     grad_w_t = v_pre.new_zeros(members, len(bounds) - 1, *(weights.shape[1:] if with_w else (0, 0, 1)))
     if v_pre.numel():
-        how = neurons, lanes(v_pre.dtype), METHODS.index(method), *_spike_function(method, alpha, a), detach_reset
-        flags = grad_z is not None, grad_v_pre is not None, w is not None, with_p, with_w
+        p, piece = _pieces((a, b, v_leak, v_th, v_reset), w is not None)
+        how = neurons, piece, lanes(v_pre.dtype), METHODS.index(method), *_spike_function(method, alpha, a)
+        flags = detach_reset, grad_z is not None, grad_v_pre is not None, w is not None, with_p, with_w
         given = [(nothing if t is None else t).flatten(-2) for t in (grad_z, grad_v_pre, v_pre, i_pre, v_0)]
-        given += [weights, *_by_block((a, b, v_leak, v_th, v_reset), w is not None, rows)]
+        given += [weights, p]
         out = grad_v.flatten(-2), grad_i.flatten(-2), grad_x.flatten(-2), grad_p, grad_w_t.flatten(1)
         for e in range(members):
             arrays, written = ([t[e].numpy() for t in tensors] for tensors in (given, out))
