@@ -1,7 +1,9 @@
 """Spiking neurons in PyTorch whose time constants and thresholds can differ and be learned."""
 
+from snnparams import constraints, distributions
 from snnparams.cells import LICell, LIFCell, LIFRecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
+from snnparams.declaration import LIFParameters, LIParameters
 from snnparams.dynamics import (
     LIFFeedForwardState,
     LIFState,
@@ -15,9 +17,10 @@ from snnparams.dynamics import (
 from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
 from snnparams.ensemble import Ensemble
 from snnparams.layers import LI, LIF, LIFRecurrent
-from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters
+from snnparams.parameters import NeuronParameters
 from snnparams.surrogate import surrogate_derivative, threshold
 from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
+from snnparams.values import Fixed, Learned
 
 __version__ = "0.1.0"
 
@@ -29,6 +32,7 @@ __all__ = [
     "Digits",
     "Ensemble",
     "Evaluation",
+    "Fixed",
     "History",
     "LICell",
     "LIFCell",
@@ -39,9 +43,12 @@ __all__ = [
     "LIFState",
     "LIParameters",
     "LIState",
+    "Learned",
     "NeuronParameters",
     "Split",
     "constant_current_lif_encode",
+    "constraints",
+    "distributions",
     "evaluate",
     "fit",
     "li_feed_forward_step",
