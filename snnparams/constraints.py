@@ -41,8 +41,9 @@ def bend(x: torch.Tensor, low: float, high: float, margin: float) -> torch.Tenso
     """Map all real numbers into the open interval from `low` to `high`: the identity but for a margin at either end."""
     c_low, c_high = low + margin, high - margin
     above, below = torch.relu(x - c_high), torch.relu(c_low - x)
-    # not m * above / (m + above), whose derivative would be a difference of nearly equal numbers
-    return x.clamp(c_low, c_high) + (below.add(margin).reciprocal() - above.add(margin).reciprocal()) * margin**2
+    # not c + m * above / (m + above), whose derivative would be a difference of nearly equal numbers
+    ends = torch.where(x > c_high, high - margin**2 / (margin + above), low + margin**2 / (margin + below))
+    return torch.where((x > c_high) | (x < c_low), ends, x)
 
 
 def straighten(u: torch.Tensor, low: float, high: float, margin: float) -> torch.Tensor:

@@ -48,12 +48,12 @@ class FeedForward(Population):
         p = kind() if p is None else p
         if not isinstance(p, kind):
             raise TypeError(f"p: expected {kind.__name__}, got {type(p).__name__}")
-        size = (size,) if isinstance(size, int) and not isinstance(size, bool) else size
-        if size is not None and not (isinstance(size, tuple) and all(type(n) is int and n > 0 for n in size)):
+        shape = (size,) if type(size) is int else size
+        if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-        super().__init__(p, dt, size, device, dtype)
-        if size is not None:
-            check_population(self.p.values(), size)
+        super().__init__(p, dt, shape, device, dtype)
+        if shape is not None:
+            check_population(self.p.values(), shape)
 
     def _start(self, x: torch.Tensor, layout: str, state: State | None, kind: type[State]) -> tuple[Values, State]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""

@@ -15,20 +15,17 @@ import snnparams as sp
 
 F64 = torch.float64
 TRITON = ["triton"] if os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available() else []
-CASES = [
-    (kind, kernel) for kind in KINDS for kernel in ([None] if kind.endswith("Cell") else ["reference", "cpu", *TRITON])
-]
+CASES = [(kind, None) for kind in KINDS if kind.endswith("Cell")]
+CASES += [(kind, kernel) for kind in KINDS if not kind.endswith("Cell") for kernel in ("reference", "cpu", *TRITON)]
 DEVICE = {"triton": "cuda" if torch.cuda.is_available() else "cpu"}
 
 
 def build(kind, kernel, how):
     spread = torch.linspace(0.8, 1.2, 3, dtype=F64)
-    declared = {
-        name: sp.Learned(
-            VALUES[name] * spread, constraint_for("none" if how == "decay" and "tau" not in name else how, name)
-        )
-        for name in fields(kind)
-    }
+    declared = {}
+    for name in fields(kind):
+        constraint = "none" if how == "decay" and not name.startswith("tau") else constraint_for(how, name)
+        declared[name] = sp.Learned(VALUES[name] * spread, constraint)
     options = {"dtype": F64} | ({} if kernel is None else {"kernel": kernel})
     if not kind.startswith("LIF"):
         return getattr(sp, kind)(sp.LIParameters(**declared), size=3, **options)
@@ -40,15 +37,20 @@ def build(kind, kernel, how):
 
 
 def loss(module, kind, x, mask):
-    """Return a number that depends on every output and the last state."""
+    """Return a number that depends on every output and the last state, from a state that no parameter changes."""
+    start = torch.full_like(mask[0], 0.1)
+    if not kind.startswith("LIF"):
+        state = sp.LIState(start, start)
+    else:
+        state = sp.LIFState(start, start, start) if "Recurrent" in kind else sp.LIFFeedForwardState(start, start)
     if kind.endswith("Cell"):
-        outputs, state = [], None
+        outputs = []
         for current in x:
             out, state = module(current, state)
             outputs.append(out)
         out = torch.stack(outputs)
     else:
-        out, state = module(x)
+        out, state = module(x, state)
     return (mask * out).sum() + sum(s.square().sum() for s in state)
 
 
