@@ -1,7 +1,10 @@
 """Spiking neurons in PyTorch whose time constants and thresholds can differ and be learned."""
 
+from snnparams import constraints, distributions
 from snnparams.cells import LICell, LIFCell, LIFRecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
+from snnparams.declaration import LIFParameters, LIParameters
+from snnparams.diagnostics import Activity, activity, frozen, gradient_to_value, learned_values
 from snnparams.dynamics import (
     LIFFeedForwardState,
     LIFState,
@@ -14,21 +17,25 @@ from snnparams.dynamics import (
 )
 from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
 from snnparams.ensemble import Ensemble
+from snnparams.groups import parameter_groups
 from snnparams.layers import LI, LIF, LIFRecurrent
-from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters
+from snnparams.parameters import NeuronParameters
 from snnparams.surrogate import surrogate_derivative, threshold
 from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
+from snnparams.values import Fixed, Learned
 
 __version__ = "0.1.0"
 
 __all__ = [
     "LI",
     "LIF",
+    "Activity",
     "ConstantCurrentLIFEncoder",
     "CorruptDataError",
     "Digits",
     "Ensemble",
     "Evaluation",
+    "Fixed",
     "History",
     "LICell",
     "LIFCell",
@@ -39,17 +46,25 @@ __all__ = [
     "LIFState",
     "LIParameters",
     "LIState",
+    "Learned",
     "NeuronParameters",
     "Split",
+    "activity",
     "constant_current_lif_encode",
+    "constraints",
+    "distributions",
     "evaluate",
     "fit",
+    "frozen",
+    "gradient_to_value",
+    "learned_values",
     "li_feed_forward_step",
     "li_step",
     "lif_feed_forward_step",
     "lif_recurrent_current_step",
     "lif_step",
     "load_mnist",
+    "parameter_groups",
     "progress_bar",
     "surrogate_derivative",
     "threshold",

@@ -27,8 +27,10 @@ class LIFCell(FeedForward):
         p: neuron parameters, broadcast against the input's shape without B; defaults as in `LIFParameters`.
         dt: time step in s.
         detach_reset: treat the spike as a constant in the reset; False as in Norse.
-        device: device of the fixed parameters.
-        dtype: floating-point type of the fixed parameters.
+        device: device of fixed and new parameters.
+        dtype: their floating-point type.
+        size: number of neurons, or shape of the input without B, for parameters that are drawn or learned one per
+            neuron.
 
     Called with an input current of shape (B, ...) and optionally a `LIFFeedForwardState`, it returns the spikes,
     of the same shape, and the new state. Without a state it starts at the leak voltage, with no current.
@@ -45,17 +47,18 @@ class LIFCell(FeedForward):
         detach_reset: bool = False,
         device=None,
         dtype=None,
+        *,
+        size: int | tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__(p, LIFParameters, dt, device, dtype)
+        super().__init__(p, LIFParameters, dt, device, dtype, size)
         self.detach_reset = detach_reset
 
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (B, ...) and the new state."""
-        self._check(input_current, "(B, ...)")
-        state = self._state(state, LIFFeedForwardState, input_current.shape, input_current)
-        return lif_feed_forward_step(input_current, state, self.p, self.dt, self.detach_reset)
+        p, state = self._start(input_current, "(B, ...)", state, LIFFeedForwardState)
+        return lif_feed_forward_step(input_current, state, p, self.dt, self.detach_reset)
 
 
 class LIFRecurrentCell(Recurrent):
@@ -85,10 +88,9 @@ class LIFRecurrentCell(Recurrent):
 
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (B, H) and the new state."""
-        self._check(input_spikes, "(B, I)")
-        state = self._state(state, len(input_spikes), input_spikes)
+        p, state = self._start(input_spikes, "(B, I)", state)
         recurrent_weights = self.effective_recurrent_weights()
-        return lif_step(input_spikes, state, self.input_weights, recurrent_weights, self.p, self.dt, self.detach_reset)
+        return lif_step(input_spikes, state, self.input_weights, recurrent_weights, p, self.dt, self.detach_reset)
 
 
 class LICell(FeedForward):
@@ -97,8 +99,10 @@ class LICell(FeedForward):
     Args:
         p: parameters, broadcast against the input's shape without B; defaults as in `LIParameters`.
         dt: time step in s.
-        device: device of the fixed parameters.
-        dtype: floating-point type of the fixed parameters.
+        device: device of fixed and new parameters.
+        dtype: their floating-point type.
+        size: number of neurons, or shape of the input without B, for parameters that are drawn or learned one per
+            neuron.
 
     Called with an input current of shape (B, ...) and optionally a `LIState`, it returns the voltages, of the
     same shape, and the new state. Without a state it starts at the leak voltage, with no current.
@@ -108,11 +112,18 @@ class LICell(FeedForward):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
-    def __init__(self, p: LIParameters | None = None, dt: float = 0.001, device=None, dtype=None) -> None:
-        super().__init__(p, LIParameters, dt, device, dtype)
+    def __init__(
+        self,
+        p: LIParameters | None = None,
+        dt: float = 0.001,
+        device=None,
+        dtype=None,
+        *,
+        size: int | tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(p, LIParameters, dt, device, dtype, size)
 
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (B, ...) and the new state."""
-        self._check(input_current, "(B, ...)")
-        state = self._state(state, LIState, input_current.shape, input_current)
-        return li_feed_forward_step(input_current, state, self.p, self.dt)
+        p, state = self._start(input_current, "(B, ...)", state, LIState)
+        return li_feed_forward_step(input_current, state, p, self.dt)

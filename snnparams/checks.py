@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from snnparams.parameters import NeuronParameters
+from snnparams.parameters import Values
 
 
 def check_input(
@@ -69,14 +69,15 @@ def check_state(state: NamedTuple, kind: type, shape: tuple[int, ...], like: tor
             raise TypeError(f"state.{name}: expected {like.dtype}, the type of the input, got {value.dtype}")
 
 
-def check_population(p: NeuronParameters, shape: tuple[int, ...]) -> None:
+def check_population(p: Values, shape: tuple[int, ...]) -> None:
     """Check that the parameters broadcast to a population of the given shape.
 
     Raises:
         ValueError: if a parameter has more or other axes than the population.
     """
-    for name in p.neuron_fields:
-        check_fits(name, getattr(p, name), shape)
+    for name, value in zip(p._fields, p, strict=True):
+        if isinstance(value, torch.Tensor):
+            check_fits(name, value, shape)
 
 
 def check_fits(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> None:

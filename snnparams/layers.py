@@ -25,8 +25,10 @@ class LIF(FeedForward):
         detach_reset: treat the spike as a constant in the reset; False as in Norse.
         kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
-        device: device of the fixed parameters.
-        dtype: floating-point type of the fixed parameters.
+        device: device of fixed and new parameters.
+        dtype: their floating-point type.
+        size: number of neurons, or shape of the input without T and B, for parameters that are drawn or learned one per
+            neuron.
 
     Called with input currents of shape (T, B, ...) and optionally a `LIFFeedForwardState`, it returns the spikes,
     of the same shape, and the state after the last step.
@@ -44,8 +46,10 @@ class LIF(FeedForward):
         device=None,
         dtype=None,
         kernel: str | None = None,
+        *,
+        size: int | tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__(p, LIFParameters, dt, device, dtype)
+        super().__init__(p, LIFParameters, dt, device, dtype, size)
         self.detach_reset = detach_reset
         self.kernel = kernels.check_kernel(kernel)
 
@@ -53,9 +57,8 @@ class LIF(FeedForward):
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (T, B, ...) and the state after the last step."""
-        self._check(input_current, "(T, B, ...)")
-        state = self._state(state, LIFFeedForwardState, input_current.shape[1:], input_current)
-        return kernels.lif(input_current, state, self.p, self.dt, self.detach_reset, self.kernel)
+        p, state = self._start(input_current, "(T, B, ...)", state, LIFFeedForwardState)
+        return kernels.lif(input_current, state, p, self.dt, self.detach_reset, self.kernel)
 
 
 class LIFRecurrent(Recurrent):
@@ -91,11 +94,10 @@ class LIFRecurrent(Recurrent):
 
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (T, B, H) and the state after the last step."""
-        self._check(input_spikes, "(T, B, I)")
-        state = self._state(state, input_spikes.shape[1], input_spikes)
+        p, state = self._start(input_spikes, "(T, B, I)", state)
         currents = kernels.input_currents(input_spikes, self.input_weights, self.kernel)
         weights = self.effective_recurrent_weights()
-        return kernels.lif_recurrent(currents, state, weights, self.p, self.dt, self.detach_reset, self.kernel)
+        return kernels.lif_recurrent(currents, state, weights, p, self.dt, self.detach_reset, self.kernel)
 
 
 class LI(FeedForward):
@@ -106,8 +108,10 @@ class LI(FeedForward):
         dt: time step in s.
         kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
-        device: device of the fixed parameters.
-        dtype: floating-point type of the fixed parameters.
+        device: device of fixed and new parameters.
+        dtype: their floating-point type.
+        size: number of neurons, or shape of the input without T and B, for parameters that are drawn or learned one per
+            neuron.
 
     Called with input currents of shape (T, B, ...) and optionally a `LIState`, it returns the voltages, of the
     same shape, and the state after the last step.
@@ -118,13 +122,19 @@ class LI(FeedForward):
     """
 
     def __init__(
-        self, p: LIParameters | None = None, dt: float = 0.001, device=None, dtype=None, kernel: str | None = None
+        self,
+        p: LIParameters | None = None,
+        dt: float = 0.001,
+        device=None,
+        dtype=None,
+        kernel: str | None = None,
+        *,
+        size: int | tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__(p, LIParameters, dt, device, dtype)
+        super().__init__(p, LIParameters, dt, device, dtype, size)
         self.kernel = kernels.check_kernel(kernel)
 
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (T, B, ...) and the state after the last step."""
-        self._check(input_current, "(T, B, ...)")
-        state = self._state(state, LIState, input_current.shape[1:], input_current)
-        return kernels.li(input_current, state, self.p, self.dt, self.kernel)
+        p, state = self._start(input_current, "(T, B, ...)", state, LIState)
+        return kernels.li(input_current, state, p, self.dt, self.kernel)

@@ -1,186 +1,70 @@
-"""Neuron parameters: their values, which of them are learned, and what makes a value valid.
+"""Neuron parameters as PyTorch modules: what is registered, what is learned, and how it is read and written.
 
-`LIFParameters` and `LIParameters` *declare* the parameters of a population. A cell or layer turns the declaration
-into a `NeuronParameters` module of its own, in which a fixed value is a buffer and a learned one an
-`nn.Parameter`. Explained in chapters 2 and 3.
+A cell or layer turns its declaration (`snnparams.declaration`) into a `NeuronParameters` module, in which a fixed value
+is a buffer and a learned one an `nn.Parameter`. Explained in chapters 3 and 5.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import numbers
-from typing import ClassVar
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
-from snnparams.surrogate import check_method
+from snnparams.declaration import LIFParameters, LIParameters
+from snnparams.values import (
+    TIMES,
+    UNITS,
+    Fixed,
+    Learned,
+    check_declared,
+    check_dt,
+    check_value,
+    initial_value,
+    make_constraint,
+    of_times,
+)
 
-Value = float | torch.Tensor | nn.Parameter
-"""What a neuron parameter may be given as: a number, a tensor (fixed) or an `nn.Parameter` (learned)."""
-
-UNITS = {"tau_syn_inv": "1/s", "tau_mem_inv": "1/s", "v_leak": "", "v_th": "", "v_reset": ""}
-RATES = ("tau_syn_inv", "tau_mem_inv")  # inverse time constants: positive, and limited by the time step
-
-
-def _as_value(name: str, value: Value) -> float | torch.Tensor:
-    """Return a number as a float, which is exact in any type, and check that a tensor is a real one."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name}: expected a number or a floating-point tensor, got {type(value).__name__}")
-    if not value.is_floating_point():
-        raise TypeError(f"{name}: expected a floating-point tensor, got {value.dtype}")
-    return value
-
-
-def check_value(name: str, value: float | torch.Tensor, dt: float | None = None) -> None:
-    r"""Check that the integrator can handle a value of the neuron parameter `name`.
-
-    All values must be finite. Inverse time constants must be positive and, where the time step is known,
-    satisfy :math:`\Delta t \, \tau^{-1} < 1`: beyond that limit a forward Euler step overshoots its target.
-
-    Args:
-        name: the parameter, for instance `"tau_mem_inv"`.
-        value: its value or values, any shape.
-        dt: time step in s.
-
-    Raises:
-        ValueError: with the parameter, the offending value and the limit.
-    """
-    flat = torch.as_tensor(value).detach().flatten()
-    if flat.is_meta:  # a shape without values
-        return
-    unit = f" {UNITS[name]}" if UNITS[name] else ""
-
-    def refuse(bad: torch.Tensor, expected: str) -> None:
-        if bad.any():
-            first = int(bad.nonzero()[0])
-            which = f" at neuron {first} ({int(bad.sum())} of {len(flat)} values are invalid)" if len(flat) > 1 else ""
-            raise ValueError(f"{name}: expected {expected}, got {flat[first].item():g}{unit}{which}")
-
-    refuse(~torch.isfinite(flat), "finite values")
-    if name in RATES:
-        refuse(flat <= 0, "positive values")
-        if dt is not None:
-            refuse(dt * flat >= 1, f"dt * {name} < 1, that is values below {1 / dt:g}{unit} at dt = {dt:g} s")
-
-
-def check_dt(dt: float) -> float:
-    """Return the time step `dt` in s as a float.
-
-    Raises:
-        ValueError: if it is not positive and finite.
-    """
-    if not (math.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt: expected a positive, finite time step in s, got {dt}")
-    return float(dt)
-
-
-class _Declaration:
-    """What the two declarations share: the checks of their fields."""
-
-    neuron_fields: ClassVar[tuple[str, ...]]
-
-    def __post_init__(self) -> None:
-        for name in self.neuron_fields:
-            value = _as_value(name, getattr(self, name))
-            check_value(name, value)
-            object.__setattr__(self, name, value)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LIParameters(_Declaration):
-    r"""Parameters of a leaky integrator: a membrane that integrates its input and never spikes.
-
-    Args:
-        tau_syn_inv: inverse synaptic time constant :math:`1/\tau_\mathrm{syn}` in 1/s, positive.
-        tau_mem_inv: inverse membrane time constant :math:`1/\tau_\mathrm{mem}` in 1/s, positive.
-        v_leak: leak (resting) voltage, dimensionless.
-
-    Each is a number, a tensor (a scalar or one value per neuron) or an `nn.Parameter`. Cells and layers copy a
-    number or a tensor into a buffer (fixed) and register an `nn.Parameter` itself (learned, and shared by every
-    module that it is given to).
-
-    Raises:
-        ValueError: if a value is not finite or a time constant is not positive.
-        TypeError: if a value is not a real floating-point number.
-    """
-
-    neuron_fields: ClassVar[tuple[str, ...]] = ("tau_syn_inv", "tau_mem_inv", "v_leak")
-
-    tau_syn_inv: Value = 1 / 5e-3  # 1/s
-    tau_mem_inv: Value = 1 / 1e-2  # 1/s
-    v_leak: Value = 0.0
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LIFParameters(_Declaration):
-    r"""Parameters of a leaky integrate-and-fire (LIF) neuron.
-
-    Args:
-        tau_syn_inv: inverse synaptic time constant :math:`1/\tau_\mathrm{syn}` in 1/s, positive.
-        tau_mem_inv: inverse membrane time constant :math:`1/\tau_\mathrm{mem}` in 1/s, positive.
-        v_leak: leak (resting) voltage, dimensionless.
-        v_th: threshold voltage, dimensionless.
-        v_reset: voltage after a spike, dimensionless. It may lie above the threshold; such a neuron, once it has
-            fired, hardly stops.
-        method: name of the spike function, see `snnparams.surrogate_derivative`.
-        alpha: shape parameter of the surrogate gradient, positive.
-
-    Each of the first five is a number, a tensor (a scalar or one value per neuron) or an `nn.Parameter`. Cells
-    and layers copy a number or a tensor into a buffer (fixed) and register an `nn.Parameter` itself (learned,
-    and shared by every module that it is given to). Names, order and defaults are those of Norse.
-
-    Raises:
-        ValueError: if a value is not finite, a time constant or `alpha` is not positive, or `method` is unknown.
-        TypeError: if a value is not a real floating-point number, or `alpha` is to be learned.
-    """
-
-    neuron_fields: ClassVar[tuple[str, ...]] = ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset")
-
-    tau_syn_inv: Value = 1 / 5e-3  # 1/s
-    tau_mem_inv: Value = 1 / 1e-2  # 1/s
-    v_leak: Value = 0.0
-    v_th: Value = 1.0
-    v_reset: Value = 0.0
-    method: str = "super"
-    alpha: float = 100.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_method(self.method)
-        alpha = self.alpha
-        if isinstance(alpha, torch.Tensor) and alpha.dim() == 0 and not alpha.requires_grad:
-            alpha = alpha.item()
-        if not isinstance(alpha, numbers.Real) or isinstance(alpha, bool):
-            raise TypeError(f"alpha: expected a number, which is not learned, got {type(self.alpha).__name__}")
-        if not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError(f"alpha: expected a positive, finite number, got {alpha}")
-        object.__setattr__(self, "alpha", float(alpha))
+__all__ = ["LIFParameters", "LIParameters", "NeuronParameters", "Values", "check_dt", "check_value"]
 
 
 def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
     module.validate()
 
 
+class Values(NamedTuple):
+    """The values of all neuron parameters at one time, and the spike function, under the names of a declaration."""
+
+    tau_syn_inv: torch.Tensor
+    tau_mem_inv: torch.Tensor
+    v_leak: torch.Tensor
+    v_th: torch.Tensor | None = None
+    v_reset: torch.Tensor | None = None
+    method: str | None = None
+    alpha: float | None = None
+
+
 class NeuronParameters(nn.Module):
     """The neuron parameters of one cell or layer, as PyTorch registers them.
 
-    Its attributes have the names of the declaration's fields. A field that was declared as an `nn.Parameter` is
-    that parameter; every other one is a buffer. So `parameters()`, `state_dict()`, `to()` and `deepcopy` see
-    them all.
+    Its attributes have the names of the declaration's fields; `tau_mem` and `tau_syn` are the time constants in s. A
+    fixed field is a buffer. A learned one is an `nn.Parameter`, or, with a constraint, computed from one at every use
+    (`torch.nn.utils.parametrize`). So `parameters()`, `state_dict()`, `to()` and `deepcopy` see them all.
+
+    All can be assigned: a number, or a tensor that fits, is checked and written into the place of the old values (of
+    the unconstrained ones where there is a constraint).
 
     Args:
         p: the declaration.
         dt: time step in s, for the limit on inverse time constants.
-        size: number of neurons, or None where it is only known from the input.
-        device: device of the buffers.
-        dtype: floating-point type of the buffers; learned parameters must have it already.
+        size: number of neurons, or shape of the population of a feed-forward module; None where it is unknown.
+        device: device of buffers and new parameters.
+        dtype: their floating-point type; a given `nn.Parameter` must have it already.
 
     Raises:
-        ValueError: if a value has neither one value nor one per neuron, or is invalid at this time step.
+        ValueError: if a value has neither one value nor one per neuron, or is invalid at this time step, or the size is
+            needed and unknown.
         TypeError: if a learned parameter has another type, or a tensor requires a gradient that would be lost.
     """
 
@@ -188,7 +72,7 @@ class NeuronParameters(nn.Module):
         self,
         p: LIFParameters | LIParameters,
         dt: float,
-        size: int | None = None,
+        size: int | tuple[int, ...] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -201,11 +85,17 @@ class NeuronParameters(nn.Module):
         self.dt = check_dt(dt)
         if isinstance(p, LIFParameters):
             self.method, self.alpha = p.method, p.alpha
+        constraints = {}
         for name in self.neuron_fields:
-            value = getattr(p, name)
-            if not isinstance(value, torch.Tensor):
+            value, learned = getattr(p, name), False
+            if isinstance(value, Fixed):
+                learned = isinstance(value, Learned)
+                constraint = constraints[name] = make_constraint(name, value.constraint, dt) if learned else None
+                shape = (size,) if isinstance(size, int) else size
+                value = initial_value(name, value, shape, constraint, dt)
+            elif not isinstance(value, torch.Tensor):
                 value = torch.tensor(value, dtype=dtype)
-            if size is not None and value.dim() and tuple(value.shape) != (size,):
+            if isinstance(size, int) and value.dim() and tuple(value.shape) != (size,):
                 raise ValueError(
                     f"{name}: expected one value, or one per neuron of shape ({size},), got {tuple(value.shape)}"
                 )
@@ -221,22 +111,139 @@ class NeuronParameters(nn.Module):
                 )
             else:
                 # a copy, so that a later change to the caller's tensor does not reach into the cell
-                self.register_buffer(name, value.detach().to(device=device, dtype=dtype, copy=True))
+                value = value.detach().to(device=device, dtype=dtype, copy=True)
+                if learned:
+                    self.register_parameter(name, nn.Parameter(value))
+                else:
+                    self.register_buffer(name, value)
         self.validate()
+        for name, constraint in constraints.items():
+            if constraint is not None:
+                self._constrain(name, constraint)
         # a value may also be loaded through a second name, of a module that registered the parameter itself
         self.register_load_state_dict_post_hook(_validate_after_load)
 
+    def _constrain(self, name: str, constraint: nn.Module) -> None:
+        """Store a learned parameter unconstrained from here on."""
+        before = getattr(self, name).detach().clone()
+        try:
+            parametrize.register_parametrization(self, name, constraint)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        after = getattr(self, name).detach()
+        if not before.is_meta and not torch.allclose(after, before, rtol=1e-3, atol=1e-6):
+            raise ValueError(f"{name}: expected a constraint whose right_inverse is its inverse, got {constraint!r}")
+
+    def constraint(self, name: str) -> nn.Module | None:
+        """Return what keeps the parameter of that name valid, or None.
+
+        Raises:
+            AttributeError: if there is no such parameter.
+        """
+        self._check_name(name)
+        return self.parametrizations[name][0] if parametrize.is_parametrized(self, name) else None
+
+    def stored(self, name: str) -> torch.Tensor:
+        """Return what is stored and, if it is learned, changed by an optimiser.
+
+        That is the unconstrained numbers where there is a constraint, else the values.
+
+        Raises:
+            AttributeError: if there is no such parameter.
+        """
+        constrained = self.constraint(name) is not None
+        return self.parametrizations[name].original if constrained else getattr(self, name)
+
+    def _check_name(self, name: str) -> None:
+        if name not in self.neuron_fields:
+            raise AttributeError(
+                f"unknown {name} of {self.declaration}; expected one of {', '.join(self.neuron_fields)}"
+            )
+
+    def share(self, name: str, other: NeuronParameters) -> None:
+        """Use the learned parameter of that name of another population from here on: both learn one.
+
+        Args:
+            name: a parameter that is learned here and there.
+            other: the neuron parameters that it is taken from.
+
+        Raises:
+            AttributeError: if one of the two has no such parameter.
+            ValueError: if it is not learned in both, or differs in shape, type or constraint.
+        """
+
+        def kind(p):
+            stored, constraint = p.stored(name), p.constraint(name)
+            about = None if constraint is None else (type(constraint), constraint.extra_repr())
+            return isinstance(stored, nn.Parameter), tuple(stored.shape), stored.dtype, about
+
+        if kind(self) != kind(other) or not kind(self)[0]:
+            raise ValueError(f"{name}: expected two learned parameters of one kind, got {kind(self)} and {kind(other)}")
+        if self.constraint(name) is None:
+            self.register_parameter(name, other.stored(name))
+        else:
+            self.parametrizations[name].original = other.stored(name)
+
+    def values(self) -> Values:
+        """Return all values, each computed once: for the many time steps of one forward pass."""
+        values = {name: getattr(self, name) for name in self.neuron_fields}
+        return Values(**values, method=getattr(self, "method", None), alpha=getattr(self, "alpha", None))
+
+    @property
+    def tau_mem(self) -> torch.Tensor:
+        """Membrane time constants in s."""
+        return 1 / self.tau_mem_inv
+
+    @property
+    def tau_syn(self) -> torch.Tensor:
+        """Synaptic time constants in s."""
+        return 1 / self.tau_syn_inv
+
+    def __setattr__(self, name: str, value) -> None:
+        fields = self.__dict__.get("neuron_fields", ())
+        if name in TIMES and fields:
+            name, value = TIMES[name], of_times(name, value)
+        if name in UNITS and fields:
+            self._check_name(name)
+            if name in self._parameters and isinstance(value, nn.Parameter):
+                check_value(name, value, self.dt)
+            elif name in self._parameters or name in self._buffers or parametrize.is_parametrized(self, name):
+                return self._assign(name, value)
+        super().__setattr__(name, value)
+
+    @torch.no_grad()
+    def _assign(self, name: str, value: float | torch.Tensor) -> None:
+        """Write values into the place of the old ones."""
+        check_declared(name, value)
+        place = self.stored(name)
+        value = torch.as_tensor(value).detach().to(device=place.device, dtype=place.dtype)
+        check_value(name, value, self.dt)
+        try:
+            value = value.expand(place.shape)
+        except RuntimeError:
+            expected, got = tuple(place.shape), tuple(value.shape)
+            raise ValueError(f"{name}: expected a number or values of shape {expected}, got {got}") from None
+        if (constraint := self.constraint(name)) is not None:
+            try:
+                value = constraint.right_inverse(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        place.copy_(value)
+
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        for name in self.neuron_fields:
+        for name in self.neuron_fields:  # checked before they take the place of valid ones
             if isinstance(value := state_dict.get(prefix + name), torch.Tensor):
-                check_value(name, value, self.dt)  # before it takes the place of a valid one
+                check_value(name, value, self.dt)
+            value = state_dict.get(f"{prefix}parametrizations.{name}.original")
+            if isinstance(value, torch.Tensor) and (constraint := self.constraint(name)) is not None:
+                check_value(name, constraint(value), self.dt)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def validate(self) -> None:
         """Check all values against the limits of the integrator.
 
-        Done when the module is built and when a state is loaded. A gradient step can leave the valid range
-        as well: `snnparams.train` calls this after every epoch.
+        Done when the module is built and when a state is loaded. Without a constraint a gradient step can leave the
+        valid range as well: `snnparams.train` calls this after every epoch.
 
         Raises:
             ValueError: with the parameter, the offending value and the limit.
@@ -247,8 +254,12 @@ class NeuronParameters(nn.Module):
     def _get_name(self) -> str:
         return self.declaration
 
+    def __repr__(self) -> str:
+        lines = self.extra_repr().replace("\n", "\n  ")
+        return f"{self._get_name()}(\n  {lines}\n)"
+
     def extra_repr(self) -> str:
-        """Show each parameter: its value, or for several its median and range, and whether it is learned."""
+        """Show each parameter: its value, or for several its median and range, whether it is learned, and how."""
         lines = []
         for name in self.neuron_fields:
             value = getattr(self, name)
@@ -260,7 +271,9 @@ class NeuronParameters(nn.Module):
             else:
                 low, high = flat.min().item(), flat.max().item()
                 text = f"{flat.numel()} values, median {flat.median().item():.4g}, {low:.4g} to {high:.4g}"
-            kind = "learned" if value.requires_grad else "fixed"
+            kind = "learned" if self.stored(name).requires_grad else "fixed"
+            if (constraint := self.constraint(name)) is not None:
+                kind += f", {constraint!r}"
             lines.append(f"{name}={text}{' ' if UNITS[name] else ''}{UNITS[name]} ({kind})")
         if hasattr(self, "method"):
             lines.append(f"method={self.method!r}, alpha={self.alpha:g}")

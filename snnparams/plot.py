@@ -77,6 +77,50 @@ def before_after(ax: plt.Axes, before: torch.Tensor, after: torch.Tensor, xlabel
     ax.legend()
 
 
+def parameter_history(ax: plt.Axes, records, ylabel: str, label: str | None = None, color: str = "C0") -> None:
+    """Draw what a neuron parameter did during training: median, and the band of the middle 90 % of the neurons.
+
+    Args:
+        ax: where to draw.
+        records: values before training and after each epoch, shape (epochs + 1, N), as in
+            `snnparams.History.neuron_parameters`.
+        ylabel: label of the axis, with its unit.
+        label: name of the curve in a legend.
+        color: of the curve and its band.
+
+    Raises:
+        ValueError: if `records` has another number of dimensions.
+    """
+    records = torch.as_tensor(records, dtype=torch.float64)
+    if records.dim() != 2:
+        raise ValueError(f"records: expected shape (epochs + 1, N), got {tuple(records.shape)}")
+    low, middle, high = np.quantile(to_numpy(records), [0.05, 0.5, 0.95], axis=1)
+    ax.fill_between(range(len(records)), low, high, color=color, alpha=0.25, linewidth=0)
+    ax.plot(range(len(records)), middle, color=color, label=label)
+    ax.set(xlabel="epoch", ylabel=ylabel)
+
+
+def recovery(ax: plt.Axes, truth: torch.Tensor, found: torch.Tensor, label: str, **kwargs) -> None:
+    """Draw the recovered values of a neuron parameter against the true ones, on logarithmic axes.
+
+    Args:
+        ax: where to draw.
+        truth: true values, positive, shape (N,).
+        found: recovered ones; those that are not positive have no place on the axes and are left out.
+        label: name of the parameter with its unit, for both axes.
+        **kwargs: for `Axes.plot`.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if truth.shape != found.shape:
+        raise ValueError(f"found: expected shape {tuple(truth.shape)}, got {tuple(found.shape)}")
+    ends = [truth.min().item(), truth.max().item()]
+    ax.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
+    ax.loglog(to_numpy(truth), to_numpy(found), "o", **{"markersize": 3, "color": "C0", **kwargs})
+    ax.set(xlabel=f"true {label}", ylabel=f"recovered {label}")
+
+
 class Slider:
     """A figure that the reader moves, in a notebook or in a static page: pictures behind a slider.
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from snnparams.checks import check_input, check_population, check_state, check_weights
 from snnparams.dynamics import LIFState
-from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters
+from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters, Values
 
 State = TypeVar("State", bound=tuple)
 
@@ -31,35 +31,40 @@ class Population(nn.Module):
         """Show the time step."""
         return f"dt={self.dt}"
 
-    def _at_rest(self, shape: tuple[int, ...], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    @staticmethod
+    def _at_rest(p: Values, shape: tuple[int, ...], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return voltage at the leak potential and zero current: where a population starts.
 
         The initial voltage is data, not a function of `v_leak`: no gradient flows through it, as in Norse.
         """
-        v = self.p.v_leak.detach().expand(shape).clone()
+        v = p.v_leak.detach().expand(shape).clone()
         return v, torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
 class FeedForward(Population):
     """A population without weights, whose parameters broadcast against its input."""
 
-    def __init__(self, p, kind: type, dt: float, device, dtype) -> None:
+    def __init__(self, p, kind: type, dt: float, device, dtype, size: int | tuple[int, ...] | None) -> None:
         p = kind() if p is None else p
         if not isinstance(p, kind):
             raise TypeError(f"p: expected {kind.__name__}, got {type(p).__name__}")
-        super().__init__(p, dt, None, device, dtype)
+        shape = (size,) if type(size) is int else size
+        if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
+            raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
+        super().__init__(p, dt, shape, device, dtype)
+        if shape is not None:
+            check_population(self.p.values(), shape)
 
-    def _check(self, x: torch.Tensor, layout: str) -> None:
-        check_input(x, layout, self.p.v_leak.dtype, self.p.v_leak.device)
-
-    def _state(self, state: State | None, kind: type[State], shape: tuple[int, ...], like: torch.Tensor) -> State:
-        """Return the given state of that shape, checked, or the initial one, of the type and device of the input."""
-        shape = tuple(shape)
-        check_population(self.p, shape[1:])
+    def _start(self, x: torch.Tensor, layout: str, state: State | None, kind: type[State]) -> tuple[Values, State]:
+        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
+        p = self.p.values()
+        check_input(x, layout, p.v_leak.dtype, p.v_leak.device)
+        shape = tuple(x.shape[1:] if layout.startswith("(T") else x.shape)
+        check_population(p, shape[1:])
         if state is None:
-            return kind(*self._at_rest(shape, like))
-        check_state(state, kind, shape, like)
-        return state
+            return p, kind(*self._at_rest(p, shape, x))
+        check_state(state, kind, shape, x)
+        return p, state
 
 
 class Recurrent(Population):
@@ -138,15 +143,13 @@ class Recurrent(Population):
         """Show the sizes, whether autapses are allowed, and the time step."""
         return f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}, dt={self.dt}"
 
-    def _check(self, x: torch.Tensor, layout: str) -> None:
-        weights = self.input_weights
+    def _start(self, x: torch.Tensor, layout: str, state: LIFState | None) -> tuple[Values, LIFState]:
+        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
+        weights, p = self.input_weights, self.p.values()
         check_input(x, layout, weights.dtype, weights.device, self.input_size)
-
-    def _state(self, state: LIFState | None, rows: int, like: torch.Tensor) -> LIFState:
-        """Return the given state, checked, or the initial one, of the type and device of the input."""
-        shape = (rows, self.hidden_size)
+        shape = (x.shape[-2], self.hidden_size)
         if state is None:
-            v, i = self._at_rest(shape, like)
-            return LIFState(torch.zeros_like(i), v, i)
-        check_state(state, LIFState, shape, like)
-        return state
+            v, i = self._at_rest(p, shape, x)
+            return p, LIFState(torch.zeros_like(i), v, i)
+        check_state(state, LIFState, shape, x)
+        return p, state

@@ -18,6 +18,7 @@ from torch.nn.functional import nll_loss
 from tqdm.auto import tqdm
 
 from snnparams.data import Split
+from snnparams.diagnostics import learned_values
 from snnparams.parameters import NeuronParameters
 
 
@@ -30,16 +31,26 @@ class Evaluation(NamedTuple):
 
 @dataclasses.dataclass
 class History:
-    """What a training run recorded: one training loss per batch, one evaluation per epoch."""
+    """What a training run recorded: one training loss per batch, one evaluation per epoch.
+
+    `neuron_parameters` holds the values of each learned neuron parameter, for instance "hidden.p.tau_mem_inv", before
+    the first epoch and after each.
+    """
 
     train_losses: list[float] = dataclasses.field(default_factory=list)
     test_losses: list[float] = dataclasses.field(default_factory=list)
     accuracies: list[float] = dataclasses.field(default_factory=list)
+    neuron_parameters: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
         """Number of epochs done."""
         return len(self.accuracies)
+
+    def record(self, model: nn.Module) -> None:
+        """Add the present values of the learned neuron parameters of a model."""
+        for name, values in learned_values(model).items():
+            self.neuron_parameters.setdefault(name, []).append(values.flatten().tolist())
 
 
 def progress_bar(iterable, show: bool = True):
@@ -183,7 +194,7 @@ def fit(
             numbers as if it had never stopped.
 
     Returns:
-        The losses and accuracies, those before a resumption included.
+        The losses, accuracies and neuron parameters, those before a resumption included.
 
     Raises:
         ValueError: if the checkpoint holds more epochs than asked for or was written with another choice of
@@ -192,6 +203,7 @@ def fit(
         FloatingPointError: if a loss is not finite.
     """
     history = History()
+    history.record(model)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         history = _resume(path, model, optimizer, generator, epochs)
@@ -201,6 +213,7 @@ def fit(
         loss, accuracy = evaluate(model, test_split)
         history.test_losses.append(loss)
         history.accuracies.append(accuracy)
+        history.record(model)
         remaining.set_postfix(accuracy=f"{accuracy:.1%}")
         if path is not None:
             _save(path, model, optimizer, generator, history)

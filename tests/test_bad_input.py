@@ -11,6 +11,7 @@ import snnparams as sp
 from snnparams.parameters import NeuronParameters
 
 X = torch.zeros(4, 2, 3)  # (T, B, I)
+LIF, LI, Learned, Fixed = sp.LIFParameters, sp.LIParameters, sp.Learned, sp.Fixed
 
 
 def expect(error, message):
@@ -67,6 +68,112 @@ def test_time_step_too_large_for_a_time_constant(build):
     for dt in (0, -1e-3, math.nan, math.inf):
         with expect(ValueError, f"dt: expected a positive, finite time step in s, got {dt}"):
             build(sp.LIFParameters(), dt=dt)
+
+
+@pytest.mark.parametrize(
+    ("declare", "error", "message"),
+    [
+        (
+            lambda: LIF(tau_ref=1e-3),
+            TypeError,
+            "LIFParameters: unknown tau_ref; expected one of tau_syn_inv, ",
+        ),
+        (
+            lambda: LI(v_th=Learned(1.0)),
+            TypeError,
+            "LIParameters: unknown v_th; expected one of tau_syn_inv",
+        ),
+        (
+            lambda: Learned(1.0, "exp"),
+            ValueError,
+            "unknown constraint='exp'; expected one of log, softplus, decay, inter",
+        ),
+        (lambda: Learned(1.0, "interval"), ValueError, "expected its bounds, as in constraints.Interval(low, high)"),
+        (
+            lambda: Learned(1.0, nn.Identity()),
+            TypeError,
+            "expected a name or an nn.Module with a right_inverse, got Id",
+        ),
+        (lambda: Learned(1.0, 3), TypeError, "expected a name or an nn.Module with a right_inverse, got int"),
+        (lambda: Learned("1"), TypeError, "value: expected a number or a floating-point tensor, got str"),
+        (lambda: Fixed(nn.Parameter(torch.ones(2))), TypeError, "got an nn.Parameter; give it itself"),
+        (
+            lambda: Learned(torch.ones(3), shared=True),
+            ValueError,
+            "value: expected one value to share, got shape (3,)",
+        ),
+        (lambda: LIF(v_th=Learned(math.nan)), ValueError, "v_th: expected finite values, got nan"),
+        (
+            lambda: LIF(tau_mem=-1e-3),
+            ValueError,
+            "tau_mem: expected positive, finite times in s, got -0.001",
+        ),
+        (
+            lambda: LIF(tau_mem=Learned(0.0)),
+            ValueError,
+            "tau_mem: expected positive, finite times in s",
+        ),
+        (
+            lambda: LIF(tau_mem_inv=50.0, tau_mem=0.02),
+            ValueError,
+            "tau_mem: expected either it or tau_mem_inv",
+        ),
+        (
+            lambda: LIF(tau_mem=nn.Parameter(torch.ones(2))),
+            TypeError,
+            "tau_mem: expected Learned(tau_mem)",
+        ),
+        (
+            lambda: LIF(v_th=Learned(1.0, "decay")),
+            ValueError,
+            "v_th: expected a constraint for voltages",
+        ),
+        (
+            lambda: LIF(tau_mem_inv=torch.distributions.Normal(100.0, 20.0)),
+            ValueError,
+            "tau_mem_inv: expected a distribution of positive values, got Normal(loc: 100.0, scale: 20.0) from -inf on",
+        ),
+        (
+            lambda: LIF(tau_mem=Learned(torch.distributions.Normal(0.01, 0.002))),
+            ValueError,
+            "tau_mem: expected a distribution of positive values, got Normal",
+        ),
+        (
+            lambda: Fixed(torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))),
+            ValueError,
+            "value: expected a distribution of single numbers, got MultivariateNormal",
+        ),
+    ],
+)
+def test_declarations_of_distributions_constraints_and_times(declare, error, message):
+    with expect(error, message):
+        declare()
+
+
+def test_declarations_that_do_not_fit_a_module():
+    def layer(**fields):
+        return sp.LIF(sp.LIFParameters(**fields), size=4)
+
+    with expect(ValueError, "v_th: expected one value, or values that fit a population of (4,), got (3,)"):
+        layer(v_th=sp.Learned(torch.ones(3)))
+    with expect(ValueError, "v_th: expected one value, or one per neuron of shape (4,), got (3,)"):
+        sp.LIFRecurrent(2, 4, sp.LIFParameters(v_th=sp.Learned(torch.ones(3))))
+    with expect(ValueError, "tau_mem_inv: expected dt * tau_mem_inv < 1"):
+        layer(tau_mem_inv=sp.Learned(1000.0))
+    with expect(ValueError, "tau_mem_inv: expected values within the range of log, 1e-09 to 999.9, got 999.95"):
+        layer(tau_mem_inv=sp.Learned(999.95))
+    with expect(ValueError, "constraint interval 50 to 2000: tau_mem_inv: expected dt * tau_mem_inv < 1"):
+        layer(tau_mem_inv=sp.Learned(100.0, sp.constraints.Interval(50.0, 2000.0)))
+    with expect(
+        ValueError, "tau_mem_inv: expected a distribution of values from 50.0006 to 149.999 1/s, got LogNormal"
+    ):
+        wide = sp.distributions.log_normal(median=100.0, variation=0.5)
+        layer(tau_mem_inv=sp.Learned(wide, sp.constraints.Interval(50.0, 150.0)))
+    with expect(ValueError, "interval: expected finite bounds with low < high, got"):
+        sp.constraints.Interval(2.0, 1.0)
+    for size in (0, -1, 2.5, True, (3, 0), "3"):
+        with expect(ValueError, f"size: expected a positive integer or a tuple of them, got {size!r}"):
+            sp.LIF(size=size)
 
 
 def test_values_that_become_invalid_later():

@@ -16,7 +16,7 @@ import snnparams as sp
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 LONGEST_CELL = 25  # lines that are not blank
 LARGEST_OUTPUT = 1_000_000  # characters; a slider holds a dozen pictures
-EXPENSIVE = re.compile(r"load_mnist|\brun\(|\bmnist\.")  # cells whose output depends on data or training
+EXPENSIVE = re.compile(r"load_mnist|\brun\(|\bmnist\.|\bimitate\(")  # cells whose output depends on data or training
 
 
 def read(path):

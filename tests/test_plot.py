@@ -45,6 +45,28 @@ def test_before_and_after_share_their_bins_and_refuse_one_memory():
         plot.before_after(ax, after.detach(), after, "x (mV)")
 
 
+def test_parameter_history_shows_the_median_and_the_middle_of_the_neurons():
+    records = torch.stack([torch.arange(101.0), 2 * torch.arange(101.0)])
+    _, ax = plt.subplots()
+    plot.parameter_history(ax, records.tolist(), "x (ms)")
+    assert ax.lines[0].get_ydata().tolist() == [50, 100]
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (5, 190)
+    with pytest.raises(ValueError, match=r"records: expected shape \(epochs \+ 1, N\), got \(2,\)"):
+        plot.parameter_history(ax, [1.0, 2.0], "x")
+
+
+def test_recovery_draws_found_against_true_values_and_where_they_would_be_equal():
+    _, ax = plt.subplots()
+    plot.recovery(ax, torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 3.0, 4.0]), "x")
+    line, dots = ax.lines
+    assert list(line.get_xdata()) == list(line.get_ydata()) == [1, 4]
+    assert dots.get_ydata().tolist() == [1, 3, 4]
+    assert ax.get_ylabel() == "recovered x"
+    with pytest.raises(ValueError, match=r"found: expected shape \(3,\), got \(2,\)"):
+        plot.recovery(ax, torch.ones(3), torch.ones(2), "x")
+
+
 def test_a_copy_for_plotting_does_not_change_with_the_parameter():
     p = torch.nn.Parameter(torch.zeros(3))
     copy = plot.to_numpy(p)

@@ -53,6 +53,12 @@ def test_learns_a_task_far_above_chance(model):
     assert history.accuracies[-1] >= 0.95
     assert history.test_losses[-1] < history.test_losses[0]
     assert (model.hidden.p.tau_mem_inv != tau).all()
+    (name,) = history.neuron_parameters
+    records = torch.tensor(history.neuron_parameters[name])
+    assert name == "hidden.p.tau_mem_inv"
+    assert records.shape == (9, 12)
+    assert torch.equal(records[0], tau)
+    assert torch.equal(records[-1], model.hidden.p.tau_mem_inv.detach())
 
 
 def test_evaluate_against_a_direct_computation(model):

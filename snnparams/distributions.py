@@ -1,0 +1,197 @@
+r"""Distributions of neuron parameters, given in physical units by where they lie and how wide they are.
+
+All are `torch.distributions`. The width is the *coefficient of variation* :math:`c`, standard deviation over mean: it
+has no unit. Give a time constant's distribution in seconds to `tau_mem` or `tau_syn`, that of a rate in 1/s to
+`tau_mem_inv` or `tau_syn_inv`. Explained in chapter 2.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import torch
+from torch.distributions import Distribution, Gamma, LogNormal, TransformedDistribution, Uniform, constraints
+from torch.distributions.transforms import PowerTransform
+
+
+def _centre(mean: float | None, median: float | None) -> float:
+    """Return the one of the two that was given, checked."""
+    if (mean is None) == (median is None):
+        raise ValueError(f"expected either a mean or a median, got mean={mean} and median={median}")
+    name, value = ("mean", mean) if median is None else ("median", median)
+    if not (_is_number(value) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a positive, finite number, got {value}")
+    return float(value)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _check_variation(variation: float, limit: float = math.inf, why: str = "") -> None:
+    if not (_is_number(variation) and math.isfinite(variation) and 0 < variation < limit):
+        raise ValueError(f"variation: expected a positive, finite number{why}, got {variation}")
+
+
+def log_normal(*, median: float | None = None, mean: float | None = None, variation: float) -> LogNormal:
+    r"""Return a log-normal distribution: the logarithm is normal, with :math:`\sigma^2 = \ln(1 + c^2)`.
+
+    Its reciprocal is log-normal as well, with the reciprocal median and the same variation.
+
+    Args:
+        median: positive, in the unit of the values; :math:`\mu = \ln(median)`.
+        mean: instead of the median; :math:`\mu = \ln(mean) - \sigma^2 / 2`.
+        variation: coefficient of variation :math:`c`, positive.
+
+    Raises:
+        ValueError: if not exactly one of median and mean is given, or a number is out of range.
+    """
+    centre = _centre(mean, median)
+    _check_variation(variation)
+    variance = math.log1p(variation**2)
+    return LogNormal(math.log(centre) - (0.0 if mean is None else variance / 2), math.sqrt(variance))
+
+
+def gamma(*, median: float | None = None, mean: float | None = None, variation: float) -> Gamma:
+    r"""Return a gamma distribution of shape :math:`1 / c^2`.
+
+    Args:
+        median: positive, in the unit of the values.
+        mean: instead of the median.
+        variation: coefficient of variation :math:`c`, positive.
+
+    Raises:
+        ValueError: if not exactly one of median and mean is given, or a number is out of range.
+    """
+    centre = _centre(mean, median)
+    _check_variation(variation)
+    shape = 1 / variation**2
+    if mean is None:
+        centre *= shape / _median_of_gamma(shape)
+    return Gamma(shape, shape / centre)
+
+
+def _median_of_gamma(shape: float) -> float:
+    """Return the median of a gamma distribution of rate 1, by bisection of its logarithm."""
+    shape = torch.tensor(shape, dtype=torch.float64)
+    low, high = -700.0, math.log(shape.item())  # the median lies below the mean
+    for _ in range(80):
+        middle = (low + high) / 2
+        below = torch.special.gammainc(shape, torch.tensor(middle, dtype=torch.float64).exp()) < 0.5
+        low, high = (middle, high) if below else (low, middle)
+    return math.exp(high)
+
+
+def uniform(*, median: float | None = None, mean: float | None = None, variation: float) -> Uniform:
+    r"""Return a uniform distribution from :math:`(1 - \sqrt 3 c)` to :math:`(1 + \sqrt 3 c)` times its mean.
+
+    Args:
+        median: positive, in the unit of the values. It equals the mean.
+        mean: instead of the median.
+        variation: coefficient of variation :math:`c`, positive and below :math:`1 / \sqrt 3`.
+
+    Raises:
+        ValueError: if not exactly one of median and mean is given, or a number is out of range.
+    """
+    centre = _centre(mean, median)
+    _check_variation(variation, 1 / math.sqrt(3), " below 1 / sqrt(3) = 0.577")
+    return Uniform(centre * (1 - math.sqrt(3) * variation), centre * (1 + math.sqrt(3) * variation))
+
+
+class TruncatedNormal(Distribution):
+    r"""A normal distribution, restricted to an interval: :math:`p(x) \propto e^{-(x - loc)^2 / 2 scale^2}`.
+
+    Args:
+        loc: mean of the normal distribution before it is cut.
+        scale: its standard deviation, positive.
+        low: lower end of the interval, or minus infinity.
+        high: upper end, or infinity.
+
+    Raises:
+        ValueError: if the interval is empty or holds less than one part in a million of the normal distribution.
+    """
+
+    has_rsample = True
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+
+    def __init__(self, loc: float, scale: float, low: float = -math.inf, high: float = math.inf) -> None:
+        self.loc, self.scale = torch.as_tensor(float(loc)), torch.as_tensor(float(scale))
+        self.low, self.high = float(low), float(high)
+        super().__init__(torch.Size(), validate_args=None)
+        self._from, self._to = (self._normal_cdf(torch.as_tensor(end)) for end in (self.low, self.high))
+        if not self._to - self._from > 1e-6:
+            raise ValueError(
+                f"expected an interval that holds part of a normal distribution around {loc} +- {scale}, "
+                f"got {low} to {high}"
+            )
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Return the interval."""
+        return constraints.interval(self.low, self.high)
+
+    def _normal_cdf(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.ndtr((x.double() - self.loc.double()) / self.scale.double())
+
+    def cdf(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the probability of a smaller value."""
+        value = torch.as_tensor(value)
+        share = (self._normal_cdf(value) - self._from) / (self._to - self._from)
+        return share.clamp(0, 1).to(self.loc.dtype)
+
+    def icdf(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the quantile."""
+        x = torch.special.ndtri(self._from + torch.as_tensor(value).double() * (self._to - self._from))
+        return (self.loc.double() + self.scale.double() * x).clamp(self.low, self.high).to(self.loc.dtype)
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the logarithm of the density; minus infinity outside the interval."""
+        value = torch.as_tensor(value)
+        x = (value - self.loc) / self.scale
+        log_p = -(x**2) / 2 - torch.log(self.scale * math.sqrt(2 * math.pi) * (self._to - self._from))
+        inside = (value >= self.low) & (value <= self.high)
+        return torch.where(inside, log_p, -math.inf).to(self.loc.dtype)
+
+    def rsample(self, sample_shape=torch.Size()) -> torch.Tensor:  # noqa: B008
+        """Draw values."""
+        return self.icdf(torch.rand(sample_shape, dtype=torch.float64))
+
+
+def bounds(distribution: Distribution) -> tuple[float, float]:
+    """Return the ends of the interval in which all values of a distribution lie."""
+    if isinstance(distribution, TransformedDistribution):
+        ends = torch.tensor(bounds(distribution.base_dist), dtype=torch.float64)
+        for transform in distribution.transforms:
+            ends = transform(ends)
+        return min(ends.tolist()), max(ends.tolist())
+    support = distribution.support
+    low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
+    return float(torch.as_tensor(low).min()), float(torch.as_tensor(high).max())
+
+
+def reciprocal(distribution: Distribution) -> Distribution:
+    r"""Return the distribution of :math:`1/x`: that of a rate from that of a time constant, and back.
+
+    Raises:
+        ValueError: if values of the distribution can be negative.
+    """
+    low, high = bounds(distribution)
+    if low < 0:
+        raise ValueError(f"expected a distribution of positive values, got {distribution} from {low:g} to {high:g}")
+    return TransformedDistribution(distribution, PowerTransform(torch.tensor(-1.0)))
+
+
+def probability_outside(distribution: Distribution, low: float, high: float) -> float:
+    """Return the probability of a value that is not between `low` and `high`; NaN where the distribution has no cdf."""
+    least, most = bounds(distribution)
+
+    def below(x: float) -> float:
+        if not least < x < most:  # where some distributions refuse to answer
+            return float(x >= most)
+        return float(torch.as_tensor(distribution.cdf(torch.tensor(x))).double().mean())
+
+    try:
+        return below(low) + 1 - below(high)
+    except NotImplementedError:
+        return math.nan

@@ -1,0 +1,268 @@
+"""What a neuron parameter may be declared as, and what makes a value valid.
+
+A field of `snnparams.LIFParameters` takes a number, a tensor, an `nn.Parameter`, a distribution, or one of those in
+`Learned` or `Fixed`, which say the rest: whether it is learned, by which constraint it stays valid, and whether the
+neurons of a layer share it. Explained in chapters 3 and 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+
+import torch
+from torch import nn
+from torch.distributions import Distribution
+
+from snnparams import constraints
+from snnparams.distributions import bounds, probability_outside, reciprocal
+
+UNITS = {"tau_syn_inv": "1/s", "tau_mem_inv": "1/s", "v_leak": "", "v_th": "", "v_reset": ""}
+RATES = ("tau_syn_inv", "tau_mem_inv")  # inverse time constants: positive, and limited by the time step
+TIMES = {"tau_syn": "tau_syn_inv", "tau_mem": "tau_mem_inv"}  # time constants in s, and the field that holds them
+CONSTRAINTS = ("log", "softplus", "decay", "interval", "none")
+NEGLIGIBLE = 1e-3  # probability of a tail that may be cut off
+
+
+def _check_plain(name: str, value) -> None:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name}: expected a number or a floating-point tensor, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point tensor, got {value.dtype}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fixed:
+    """A neuron parameter that is not learned.
+
+    Args:
+        value: a number, a tensor of one value per neuron, or a `torch.distributions.Distribution` to draw from when
+            a cell or layer is built.
+        shared: draw one value for the whole layer instead of one per neuron.
+
+    Raises:
+        TypeError: if the value is none of these.
+        ValueError: if a tensor of several values is to be shared.
+    """
+
+    value: float | torch.Tensor | Distribution
+    shared: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, nn.Parameter):
+            raise TypeError("value: expected a number, a tensor or a distribution, got an nn.Parameter; give it itself")
+        if not isinstance(self.value, Distribution):
+            _check_plain("value", self.value)
+        shape = self.value.batch_shape if isinstance(self.value, Distribution) else torch.as_tensor(self.value).shape
+        if self.shared and len(shape):
+            raise ValueError(f"value: expected one value to share, got shape {tuple(shape)}")
+        if isinstance(self.value, Distribution) and self.value.event_shape:
+            raise ValueError(f"value: expected a distribution of single numbers, got {self.value}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Learned(Fixed):
+    """A neuron parameter that is learned, from the given initial value on.
+
+    Each cell or layer that is built from it gets a parameter of its own; `NeuronParameters.share` makes two use one.
+
+    Args:
+        value: a number that every neuron starts with, a tensor of one value per neuron, or a
+            `torch.distributions.Distribution` to draw from when a cell or layer is built.
+        constraint: what keeps it valid: "log" (the default for time constants), "softplus", "decay",
+            `snnparams.constraints.Interval(low, high)`, "none" (the default for voltages), or any module with a
+            `forward` and a `right_inverse`. See `snnparams.constraints`.
+        shared: learn one value for the whole layer instead of one per neuron.
+
+    Raises:
+        TypeError: if the value or the constraint is none of these.
+        ValueError: if a tensor of several values is to be shared, or the constraint's name is unknown.
+    """
+
+    constraint: str | nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        constraint = self.constraint
+        if constraint is None or (isinstance(constraint, nn.Module) and hasattr(constraint, "right_inverse")):
+            return
+        if not isinstance(constraint, str):
+            got = type(constraint).__name__
+            raise TypeError(f"constraint: expected a name or an nn.Module with a right_inverse, got {got}")
+        if constraint == "interval":
+            raise ValueError("constraint 'interval': expected its bounds, as in constraints.Interval(low, high)")
+        if constraint not in CONSTRAINTS:
+            raise ValueError(f"unknown constraint={constraint!r}; expected one of {', '.join(CONSTRAINTS)}")
+
+
+def check_value(name: str, value: float | torch.Tensor, dt: float | None = None) -> None:
+    r"""Check that the integrator can handle a value of the neuron parameter `name`.
+
+    All values must be finite. Inverse time constants must be positive and, where the time step is known,
+    satisfy :math:`\Delta t \, \tau^{-1} < 1`: beyond that limit a forward Euler step overshoots its target.
+
+    Args:
+        name: the parameter, for instance `"tau_mem_inv"`.
+        value: its value or values, any shape.
+        dt: time step in s.
+
+    Raises:
+        ValueError: with the parameter, the offending value and the limit.
+    """
+    flat = torch.as_tensor(value).detach().flatten()
+    if flat.is_meta:  # a shape without values
+        return
+    unit = f" {UNITS[name]}" if UNITS[name] else ""
+
+    def refuse(bad: torch.Tensor, expected: str) -> None:
+        if bad.any():
+            first = int(bad.nonzero()[0])
+            which = f" at neuron {first} ({int(bad.sum())} of {len(flat)} values are invalid)" if len(flat) > 1 else ""
+            raise ValueError(f"{name}: expected {expected}, got {flat[first].item():g}{unit}{which}")
+
+    refuse(~torch.isfinite(flat), "finite values")
+    if name in RATES:
+        refuse(flat <= 0, "positive values")
+        if dt is not None:
+            refuse(dt * flat >= 1, f"dt * {name} < 1, that is values below {1 / dt:g}{unit} at dt = {dt:g} s")
+
+
+def check_dt(dt: float) -> float:
+    """Return the time step `dt` in s as a float.
+
+    Raises:
+        ValueError: if it is not positive and finite.
+    """
+    if not (math.isfinite(dt) and dt > 0):
+        raise ValueError(f"dt: expected a positive, finite time step in s, got {dt}")
+    return float(dt)
+
+
+def check_declared(name: str, value) -> float | torch.Tensor | Fixed:
+    """Return what was declared: a float, which is exact in any type, a tensor, or a `Learned` or `Fixed`.
+
+    Raises:
+        ValueError: if a value, or a value that a distribution can give, is invalid at every time step.
+        TypeError: if it is not one of these.
+    """
+    if isinstance(value, Distribution):
+        value = Fixed(value)
+    if not isinstance(value, Fixed):
+        _check_plain(name, value)
+        check_value(name, value)
+        return value if isinstance(value, torch.Tensor) else float(value)
+    if not isinstance(value.value, Distribution):
+        check_value(name, value.value)
+    elif name in RATES and (low := bounds(value.value)[0]) < 0:
+        raise ValueError(f"{name}: expected a distribution of positive values, got {value.value} from {low:g} on")
+    if name not in RATES and getattr(value, "constraint", None) == "decay":
+        raise ValueError(f"{name}: expected a constraint for voltages, got 'decay', which is one for time constants")
+    return value
+
+
+def of_times(name: str, value):
+    """Turn time constants in s into rates in 1/s, or back: a number, a tensor, a distribution, `Learned` or `Fixed`.
+
+    Raises:
+        ValueError: if one is not positive and finite.
+        TypeError: if it is an `nn.Parameter`, which holds the rate itself.
+    """
+    if isinstance(value, Fixed):
+        return dataclasses.replace(value, value=of_times(name, value.value))
+    if isinstance(value, Distribution):
+        try:
+            return reciprocal(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if isinstance(value, nn.Parameter):
+        raise TypeError(f"{name}: expected Learned({name}) or a value, got an nn.Parameter; give one to {TIMES[name]}")
+    _check_plain(name, value)
+    flat = torch.as_tensor(value).flatten()
+    if not flat.is_meta and (bad := ~(torch.isfinite(flat) & (flat > 0))).any():
+        raise ValueError(f"{name}: expected positive, finite times in s, got {flat[bad][0].item():g}")
+    return 1 / value
+
+
+def make_constraint(name: str, constraint: str | nn.Module | None, dt: float) -> nn.Module | None:
+    """Return the module that keeps the learned parameter `name` valid, or None for none.
+
+    Raises:
+        ValueError: if it allows values that the integrator cannot handle.
+    """
+    rate = name in RATES
+    if constraint is None:
+        constraint = "log" if rate else "none"
+    if constraint == "none":
+        return None
+    if constraint == "decay":
+        return constraints.Decay(dt)
+    if isinstance(constraint, str):
+        kind = {"log": constraints.Log, "softplus": constraints.Softplus}[constraint]
+        return kind(constraints.LEAST / dt, constraints.MOST / dt, unit=100.0) if rate else kind()
+    if isinstance(constraint, constraints.Constraint):
+        for end in (constraint.low, constraint.high):
+            try:
+                check_value(name, end, dt)
+            except ValueError as error:
+                raise ValueError(f"constraint {constraint!r}: {error}") from None
+    return constraint
+
+
+def _draw(
+    name: str, distribution: Distribution, shape: tuple[int, ...], low: float, high: float, limit: float
+) -> torch.Tensor:
+    """Draw values between `low` and `high`.
+
+    A negligible tail beyond is cut off. More, or a support that ends beyond `limit`, is refused.
+    """
+    share, unit = probability_outside(distribution, low, high), f" {UNITS[name]}" if UNITS[name] else ""
+    if share > NEGLIGIBLE or limit < bounds(distribution)[1] < math.inf:
+        raise ValueError(
+            f"{name}: expected a distribution of values from {low:g} to {high:g}{unit}, got {distribution}, "
+            f"of which {share:.2%} lie outside"
+        )
+    more = shape[: len(shape) - len(distribution.batch_shape)]
+    values = distribution.sample(more)
+    for _ in range(100):
+        outside = ~((values > low) & (values < high))
+        if math.isnan(share) or not outside.any():
+            break
+        values = torch.where(outside, distribution.sample(more), values)
+    return values
+
+
+def initial_value(
+    name: str, given: Fixed, shape: tuple[int, ...] | None, constraint: nn.Module | None, dt: float
+) -> torch.Tensor:
+    """Return the values of a declared parameter, drawn if it is a distribution.
+
+    Args:
+        name: the parameter.
+        given: its declaration.
+        shape: shape of the population, or None where it is unknown.
+        constraint: what will keep it valid.
+        dt: time step in s.
+
+    Raises:
+        ValueError: if the shape is needed and unknown, or the distribution gives values that are not valid.
+    """
+    value = given.value
+    drawn, several = isinstance(value, Distribution), isinstance(given, Learned) or isinstance(value, Distribution)
+    own_shape = tuple(value.batch_shape if drawn else torch.as_tensor(value).shape)
+    shape = () if given.shared else (own_shape or shape)
+    if several and shape is None:
+        raise ValueError(
+            f"{name}: expected the size of the population, because each neuron gets a value of its own; "
+            "give size=..., or shared=True for one value"
+        )
+    if not drawn:
+        value = torch.as_tensor(value, dtype=None if isinstance(value, torch.Tensor) else torch.float64)
+        return (value.expand(shape) if several else value).detach().clone()
+    low, high = (constraints.LEAST / dt, 1 / dt) if name in RATES else (-math.inf, math.inf)
+    limit = high
+    if isinstance(constraint, constraints.Constraint):
+        low, high = max(low, constraint.low), min(high, constraint.high)
+    return _draw(name, value, shape, low, high, limit)

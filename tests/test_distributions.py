@@ -1,0 +1,165 @@
+"""Distributions against those of SciPy: quantiles, moments, densities; and what reciprocals and bounds are."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.distributions import Beta, Exponential, Gamma, LogNormal, Normal, Uniform
+
+import snnparams as sp
+from snnparams.distributions import (
+    TruncatedNormal,
+    bounds,
+    gamma,
+    log_normal,
+    probability_outside,
+    reciprocal,
+    uniform,
+)
+
+QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99])
+
+
+def oracle(name, centre, value, c):
+    """Return SciPy's distribution of that mean or median and coefficient of variation, found by its own means."""
+    if name == "log_normal":
+        s = math.sqrt(math.log(1 + c**2))
+        scale = value if centre == "median" else value / math.exp(s**2 / 2)
+        return stats.lognorm(s, scale=scale)
+    if name == "gamma":
+        standard = stats.gamma(1 / c**2)
+        return stats.gamma(1 / c**2, scale=value / getattr(standard, centre)())
+    half = math.sqrt(3) * c * value
+    return stats.uniform(value - half, 2 * half)
+
+
+@pytest.mark.parametrize("c", [0.1, 0.5, 1.2])
+@pytest.mark.parametrize("value", [10e-3, 100.0])
+@pytest.mark.parametrize("centre", ["mean", "median"])
+@pytest.mark.parametrize("build", [log_normal, gamma, uniform])
+def test_quantiles_and_moments(build, centre, value, c):
+    if build is uniform and c > 0.57:
+        with pytest.raises(ValueError, match="variation: expected a positive, finite number below 1 / sqrt"):
+            uniform(mean=value, variation=c)
+        return
+    ours, theirs = build(**{centre: value}, variation=c), oracle(build.__name__, centre, value, c)
+    assert getattr(theirs, centre)() == pytest.approx(value)
+    assert theirs.std() / theirs.mean() == pytest.approx(c)
+    at = theirs.ppf(QUANTILES)
+    np.testing.assert_allclose(ours.cdf(torch.tensor(at, dtype=torch.float32)).numpy(), QUANTILES, rtol=1e-3)
+    assert ours.mean.item() == pytest.approx(theirs.mean(), rel=1e-4)
+    assert (ours.stddev / ours.mean).item() == pytest.approx(c, rel=1e-4)
+    drawn = ours.sample((20_000,)).double().numpy()
+    assert stats.kstest(drawn, theirs.cdf).pvalue > 1e-4
+    assert drawn.min() > 0
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 0.5), (0.0, math.inf), (-math.inf, 1.0), (1.0, 3.0)])
+def test_truncated_normal(low, high):
+    loc, scale = 0.3, 0.6
+    ours = TruncatedNormal(loc, scale, low, high)
+    theirs = stats.truncnorm((low - loc) / scale, (high - loc) / scale, loc, scale)
+    at = theirs.ppf(QUANTILES)
+    np.testing.assert_allclose(ours.icdf(torch.tensor(QUANTILES)).numpy(), at, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours.cdf(torch.tensor(at)).numpy(), QUANTILES, rtol=1e-4)
+    np.testing.assert_allclose(ours.log_prob(torch.tensor(at)).numpy(), theirs.logpdf(at), rtol=1e-4, atol=1e-5)
+    drawn = ours.sample((20_000,))
+    assert drawn.dtype == torch.float32
+    assert low <= drawn.min()
+    assert drawn.max() <= high
+    assert stats.kstest(drawn.double().numpy(), theirs.cdf).pvalue > 1e-4
+    if math.isfinite(low):
+        assert ours.log_prob(torch.tensor(low - 1)) == -math.inf
+        assert ours.cdf(torch.tensor(low - 1)) == 0
+
+
+def test_reciprocal_of_a_time_constant_is_the_distribution_of_the_rate():
+    tau = gamma(mean=10e-3, variation=0.4)
+    rate = reciprocal(tau)
+    theirs = stats.invgamma(1 / 0.4**2, scale=1 / 0.4**2 / 10e-3)
+    at = torch.tensor(theirs.ppf(QUANTILES), dtype=torch.float32)
+    np.testing.assert_allclose(rate.cdf(at).numpy(), QUANTILES, rtol=1e-3)
+    assert stats.kstest(rate.sample((20_000,)).double().numpy(), theirs.cdf).pvalue > 1e-4
+    twice = reciprocal(log_normal(median=10e-3, variation=0.5))
+    same = log_normal(median=100.0, variation=0.5)
+    np.testing.assert_allclose(twice.cdf(at).numpy(), same.cdf(at).numpy(), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "expected"),
+    [
+        (Normal(0.0, 1.0), (-math.inf, math.inf)),
+        (LogNormal(0.0, 1.0), (0.0, math.inf)),
+        (Gamma(1.0, 1.0), (0.0, math.inf)),
+        (Exponential(1.0), (0.0, math.inf)),
+        (Uniform(2.0, 4.0), (2.0, 4.0)),
+        (Uniform(torch.tensor([2.0, 1.0]), torch.tensor([4.0, 8.0])), (1.0, 8.0)),
+        (Beta(1.0, 2.0), (0.0, 1.0)),
+        (TruncatedNormal(0.0, 1.0, -1.0, 2.0), (-1.0, 2.0)),
+        (reciprocal(Uniform(2.0, 4.0)), (0.25, 0.5)),
+        (reciprocal(LogNormal(0.0, 1.0)), (0.0, math.inf)),
+    ],
+)
+def test_bounds(distribution, expected):
+    assert bounds(distribution) == pytest.approx(expected)
+
+
+def test_probability_outside():
+    assert probability_outside(Uniform(0.0, 10.0), 1.0, 9.0) == pytest.approx(0.2)
+    assert probability_outside(Uniform(0.0, 10.0), -5.0, 20.0) == 0
+    assert probability_outside(Normal(0.0, 1.0), -1.0, 1.0) == pytest.approx(2 * stats.norm.cdf(-1), rel=1e-4)
+    assert probability_outside(reciprocal(LogNormal(0.0, 1.0)), 0.0, math.e) == pytest.approx(
+        stats.norm.cdf(-1), rel=1e-3
+    )
+    assert math.isnan(probability_outside(Beta(1.0, 2.0), 0.1, 0.9))  # no cdf
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: log_normal(variation=0.5), "expected either a mean or a median, got mean=None and median=None"),
+        (lambda: gamma(mean=1.0, median=1.0, variation=0.5), "expected either a mean or a median, got mean=1.0"),
+        (lambda: gamma(mean=-1.0, variation=0.5), "mean: expected a positive, finite number, got -1.0"),
+        (lambda: log_normal(median=math.inf, variation=0.5), "median: expected a positive, finite number, got inf"),
+        (lambda: log_normal(median="1", variation=0.5), "median: expected a positive, finite number, got 1"),
+        (lambda: gamma(mean=1.0, variation=0), "variation: expected a positive, finite number, got 0"),
+        (lambda: uniform(mean=1.0, variation=0.6), "variation: expected a positive, finite number below 1 / sqrt(3)"),
+        (lambda: TruncatedNormal(0, 1, 2, 1), "expected an interval that holds part of a normal distribution"),
+        (lambda: TruncatedNormal(0, 1, 9, 10), "expected an interval that holds part of a normal distribution"),
+        (lambda: reciprocal(Normal(1.0, 0.1)), "expected a distribution of positive values, got Normal"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_drawn_parameters_follow_their_distribution():
+    tau, v_th = gamma(mean=12e-3, variation=0.4), TruncatedNormal(0.5, 0.2, 0.1, 1.0)
+    p = sp.LIFParameters(tau_mem=sp.Learned(tau), tau_syn=log_normal(median=5e-3, variation=0.3), v_th=v_th)
+    layer = sp.LIF(p, size=20_000)
+    mem, syn = oracle("gamma", "mean", 12e-3, 0.4), oracle("log_normal", "median", 5e-3, 0.3)
+    assert stats.kstest(layer.p.tau_mem.detach().double().numpy(), mem.cdf).pvalue > 1e-4
+    assert stats.kstest(layer.p.tau_syn.double().numpy(), syn.cdf).pvalue > 1e-4
+    assert isinstance(layer.p.stored("tau_mem_inv"), torch.nn.Parameter)
+    assert not isinstance(layer.p.v_th, torch.nn.Parameter)
+
+
+def test_a_negligible_tail_beyond_the_time_step_is_cut_off_and_a_large_one_refused():
+    # 0.03 % of these time constants are shorter than the time step
+    tau = log_normal(median=10e-3, variation=0.8)
+    assert 1e-4 < probability_outside(reciprocal(tau), 0.0, 1000.0) < 1e-3
+    layer = sp.LIF(sp.LIFParameters(tau_mem=tau), size=100_000)
+    assert layer.p.tau_mem_inv.max() < 1000
+    kept = oracle("log_normal", "median", 10e-3, 0.8)
+    assert layer.p.tau_mem.median().item() == pytest.approx(kept.median(), rel=0.02)
+    for wide, message in (
+        (log_normal(median=5e-3, variation=1.0), "of which 2.66% lie outside"),
+        (uniform(mean=2e-3, variation=0.5), "lie outside"),
+        (Uniform(0.999e-3, 0.5), "lie outside"),  # a support that ends outside, however little of it
+    ):
+        with pytest.raises(ValueError, match=f"tau_mem_inv: expected a distribution of values from .* {message}"):
+            sp.LIF(sp.LIFParameters(tau_mem=wide), size=3)

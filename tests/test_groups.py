@@ -1,0 +1,131 @@
+"""Optimiser groups: nothing lost, nothing twice, each kind at its own rate; and what diagnostics count."""
+
+import pytest
+import torch
+from test_constraints import build
+from torch import nn
+
+import snnparams as sp
+from snnparams.models import mnist_model
+
+
+def model(constraint=None):
+    learned = {name: sp.Learned(value, constraint) for name, value in (("tau_mem_inv", 100.0), ("v_th", 0.5))}
+    first = sp.LIFRecurrent(4, 3, sp.LIFParameters(**learned, tau_syn=sp.Learned(5e-3, shared=True)))
+    shared = sp.LI(
+        sp.LIParameters(tau_mem_inv=sp.Learned(100.0, constraint), v_leak=nn.Parameter(torch.zeros(3))), size=3
+    )
+    shared.p.share("tau_mem_inv", first.p)
+    return nn.ModuleDict({"first": first, "between": nn.Linear(3, 3), "last": shared})
+
+
+def as_names(model, groups):
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {group["name"]: [names[parameter] for parameter in group["params"]] for group in groups}
+
+
+@pytest.mark.parametrize("constraint", [None, "none", "log"])
+def test_every_parameter_is_in_one_group_once(constraint):
+    net = model(constraint)
+    groups = sp.parameter_groups(net, 1e-3, {"tau_mem_inv": 0.1, "v_th": 0.02}, weight_decay=0.5)
+    listed = [parameter for group in groups for parameter in group["params"]]
+    assert len(listed) == len({id(parameter) for parameter in listed})
+    assert {id(parameter) for parameter in listed} == {id(parameter) for parameter in net.parameters()}
+    names = as_names(net, groups)
+    assert list(names) == ["weights", "tau_syn_inv", "tau_mem_inv", "v_leak", "v_th"]
+    assert names["weights"] == ["first.input_weights", "first.recurrent_weights", "between.weight", "between.bias"]
+    assert len(names["tau_mem_inv"]) == len(names["v_th"]) == 1
+    rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in groups}
+    assert rates["weights"] == (1e-3, 0.5)
+    assert rates["tau_mem_inv"] == (0.1, 0.0)
+    assert rates["v_th"] == (0.02, 0.0)
+    assert rates["tau_syn_inv"] == rates["v_leak"] == (1e-3, 0.0)
+
+
+def test_one_rate_for_all_neuron_parameters_and_none():
+    net = model()
+    assert {g["name"]: g["lr"] for g in sp.parameter_groups(net, 1e-3, 0.1)} == {
+        "weights": 1e-3,
+        "tau_syn_inv": 0.1,
+        "tau_mem_inv": 0.1,
+        "v_leak": 0.1,
+        "v_th": 0.1,
+    }
+    assert {g["lr"] for g in sp.parameter_groups(net, 1e-3)} == {1e-3}
+    assert [g["name"] for g in sp.parameter_groups(nn.Linear(2, 2), 1e-3)] == ["weights"]
+    ensemble = sp.Ensemble([mnist_model(sp.LIFParameters(tau_mem=sp.Learned(10e-3)), 5) for _ in range(2)])
+    assert [g["name"] for g in sp.parameter_groups(ensemble, 1e-3)] == ["weights", "tau_mem_inv"]
+
+
+def test_weight_decay_leaves_neurons_alone():
+    net = model()
+    before = sp.learned_values(net)
+    weights = net["between"].weight.detach().clone()
+    optimizer = torch.optim.AdamW(sp.parameter_groups(net, 0.1, weight_decay=0.5))
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, value in sp.learned_values(net).items():
+        assert torch.equal(value, before[name])
+    assert (net["between"].weight.abs() < weights.abs()).all()
+
+
+def test_bad_input():
+    net = model()
+    with pytest.raises(ValueError, match=r"expected kinds that the model learns \(tau_syn_inv, .*\), got 'v_reset'"):
+        sp.parameter_groups(net, 1e-3, {"v_reset": 0.1})
+    with pytest.raises(ValueError, match="got 'tau_mem'"):
+        sp.parameter_groups(net, 1e-3, {"tau_mem": 0.1})
+    for bad in (-1.0, float("nan"), True, "1"):
+        with pytest.raises(ValueError, match="lr: expected a finite number of at least 0"):
+            sp.parameter_groups(net, bad)
+        with pytest.raises(ValueError, match="v_th: expected a finite number of at least 0"):
+            sp.parameter_groups(net, 1e-3, {"v_th": bad})
+
+
+# Diagnostics
+
+
+def test_learned_values_are_copies_in_physical_units():
+    net = model("log")
+    values = sp.learned_values(net)
+    learned = ["first.p.tau_syn_inv", "first.p.tau_mem_inv", "first.p.v_th", "last.p.tau_mem_inv", "last.p.v_leak"]
+    assert list(values) == learned
+    torch.testing.assert_close(values["first.p.tau_mem_inv"], torch.full((3,), 100.0))
+    net["first"].p.tau_mem = 20e-3
+    torch.testing.assert_close(values["first.p.tau_mem_inv"], torch.full((3,), 100.0))
+    assert list(sp.learned_values(net["first"].p)) == ["tau_syn_inv", "tau_mem_inv", "v_th"]
+
+
+def test_gradient_to_value():
+    layer = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[2.0, 0.0]]))
+    with pytest.raises(ValueError, match="expected one after a backward pass"):
+        sp.gradient_to_value(layer)
+    layer(torch.tensor([[3.0, 5.0]])).sum().backward()
+    assert sp.gradient_to_value(layer) == {"weight": 1.5}
+
+
+def test_frozen_neurons_have_no_gradient():
+    layer = build("LIF", {"tau_mem_inv": "log"})
+    with pytest.raises(ValueError, match="after a backward pass"):
+        sp.frozen(layer)
+    x = torch.zeros(10, 2, 3)
+    x[..., 0] = 3.0
+    layer.p.v_leak = 0.0  # without input nothing happens
+    layer(x)[1].v.sum().backward()
+    assert sp.frozen(layer) == {"p.tau_mem_inv": 2}
+
+
+def test_activity():
+    spikes = torch.zeros(10, 2, 4)
+    spikes[:, :, 1] = 1
+    spikes[:5, :, 2] = 1
+    spikes[3, 0, 3] = 1
+    assert sp.activity(spikes) == (1, 2, 4)
+    assert sp.activity(spikes, saturation=0.6) == (1, 1, 4)
+    with pytest.raises(ValueError, match=r"spikes: expected shape \(T, B, ...\), got \(10, 2\)"):
+        sp.activity(spikes[..., 0])
+    with pytest.raises(ValueError, match="saturation: expected a share of at most 1, got 2"):
+        sp.activity(spikes, 2)
