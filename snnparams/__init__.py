@@ -1,5 +1,6 @@
 """Spiking neurons in PyTorch whose time constants and thresholds can differ and be learned."""
 
+from snnparams.adjoint import spike_times
 from snnparams.cells import LICell, LIFCell, LIFRecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
 from snnparams.dynamics import (
@@ -51,6 +52,7 @@ __all__ = [
     "lif_step",
     "load_mnist",
     "progress_bar",
+    "spike_times",
     "surrogate_derivative",
     "threshold",
     "train",

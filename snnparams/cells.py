@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from snnparams import adjoint
 from snnparams.dynamics import (
     LIFFeedForwardState,
     LIFState,
@@ -48,6 +49,7 @@ class LIFCell(FeedForward):
     ) -> None:
         super().__init__(p, LIFParameters, dt, device, dtype)
         self.detach_reset = detach_reset
+        adjoint.check(self.p, detach_reset=detach_reset)
 
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
@@ -55,6 +57,9 @@ class LIFCell(FeedForward):
         """Return spikes (B, ...) and the new state."""
         self._check(input_current, "(B, ...)")
         state = self._state(state, LIFFeedForwardState, input_current.shape, input_current)
+        if self.p.method == "adjoint":
+            z, state = adjoint.lif(input_current[None], state, self.p, self.dt)
+            return z[0], state
         return lif_feed_forward_step(input_current, state, self.p, self.dt, self.detach_reset)
 
 
@@ -88,6 +93,10 @@ class LIFRecurrentCell(Recurrent):
         self._check(input_spikes, "(B, I)")
         state = self._state(state, len(input_spikes), input_spikes)
         recurrent_weights = self.effective_recurrent_weights()
+        if self.p.method == "adjoint":
+            current = torch.nn.functional.linear(input_spikes, self.input_weights)
+            z, state = adjoint.lif_recurrent(current[None], state, recurrent_weights, self.p, self.dt)
+            return z[0], state
         return lif_step(input_spikes, state, self.input_weights, recurrent_weights, self.p, self.dt, self.detach_reset)
 
 

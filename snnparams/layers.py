@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from snnparams import kernels
+from snnparams import adjoint, kernels
 from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.parameters import LIFParameters, LIParameters
 from snnparams.population import FeedForward, Recurrent
@@ -48,6 +48,7 @@ class LIF(FeedForward):
         super().__init__(p, LIFParameters, dt, device, dtype)
         self.detach_reset = detach_reset
         self.kernel = kernels.check_kernel(kernel)
+        adjoint.check(self.p, kernel, detach_reset)
 
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
@@ -55,6 +56,8 @@ class LIF(FeedForward):
         """Return spikes (T, B, ...) and the state after the last step."""
         self._check(input_current, "(T, B, ...)")
         state = self._state(state, LIFFeedForwardState, input_current.shape[1:], input_current)
+        if self.p.method == "adjoint":
+            return adjoint.lif(input_current, state, self.p, self.dt, self.kernel)
         return kernels.lif(input_current, state, self.p, self.dt, self.detach_reset, self.kernel)
 
 
@@ -88,6 +91,7 @@ class LIFRecurrent(Recurrent):
     def __init__(self, input_size: int, hidden_size: int, *args, kernel: str | None = None, **options) -> None:
         super().__init__(input_size, hidden_size, *args, **options)
         self.kernel = kernels.check_kernel(kernel)
+        adjoint.check(self.p, kernel)
 
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (T, B, H) and the state after the last step."""
@@ -95,6 +99,8 @@ class LIFRecurrent(Recurrent):
         state = self._state(state, input_spikes.shape[1], input_spikes)
         currents = kernels.input_currents(input_spikes, self.input_weights, self.kernel)
         weights = self.effective_recurrent_weights()
+        if self.p.method == "adjoint":
+            return adjoint.lif_recurrent(currents, state, weights, self.p, self.dt, self.kernel)
         return kernels.lif_recurrent(currents, state, weights, self.p, self.dt, self.detach_reset, self.kernel)
 
 

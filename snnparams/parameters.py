@@ -126,7 +126,8 @@ class LIFParameters(_Declaration):
         v_th: threshold voltage, dimensionless.
         v_reset: voltage after a spike, dimensionless. It may lie above the threshold; such a neuron, once it has
             fired, hardly stops.
-        method: name of the spike function, see `snnparams.surrogate_derivative`.
+        method: name of the spike function, see `snnparams.surrogate_derivative`, or `"adjoint"` for exact gradients,
+            see `snnparams.adjoint`.
         alpha: shape parameter of the surrogate gradient, positive.
 
     Each of the first five is a number, a tensor (a scalar or one value per neuron) or an `nn.Parameter`. Cells
@@ -150,7 +151,8 @@ class LIFParameters(_Declaration):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_method(self.method)
+        if self.method != "adjoint":  # no spike function but a backward pass of its own, see snnparams.adjoint
+            check_method(self.method)
         alpha = self.alpha
         if isinstance(alpha, torch.Tensor) and alpha.dim() == 0 and not alpha.requires_grad:
             alpha = alpha.item()

@@ -56,6 +56,11 @@ def check_method(method: str) -> str:
     Raises:
         ValueError: it does not; the message lists the names that do.
     """
+    if method == "adjoint":
+        raise ValueError(
+            "method='adjoint': expected a spike function, which has a derivative of its own; the adjoint method is one of "
+            "whole layers and cells (LIF, LIFRecurrent, LIFCell, LIFRecurrentCell). Use one of them, or another method"
+        )
     if method not in DERIVATIVES:
         raise ValueError(f"unknown spike function method={method!r}; expected one of {', '.join(DERIVATIVES)}")
     return method
