@@ -1,38 +1,38 @@
 r"""Exact gradients: the adjoint method (EventProp) on the time grid, with gradients for the neuron parameters.
 
-A spike is an event at a time, and that time is a differentiable function of weights and parameters, as long as
-the membrane crosses the threshold with a slope. Let :math:`\lambda_v` and :math:`\lambda_i` be the
-derivatives of the loss by voltage and current. Between spikes they obey, backward in time, the adjoint of the neuron's own
-equations; on the grid, with :math:`A = \Delta t / \tau_\mathrm{mem}`, :math:`B = \Delta t / \tau_\mathrm{syn}`:
+A spike is an event at a time, and that time is a differentiable function of weights and parameters, as long as the
+membrane crosses the threshold with a slope. Let :math:`\lambda_v` and :math:`\lambda_i` be the derivatives of the loss
+by voltage and current. Between spikes they obey, backward in time, the adjoint of the neuron's own equations; on the
+grid, with :math:`A = \Delta t / \tau_\mathrm{mem}` and :math:`B = \Delta t / \tau_\mathrm{syn}`:
 
 .. math::
     \lambda_i \leftarrow (1 - B) \lambda_i + A \lambda_v, \qquad \lambda_v \leftarrow (1 - A) \lambda_v .
 
 At a spike :math:`\lambda_v` jumps. With the slopes in front of the threshold and behind the reset,
-:math:`s^- = v_\mathrm{leak} - v_\mathrm{th} + i` and :math:`s^+ = v_\mathrm{leak} - v_\mathrm{reset} + i`, in
-units of :math:`1 / \tau_\mathrm{mem}`, and with the change :math:`\Delta` of the loss if the spike alone came one step later,
+:math:`s^- = v_\mathrm{leak} - v_\mathrm{th} + i` and :math:`s^+ = v_\mathrm{leak} - v_\mathrm{reset} + i`, in units of
+:math:`1 / \tau_\mathrm{mem}`, and with the change :math:`\Delta` of the loss if the spike alone came one step later,
 
 .. math::
     \lambda_v^- = \frac{s^+ \lambda_v^+ - \Delta / A}{s^-}, \qquad
     \frac{\partial L}{\partial v_\mathrm{th}} \mathrel{-}= \lambda_v^-, \qquad
     \frac{\partial L}{\partial v_\mathrm{reset}} \mathrel{+}= \lambda_v^+ .
 
-**Where** :math:`\Delta` **comes from.** Autograd hands the layer the derivative :math:`G_t` of the loss by its spikes, for all
-steps, also those without a spike. A spike that comes one step later leaves step t and enters step t + 1, so
-:math:`\Delta = G_{t+1} - G_t`, to which a recurrent layer adds the same difference of what its own neurons receive. It makes stacks
-of layers exact as :math:`\Delta t \to 0`: after `Linear` and `LI`, :math:`G_t` is what a spike at t would add to
-the loss. It also means that the gradient of a loss that only counts spikes is zero, as it should be. For losses on
-spike times see `spike_times`.
+**Where** :math:`\Delta` **comes from.** Autograd hands the layer the derivative :math:`G_t` of the loss by its spikes,
+for all steps, also those without a spike. A spike that comes one step later leaves step t and enters step t + 1, so
+:math:`\Delta = G_{t+1} - G_t`, to which a recurrent layer adds the same difference of what its own neurons receive. It
+makes stacks of layers exact as :math:`\Delta t \to 0`: after `Linear` and `LI`, :math:`G_t` is what a spike at t would
+add to the loss. It also means that the gradient of a loss that only counts spikes is zero, as it should be. For losses
+on spike times see `spike_times`.
 
-**Memory.** The gradients by time constants and leak are integrals over all steps. They are not computed from stored voltages
-but with three traces per neuron, the derivatives of its voltage by the parameters since its last reset, which go forward
-in time with the neuron. So the backward pass needs four numbers per spike and none per step.
+**Memory.** The gradients by time constants and leak are integrals over all steps. They are not computed from stored
+voltages but with three traces per neuron, the derivatives of its voltage by these parameters since its last reset,
+which go forward in time with the neuron. So the backward pass needs four numbers per spike and none per step.
 
-**Where the derivative does not exist.** A membrane that grazes the threshold (:math:`s^- \to 0`) has a spike time with an infinite
-derivative: :math:`s^-` counts as at least `GRAZING`, and :math:`|\lambda_v^-|` as at most `LARGEST`. A neuron that was above
-its threshold before the step (because its reset is) crosses nothing, and one that does not spike has no spike time:
-no gradient passes. Nor does one pass by the time of a spike in the last step, unless the state is
-handed to a next sequence. So gradients are finite whenever those that arrive are.
+**Where the derivative does not exist.** The spike time of a membrane that grazes the threshold (:math:`s^- \to 0`) has
+an infinite derivative: :math:`s^-` counts as at least `GRAZING`, and :math:`|\lambda_v^-|` as at most `LARGEST`. A
+neuron that was above its threshold before the step (because its reset is) crosses nothing, and one that does not spike
+has no spike time: no gradient passes. Nor does one pass by the time of a spike in the last step, unless the state is
+handed to a next sequence. So gradients are finite as long as those that arrive are.
 
 Theory: Wunderlich and Pehle (2021), for weights. Derived for the neuron parameters in chapter 7.
 """
@@ -54,7 +54,7 @@ CHUNK = 32  # steps whose spikes PyTorch lists at once
 
 
 class AdjointState(LIFFeedForwardState):
-    """State that also knows the spikes of the last step, so that a next step or sequence can say what their time does."""
+    """State that also holds the spikes of the last step: what comes next says what their time does to the loss."""
 
     z: torch.Tensor | None = None
 
@@ -73,7 +73,7 @@ def check(p, kernel: str | None = None, detach_reset: bool = False) -> None:
     if p.method != "adjoint":
         return
     if kernel == "triton":
-        raise ValueError("kernel='triton': there is none for method='adjoint'; use kernel=None, which runs on a GPU too")
+        raise ValueError("kernel='triton': there is none for method='adjoint'; use kernel=None, on a GPU too")
     if detach_reset:
         raise ValueError("detach_reset=True: the adjoint method differentiates the reset; use detach_reset=False")
 
@@ -264,8 +264,8 @@ def lif_recurrent(currents, state, recurrent_weights, p, dt: float, kernel: str 
 
     Args:
         currents: currents that the input causes, shape (T, B, H).
-        state: `LIFState` before the first step, each of shape (B, H). The gradient by its `z` is that by the time of those
-            spikes: by how much the loss changes if they come one step later.
+        state: `LIFState` before the first step, each of shape (B, H). The gradient by its `z` is by how much
+            the loss changes if those spikes come one step later.
         recurrent_weights: shape (H, H).
         p: neuron parameters, scalars or of shape (H,).
         dt: time step in s.

@@ -58,8 +58,8 @@ def check_method(method: str) -> str:
     """
     if method == "adjoint":
         raise ValueError(
-            "method='adjoint': expected a spike function, which has a derivative of its own; the adjoint method is one of "
-            "whole layers and cells (LIF, LIFRecurrent, LIFCell, LIFRecurrentCell). Use one of them, or another method"
+            "method='adjoint': expected a spike function; the adjoint method is one of layers and cells as a whole. "
+            "Use LIF, LIFRecurrent, LIFCell or LIFRecurrentCell, or another method"
         )
     if method not in DERIVATIVES:
         raise ValueError(f"unknown spike function method={method!r}; expected one of {', '.join(DERIVATIVES)}")

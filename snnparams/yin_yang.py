@@ -44,7 +44,7 @@ def yin_yang(part: str) -> Points:
     if part not in SEEDS:
         raise ValueError(f"part: expected one of {', '.join(SEEDS)}, got {part!r}")
     seed, size = SEEDS[part]
-    random = np.random.RandomState(seed)  # noqa: NPY002 - the authors' generator
+    random = np.random.RandomState(seed)  # the authors' generator
     points, labels = np.empty((size, 2)), np.empty(size, np.int64)
     for k in range(size):
         wanted = random.randint(3)
@@ -62,7 +62,8 @@ def latency_encode(
     r"""Turn points into spikes whose times are their coordinates.
 
     Five inputs spike once each: for x, y, 1 - x and 1 - y at
-    :math:`t_\mathrm{earliest} + x \, (t_\mathrm{latest} - t_\mathrm{earliest})`, and a bias at a time of its own.
+    :math:`t_\mathrm{earliest} + x \, (t_\mathrm{latest} - t_\mathrm{earliest})`, and a bias at a time of its own. A
+    spike that falls between two steps is shared between them, more to the nearer one, so that no resolution is lost.
 
     Args:
         points: coordinates from 0 to 1, shape (B, 2).
@@ -73,7 +74,7 @@ def latency_encode(
         bias: time of the fifth input's spike in s.
 
     Returns:
-        Spikes, shape (T, B, 5).
+        Spikes, shape (T, B, 5), whose sum over time is 1.
 
     Raises:
         ValueError: if the shape is another, or a spike would come before the first or after the last step.
@@ -81,9 +82,11 @@ def latency_encode(
     if points.dim() != 2 or points.shape[1] != 2:
         raise ValueError(f"points: expected shape (B, 2), got {tuple(points.shape)}")
     coordinates = torch.cat([points, 1 - points], dim=1)
-    times = torch.nn.functional.pad(earliest + coordinates * (latest - earliest), (0, 1), value=bias)
-    step = (times / dt).round().long()
-    if step.min() < 0 or step.max() >= steps:
-        low, high = step.min().item(), step.max().item()
-        raise ValueError(f"points: expected spikes in steps 0 to {steps - 1}, got some in steps {low} to {high}")
-    return torch.zeros(steps, *step.shape, dtype=points.dtype, device=points.device).scatter_(0, step[None], 1.0)
+    times = torch.nn.functional.pad(earliest + coordinates * (latest - earliest), (0, 1), value=bias) / dt
+    step = times.floor().long()
+    if step.min() < 0 or step.max() >= steps - 1:
+        low, high = times.min().item(), times.max().item()
+        raise ValueError(f"points: expected spikes in steps 0 to {steps - 1}, got some from {low:g} to {high:g}")
+    share = times - step
+    spikes = torch.zeros(steps, *step.shape, dtype=points.dtype, device=points.device)
+    return spikes.scatter_(0, torch.stack([step, step + 1]), torch.stack([1 - share, share]))
