@@ -1,6 +1,7 @@
 """Spiking neurons in PyTorch whose time constants and thresholds can differ and be learned."""
 
 from snnparams import constraints, distributions
+from snnparams.adjoint import spike_times
 from snnparams.cells import LICell, LIFCell, LIFRecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
 from snnparams.declaration import LIFParameters, LIParameters
@@ -66,6 +67,7 @@ __all__ = [
     "load_mnist",
     "parameter_groups",
     "progress_bar",
+    "spike_times",
     "surrogate_derivative",
     "threshold",
     "train",

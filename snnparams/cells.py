@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from snnparams import adjoint
 from snnparams.dynamics import (
     LIFFeedForwardState,
     LIFState,
@@ -52,12 +53,16 @@ class LIFCell(FeedForward):
     ) -> None:
         super().__init__(p, LIFParameters, dt, device, dtype, size)
         self.detach_reset = detach_reset
+        adjoint.check(self.p, detach_reset=detach_reset)
 
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (B, ...) and the new state."""
         p, state = self._start(input_current, "(B, ...)", state, LIFFeedForwardState)
+        if p.method == "adjoint":
+            z, state = adjoint.lif(input_current[None], state, p, self.dt)
+            return z[0], state
         return lif_feed_forward_step(input_current, state, p, self.dt, self.detach_reset)
 
 
@@ -90,6 +95,10 @@ class LIFRecurrentCell(Recurrent):
         """Return spikes (B, H) and the new state."""
         p, state = self._start(input_spikes, "(B, I)", state)
         recurrent_weights = self.effective_recurrent_weights()
+        if p.method == "adjoint":
+            current = torch.nn.functional.linear(input_spikes, self.input_weights)
+            z, state = adjoint.lif_recurrent(current[None], state, recurrent_weights, p, self.dt)
+            return z[0], state
         return lif_step(input_spikes, state, self.input_weights, recurrent_weights, p, self.dt, self.detach_reset)
 
 

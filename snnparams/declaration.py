@@ -100,7 +100,8 @@ class LIFParameters(_Declaration):
         v_th: threshold voltage, dimensionless.
         v_reset: voltage after a spike, dimensionless. It may lie above the threshold; such a neuron, once it has
             fired, hardly stops.
-        method: name of the spike function, see `snnparams.surrogate_derivative`.
+        method: name of the spike function, see `snnparams.surrogate_derivative`, or `"adjoint"` for exact gradients,
+            see `snnparams.adjoint`.
         alpha: shape parameter of the surrogate gradient, positive.
         tau_mem: membrane time constant in s, positive, in place of `tau_mem_inv`.
         tau_syn: synaptic time constant in s, positive, in place of `tau_syn_inv`.
@@ -137,7 +138,8 @@ class LIFParameters(_Declaration):
 
     def __post_init__(self, tau_mem: Value | None, tau_syn: Value | None) -> None:
         super().__post_init__(tau_mem=tau_mem, tau_syn=tau_syn)
-        check_method(self.method)
+        if self.method != "adjoint":  # no spike function but a backward pass of its own, see snnparams.adjoint
+            check_method(self.method)
         alpha = self.alpha
         if isinstance(alpha, torch.Tensor) and alpha.dim() == 0 and not alpha.requires_grad:
             alpha = alpha.item()

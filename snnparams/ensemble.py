@@ -63,6 +63,8 @@ class Ensemble(nn.Module):
         super().__init__()
         members = list(members)
         _check_alike(members)
+        if any(getattr(module, "method", None) == "adjoint" for module in members[0].modules()):
+            raise ValueError("members: method='adjoint' has no rule for many networks at once; train them one by one")
         self.size = len(members)
         self.stacked = copy.deepcopy(members[0])
         self._one = [copy.deepcopy(members[0]).to("meta")]  # in a list: its parameters are not the ensemble's

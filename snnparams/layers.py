@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from snnparams import kernels
+from snnparams import adjoint, kernels
 from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.parameters import LIFParameters, LIParameters
 from snnparams.population import FeedForward, Recurrent
@@ -52,12 +52,15 @@ class LIF(FeedForward):
         super().__init__(p, LIFParameters, dt, device, dtype, size)
         self.detach_reset = detach_reset
         self.kernel = kernels.check_kernel(kernel)
+        adjoint.check(self.p, kernel, detach_reset)
 
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (T, B, ...) and the state after the last step."""
         p, state = self._start(input_current, "(T, B, ...)", state, LIFFeedForwardState)
+        if p.method == "adjoint":
+            return adjoint.lif(input_current, state, p, self.dt, self.kernel)
         return kernels.lif(input_current, state, p, self.dt, self.detach_reset, self.kernel)
 
 
@@ -91,12 +94,15 @@ class LIFRecurrent(Recurrent):
     def __init__(self, input_size: int, hidden_size: int, *args, kernel: str | None = None, **options) -> None:
         super().__init__(input_size, hidden_size, *args, **options)
         self.kernel = kernels.check_kernel(kernel)
+        adjoint.check(self.p, kernel)
 
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (T, B, H) and the state after the last step."""
         p, state = self._start(input_spikes, "(T, B, I)", state)
         currents = kernels.input_currents(input_spikes, self.input_weights, self.kernel)
         weights = self.effective_recurrent_weights()
+        if p.method == "adjoint":
+            return adjoint.lif_recurrent(currents, state, weights, p, self.dt, self.kernel)
         return kernels.lif_recurrent(currents, state, weights, p, self.dt, self.detach_reset, self.kernel)
 
 

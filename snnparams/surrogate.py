@@ -63,6 +63,11 @@ def check_method(method: str) -> str:
     Raises:
         ValueError: it does not; the message lists the names that do.
     """
+    if method == "adjoint":
+        raise ValueError(
+            "method='adjoint': expected a spike function; the adjoint method is one of layers and cells as a whole. "
+            "Use LIF, LIFRecurrent, LIFCell or LIFRecurrentCell, or another method"
+        )
     if method not in DERIVATIVES:
         raise ValueError(f"unknown spike function method={method!r}; expected one of {', '.join(DERIVATIVES)}")
     return method

@@ -31,9 +31,9 @@ def empty(like: torch.Tensor, *shape: int) -> torch.Tensor:
     return torch.from_numpy(np.empty(shape or tuple(like.shape), like.numpy().dtype))
 
 
-def shares(rows: int) -> np.ndarray:
-    """Divide rows among the threads: where each share begins, and where the last one ends."""
-    count = max(1, min(torch.get_num_threads(), rows))
+def shares(rows: int, count: int | None = None) -> np.ndarray:
+    """Divide rows among the threads, or into `count` shares: where each begins, and where the last one ends."""
+    count = count or max(1, min(torch.get_num_threads(), rows))
     return np.arange(count + 1) * rows // count
 
 

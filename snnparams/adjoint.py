@@ -1,0 +1,331 @@
+r"""Exact gradients: the adjoint method (EventProp) on the time grid, with gradients for the neuron parameters.
+
+A spike is an event at a time, and that time is a differentiable function of weights and parameters, as long as the
+membrane crosses the threshold with a slope. Let :math:`\lambda_v` and :math:`\lambda_i` be the derivatives of the loss
+by voltage and current. Between spikes they obey, backward in time, the adjoint of the neuron's own equations; on the
+grid, with :math:`A = \Delta t / \tau_\mathrm{mem}` and :math:`B = \Delta t / \tau_\mathrm{syn}`:
+
+.. math::
+    \lambda_i \leftarrow (1 - B) \lambda_i + A \lambda_v, \qquad \lambda_v \leftarrow (1 - A) \lambda_v .
+
+At a spike :math:`\lambda_v` jumps. With the slopes in front of the threshold and behind the reset,
+:math:`s^- = v_\mathrm{leak} - v_\mathrm{th} + i` and :math:`s^+ = v_\mathrm{leak} - v_\mathrm{reset} + i`, in units of
+:math:`1 / \tau_\mathrm{mem}`, and with the change :math:`\Delta` of the loss if the spike alone came one step later,
+
+.. math::
+    \lambda_v^- = \frac{s^+ \lambda_v^+ - \Delta / A}{s^-}, \qquad
+    \frac{\partial L}{\partial v_\mathrm{th}} \mathrel{-}= \lambda_v^-, \qquad
+    \frac{\partial L}{\partial v_\mathrm{reset}} \mathrel{+}= \lambda_v^+ .
+
+**Where** :math:`\Delta` **comes from.** Autograd hands the layer the derivative :math:`G_t` of the loss by its spikes,
+for all steps, also those without a spike. A spike that comes one step later leaves step t and enters step t + 1, so
+:math:`\Delta = G_{t+1} - G_t`, to which a recurrent layer adds the same difference of what its own neurons receive. It
+makes stacks of layers exact as :math:`\Delta t \to 0`: after `Linear` and `LI`, :math:`G_t` is what a spike at t would
+add to the loss. It also means that the gradient of a loss that only counts spikes is zero, as it should be. For losses
+on spike times see `spike_times`.
+
+**Memory.** The gradients by time constants and leak are integrals over all steps. They are not computed from stored
+voltages but with three traces per neuron, the derivatives of its voltage by these parameters since its last reset,
+which go forward in time with the neuron. So the backward pass needs four numbers per spike and none per step.
+
+**Where the derivative does not exist.** The spike time of a membrane that grazes the threshold (:math:`s^- \to 0`) has
+an infinite derivative: :math:`s^-` counts as at least `GRAZING`, and :math:`|\lambda_v^-|` as at most `LARGEST`. A
+neuron that was above its threshold before the step (because its reset is) crosses nothing, and one that does not spike
+has no spike time: no gradient passes. Nor does one pass by the time of a spike in the last step, unless the state is
+handed to a next sequence. So gradients are finite as long as those that arrive are.
+
+Theory: Wunderlich and Pehle (2021), for weights. Derived for the neuron parameters in chapter 7.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+from snnparams.dynamics import LIFFeedForwardState, LIFState
+
+GRAZING = 1e-3  # least slope at a threshold crossing, in units of voltage per membrane time constant
+LARGEST = 1e12  # largest derivative by a voltage
+CHUNK = 32  # steps whose spikes PyTorch lists at once
+
+
+class AdjointState(LIFFeedForwardState):
+    """State that also holds the spikes of the last step: what comes next says what their time does to the loss."""
+
+    z: torch.Tensor | None = None
+
+
+def check(p, kernel: str | None = None, detach_reset: bool = False) -> None:
+    """Check, when a module is built, that what it was asked for can be had with `method="adjoint"`.
+
+    Args:
+        p: neuron parameters; nothing is checked if their method is another.
+        kernel: name of the kernel.
+        detach_reset: whether the reset is to be a constant.
+
+    Raises:
+        ValueError: if it cannot; the message says what to use instead.
+    """
+    if p.method != "adjoint":
+        return
+    if kernel == "triton":
+        raise ValueError("kernel='triton': there is none for method='adjoint'; use kernel=None, on a GPU too")
+    if detach_reset:
+        raise ValueError("detach_reset=True: the adjoint method differentiates the reset; use detach_reset=False")
+
+
+def _choose(kernel: str | None, x: torch.Tensor) -> str:
+    """Return "cpu" or "reference"."""
+    suits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if kernel == "cpu" and not suits:
+        raise ValueError(f"kernel='cpu': expected float32 or float64 on a CPU, got {x.dtype} on {x.device}; use None")
+    return "cpu" if suits and kernel != "reference" and importlib.util.find_spec("numba") else "reference"
+
+
+# ------------------------------------------------------------- with PyTorch's own operators, on any device
+#
+# T steps, B rows (the batch), N neurons. `x` (T, B, N) are currents, `w` (N, N) recurrent weights or None, the
+# parameters have shape (N,). `spikes` is a list of pairs: step and position of each spike in B * N, (spikes, 2), with
+# its slope s^- and three traces, (spikes, 4). `last` (4, B, N) holds the traces after the last step.
+
+
+def _forward(x, v, i, w, a, b, v_leak, v_th, v_reset, keep, with_p):
+    """Return spikes (T, B, N), the last state, the last traces and the list of spikes."""
+    of_a, of_b, of_leak, of_i = torch.zeros(4, *v.shape, dtype=x.dtype, device=x.device)
+    z, z_all, recorded, spikes = None, [], [], []
+    for t, x_t in enumerate(x):
+        i = i + x_t
+        if w is not None and z is not None:
+            i = i + linear(z, w)
+        slope = (v_leak - v) + i
+        above = v > v_th
+        v = v + a * slope
+        fires = v > v_th
+        z = fires.to(x.dtype)
+        z_all.append(z)
+        if with_p:
+            of_a, of_b = of_a + slope - a * of_a, of_b + a * (of_i - of_b)
+            of_leak, of_i = of_leak + a * (1 - of_leak), of_i - b * of_i - i
+        if keep:
+            crossing = torch.where(above, -1.0, ((v_leak - v_th) + i).clamp(min=0))
+            recorded.append(torch.stack([crossing, of_a, of_b, of_leak]))
+            if len(recorded) == CHUNK or t == len(x) - 1:
+                first = t + 1 - len(recorded)
+                step, position = torch.stack(z_all[first:]).flatten(1).nonzero(as_tuple=True)
+                what = torch.stack(recorded).flatten(2)[step, :, position]
+                spikes.append((torch.stack([step + first, position], dim=1).int(), what))
+                recorded = []
+        of_a, of_b, of_leak = (trace.masked_fill(fires, 0) for trace in (of_a, of_b, of_leak))
+        v, i = torch.where(fires, v_reset, v), i - b * i
+    return torch.stack(z_all), v, i, torch.stack([of_a, of_b, of_leak, of_i]), spikes
+
+
+def _backward(
+    grad_z, grad_z_last, grad_v, grad_i, last, spikes, w, a, b, v_th, v_reset, steps, grazing, largest, with_p, with_w
+):
+    """Return the gradients by x, by the first state, by w, and by a, b, v_leak, v_th and v_reset (5, N)."""
+    rows, neurons = grad_v.shape
+    grad_x = grad_v.new_empty(steps, rows, neurons)
+    of_a, of_b, of_leak, of_i = last
+    p = torch.zeros(5, rows, neurons, dtype=grad_v.dtype, device=grad_v.device)
+    p[:3] = torch.stack([grad_v * of_a, grad_v * of_b + grad_i * of_i, grad_v * of_leak])
+    grad_w = grad_v.new_zeros(neurons, neurons) if with_w else None
+    after, arrives = None, grad_i  # gradients by the currents two steps and one step later
+    dense, first = None, steps
+    for t in range(steps - 1, -1, -1):
+        if t < first:  # spread the spikes of the next chunk over their steps
+            where, what = spikes[t // CHUNK]
+            first = t // CHUNK * CHUNK
+            dense = grad_v.new_zeros(t + 1 - first, rows * neurons, 4)
+            fired = torch.zeros(t + 1 - first, rows * neurons, dtype=torch.bool, device=grad_v.device)
+            index = where[:, 0].long() - first, where[:, 1].long()
+            dense[index], fired[index] = what, True
+        slope, *traces = dense[t - first].view(rows, neurons, 4).unbind(-1)
+        fires = fired[t - first].view(rows, neurons)
+        later = torch.zeros_like(grad_v)  # by how much the loss changes if a spike comes one step later
+        if t < steps - 1:
+            if grad_z is not None:
+                later = grad_z[t + 1] - grad_z[t]
+            if w is not None:
+                later = later + (after - arrives) @ w
+                if with_w:
+                    grad_w += arrives.t() @ fires.to(w.dtype)
+        elif grad_z_last is not None:
+            later = grad_z_last if grad_z is None else grad_z_last - grad_z[t]
+        jump = (grad_v * (slope + (v_th - v_reset)) - later / a) / slope.clamp(min=grazing)
+        jump = torch.where(fires & (slope >= 0), jump.clamp(-largest, largest), 0)
+        if with_p:
+            p += torch.stack([*(jump * trace for trace in traces), -jump, grad_v * fires])
+        grad_v = torch.where(fires, jump, grad_v)
+        grad_i = grad_i - b * grad_i + a * grad_v
+        grad_v = grad_v - a * grad_v
+        grad_x[t] = grad_i
+        after, arrives = arrives, grad_i
+    return grad_x, grad_v, grad_i, grad_w, p.sum(dim=1)
+
+
+# --------------------------------------------------------------------------------------------- one autograd node
+
+
+def _backend(name: str):
+    """Return the functions of forward and backward pass."""
+    if name == "reference":
+        return _forward, _backward
+    from snnparams.kernels import adjoint_cpu
+
+    return adjoint_cpu.forward, adjoint_cpu.backward
+
+
+class _Adjoint(torch.autograd.Function):
+    """A whole sequence: spikes, spikes of the last step, last voltage and current."""
+
+    @staticmethod
+    def forward(ctx, x, z_0, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep, kernel):
+        tensors = [None if t is None else t.contiguous() for t in (x, v_0, i_0, w, a, b, v_leak, v_th, v_reset)]
+        needed = ctx.needs_input_grad
+        ctx.with_w, ctx.with_p, ctx.kernel, ctx.steps = w is not None and needed[4], any(needed[5:10]), kernel, len(x)
+        if w is not None:
+            tensors[2] = tensors[2] + linear(z_0, w)
+        z, v, i, last, spikes = _backend(kernel)[0](*tensors, keep, ctx.with_p)
+        if keep:
+            _, _, _, w, a, b, _, v_th, v_reset = tensors
+            lists = [tensor for pair in spikes for tensor in pair]
+            ctx.save_for_backward(z_0, w, a, b, v_th, v_reset, last, *lists)
+        ctx.set_materialize_grads(False)
+        return z, z[-1].clone(), v, i
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_z, grad_z_last, grad_v, grad_i):
+        z_0, w, a, b, v_th, v_reset, last, *lists = ctx.saved_tensors
+        grads = [None if g is None else g.contiguous() for g in (grad_z, grad_z_last)]
+        grads += [torch.zeros_like(last[0]) if g is None else g.contiguous() for g in (grad_v, grad_i)]
+        spikes = list(zip(lists[::2], lists[1::2], strict=True))
+        grad_x, of_v, of_i, of_w, of_p = _backend(ctx.kernel)[1](
+            *grads, last, spikes, w, a, b, v_th, v_reset, ctx.steps, GRAZING, LARGEST, ctx.with_p, ctx.with_w
+        )
+        of_z = None
+        if ctx.needs_input_grad[1]:  # by the time of the spikes before the first step, as a sequence's own
+            of_z = torch.zeros_like(of_v) if grad_z is None else grad_z[0]
+            if w is not None:
+                of_z = of_z + ((grad_x[1] if ctx.steps > 1 else grads[3]) - grad_x[0]) @ w
+        if ctx.with_w:
+            of_w = of_w + grad_x[0].t() @ z_0
+        return grad_x, of_z, of_v, of_i, of_w if ctx.with_w else None, *(of_p if ctx.with_p else [None] * 5), None, None
+
+
+@torch.compiler.disable
+def _sequence(currents, z_0, v_0, i_0, w, p, dt, kernel):
+    """Call the node; the population's axes become one."""
+    steps, rows, *population = currents.shape
+
+    def per_neuron(value):
+        return torch.as_tensor(value).to(v_0).expand(population).reshape(-1)
+
+    def flat(state):
+        return None if state is None else state.reshape(rows, -1)
+
+    x = currents.to(v_0.dtype).reshape(steps, rows, -1)  # of another type under autocast
+    rates = per_neuron(dt * p.tau_mem_inv), per_neuron(dt * p.tau_syn_inv)
+    voltages = [per_neuron(value) for value in (p.v_leak, p.v_th, p.v_reset)]
+    how = torch.is_grad_enabled(), _choose(kernel, x)
+    z, *last = _Adjoint.apply(x, flat(z_0), flat(v_0), flat(i_0), w, *rates, *voltages, *how)
+    return z.view(currents.shape), *(t.view(v_0.shape) for t in last)
+
+
+def lif(currents, state, p, dt: float, kernel: str | None = None):
+    """Compute a feed-forward LIF population over a whole sequence, with exact gradients.
+
+    Args:
+        currents: input currents, shape (T, B, ...).
+        state: `LIFFeedForwardState` before the first step, each of shape (B, ...).
+        p: neuron parameters, broadcast against the input's shape without T and B.
+        dt: time step in s.
+        kernel: "cpu", "reference" or None for the faster one.
+
+    Returns:
+        Spikes, shape (T, B, ...), and the state after the last step.
+
+    Raises:
+        ValueError: if the kernel cannot take the input.
+    """
+    z, *last = _sequence(currents, getattr(state, "z", None), *state, None, p, dt, kernel)
+    new = AdjointState(*last[1:])
+    new.z = last[0]
+    return z, new
+
+
+def lif_recurrent(currents, state, recurrent_weights, p, dt: float, kernel: str | None = None):
+    """Compute a recurrent LIF population over a whole sequence, with exact gradients.
+
+    Args:
+        currents: currents that the input causes, shape (T, B, H).
+        state: `LIFState` before the first step, each of shape (B, H). The gradient by its `z` is by how much
+            the loss changes if those spikes come one step later.
+        recurrent_weights: shape (H, H).
+        p: neuron parameters, scalars or of shape (H,).
+        dt: time step in s.
+        kernel: "cpu", "reference" or None for the faster one.
+
+    Returns:
+        Spikes, shape (T, B, H), and the state after the last step.
+
+    Raises:
+        ValueError: if the kernel cannot take the input.
+    """
+    z, *last = _sequence(currents, *state, recurrent_weights, p, dt, kernel)
+    return z, LIFState(*last)
+
+
+# --------------------------------------------------------------------------------------------------- spike times
+
+
+class _SpikeTimes(torch.autograd.Function):
+    """Times of the first spikes; the gradient is handed to the spikes as a function whose slope it is."""
+
+    @staticmethod
+    def forward(ctx, spikes, dt, number, missing):
+        counted = spikes.cumsum(dim=0)
+        step = torch.stack([(counted < k).sum(dim=0) for k in range(1, number + 1)])
+        ctx.save_for_backward(step)
+        ctx.steps, ctx.dt = len(spikes), dt
+        times = dt * (step + 1).to(spikes.dtype)
+        return torch.where(step < len(spikes), times, missing)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (step,) = ctx.saved_tensors
+        grad = torch.where(step < ctx.steps, ctx.dt * grad, 0)
+        slope = grad.new_zeros(ctx.steps + 2, *grad.shape[1:]).scatter_add_(0, step + 1, grad)
+        return slope[: ctx.steps].cumsum(dim=0), None, None, None
+
+
+def spike_times(spikes: torch.Tensor, dt: float, number: int = 1, missing: float = math.inf) -> torch.Tensor:
+    r"""Return the times of each neuron's first spikes, differentiable by them.
+
+    The spike of step t (from 0) has the time :math:`(t + 1) \Delta t`, the end of its step. Its derivative is right for
+    spikes of a layer with `method="adjoint"`, as :math:`\Delta t \to 0`; a surrogate gradient has none.
+
+    Args:
+        spikes: 0 or 1, shape (T, ...).
+        dt: time step in s.
+        number: how many spikes of each neuron, at least 1.
+        missing: what stands for a spike that does not happen; no gradient comes from it.
+
+    Returns:
+        Times in s, shape (number, ...), in ascending order.
+
+    Raises:
+        ValueError: if `number` is not a positive integer.
+        TypeError: if the spikes are no floating-point tensor.
+    """
+    if not isinstance(spikes, torch.Tensor) or not spikes.is_floating_point():
+        raise TypeError(f"spikes: expected a floating-point tensor, got {getattr(spikes, 'dtype', type(spikes))}")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"number: expected a positive integer, got {number!r}")
+    return _SpikeTimes.apply(spikes, dt, number, missing)

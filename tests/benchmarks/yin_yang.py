@@ -1,0 +1,134 @@
+"""Chapter 7's experiment on the Yin-Yang data set: five seeds, three conditions; writes book/results/yin_yang.json.
+
+Run from the repository root, about a quarter of an hour on two cores: python tests/benchmarks/yin_yang.py
+A run that was stopped goes on where it was: finished ones are kept in the results file.
+"""
+
+import argparse
+import datetime
+import json
+import multiprocessing
+import os
+import platform
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrize import register_parametrization
+
+import snnparams as sp
+from snnparams.yin_yang import latency_encode, yin_yang
+
+CONDITIONS = {
+    "adjoint, weights and parameters": {"method": "adjoint", "learned": True},
+    "adjoint, weights": {"method": "adjoint", "learned": False},
+    "surrogate, weights and parameters": {"method": "super", "learned": True},
+}
+STEPS, DT = 120, 0.5e-3  # -, s
+HIDDEN, BATCH, LEARNING_RATE, DECAY = 200, 100, 0.01, 0.95  # decay of the rate per epoch
+RATES = {"tau_mem_inv": 1 / 20e-3, "tau_syn_inv": 1 / 5e-3}  # 1/s
+
+
+class Log(nn.Module):
+    """A positive parameter whose logarithm is what the optimiser changes."""
+
+    def forward(self, x):
+        return x.exp()
+
+    def right_inverse(self, value):
+        return value.log()
+
+
+class Net(nn.Module):
+    """Five inputs, one hidden LIF layer, three leaky integrators whose largest voltages are the scores."""
+
+    def __init__(self, method: str, learned: bool) -> None:
+        super().__init__()
+        self.fc_in, self.fc_out = nn.Linear(5, HIDDEN, bias=False), nn.Linear(HIDDEN, 3, bias=False)
+        nn.init.normal_(self.fc_in.weight, 2.5, 1.5)
+        nn.init.normal_(self.fc_out.weight, 0.0, 0.1)
+        values = {name: torch.full((HIDDEN,), rate) for name, rate in RATES.items()} | {"v_th": torch.ones(HIDDEN)}
+        if learned:
+            values = {name: nn.Parameter(value) for name, value in values.items()}
+        self.hidden = sp.LIF(sp.LIFParameters(**values, method=method, alpha=10.0), dt=DT)
+        self.out = sp.LI(sp.LIParameters(**RATES), dt=DT)
+        if learned:
+            for name in RATES:
+                register_parametrization(self.hidden.p, name, Log())
+
+    def forward(self, spikes):
+        z, _ = self.hidden(self.fc_in(spikes))
+        voltages, _ = self.out(self.fc_out(z))
+        return 5 * voltages.amax(dim=0)
+
+
+def run(seed: int, method: str, learned: bool, epochs: int) -> dict:
+    """Train once and return the accuracy on test data, that on validation data, and what was learned."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    parts = {part: yin_yang(part) for part in ("train", "validation", "test")}
+    spikes = {part: latency_encode(data.points, STEPS, DT) for part, data in parts.items()}
+    model = Net(method, learned)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, DECAY)
+    order = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(parts["train"].labels), generator=order).split(BATCH):
+            optimizer.zero_grad()
+            loss = cross_entropy(model(spikes["train"][:, batch]), parts["train"].labels[batch])
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+    result = {}
+    with torch.no_grad():
+        for part in ("validation", "test"):
+            right = model(spikes[part]).argmax(dim=1) == parts[part].labels
+            result[part] = round(right.float().mean().item(), 4)
+        p = model.hidden.p
+        for name, scale in (("tau_mem_inv", 1e3), ("tau_syn_inv", 1e3)):
+            quantiles = (scale / getattr(p, name)).expand(HIDDEN).quantile(torch.tensor([0.05, 0.5, 0.95]))
+            result[name.replace("_inv", " (ms)").replace("_", " ")] = [round(q, 2) for q in quantiles.tolist()]
+        quantiles = p.v_th.expand(HIDDEN).quantile(torch.tensor([0.05, 0.5, 0.95]))
+        result["threshold"] = [round(q, 3) for q in quantiles.tolist()]
+    return result
+
+
+def _run(job):
+    key, seed, condition, epochs = job
+    return key, run(seed, epochs=epochs, **condition)
+
+
+def main() -> None:
+    """Run what is missing from the results file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path, default=Path("book/results/yin_yang.json"))
+    args = parser.parse_args()
+    runs = json.loads(args.output.read_text())["runs"] if args.output.exists() else {}
+    jobs = []
+    for name, condition in CONDITIONS.items():
+        for seed in args.seeds:
+            key = f"{name}, seed {seed}, {args.epochs} epochs"
+            if key not in runs:
+                jobs.append((key, seed, condition, args.epochs))
+    with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
+        for key, result in pool.imap_unordered(_run, jobs):
+            runs[key] = result
+            print(key, result["test"], flush=True)
+            content = {
+                "command": "python tests/benchmarks/yin_yang.py",
+                "date": datetime.date.today().isoformat(),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
+                "versions": {"python": platform.python_version(), "torch": torch.__version__},
+                "runs": dict(sorted(runs.items())),
+            }
+            temporary = args.output.with_suffix(".partial")
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+            temporary.replace(args.output)
+
+
+if __name__ == "__main__":
+    main()
