@@ -97,7 +97,8 @@ def _open(folder: Path, header: dict) -> None:
     for field in ("format", "versions", "function", "together"):
         if found[field] != header[field]:
             raise ResultsError(
-                f"{folder} holds results of another version: expected {field} {header[field]}, got {found[field]}. {advice}"
+                f"{folder} holds results of another version: expected {field} {header[field]}, got {found[field]}. "
+                f"{advice}"
             )
     if found["cells"] != header["cells"]:
         got = f"{len(found['cells'])} cells, of which {sum(c in header['cells'] for c in found['cells'])} are the same"

@@ -57,7 +57,9 @@ def read_wave(content: bytes, name: str) -> torch.Tensor:
             layout = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
             frames, data = file.getnframes(), file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise CorruptDataError(f"{name}: expected a WAV file, got {len(content)} bytes that are none ({error})") from None
+        raise CorruptDataError(
+            f"{name}: expected a WAV file, got {len(content)} bytes that are none ({error})"
+        ) from None
     if layout != (1, 16, SAMPLE_RATE):
         got = "{} channels, {} bits, {} Hz".format(*layout)
         raise CorruptDataError(f"{name}: expected 1 channel, 16 bits, {SAMPLE_RATE} Hz, got {got}")
@@ -70,7 +72,9 @@ def _read(folder: Path) -> SpokenDigits:
     """Read all recordings of a folder and check them, each by itself and then all together."""
     missing = [name for name in RECORDINGS if not (folder / name).is_file()]
     if missing:
-        raise CorruptDataError(f"{folder}: expected {len(RECORDINGS)} recordings, {len(missing)} are missing: {missing[0]}, ...")
+        raise CorruptDataError(
+            f"{folder}: expected {len(RECORDINGS)} recordings, {len(missing)} are missing: {missing[0]}, ..."
+        )
     contents = {name: (folder / name).read_bytes() for name in RECORDINGS}
     waves = [read_wave(content, str(folder / name)) for name, content in contents.items()]
     digest = hashlib.sha256(b"".join(contents.values())).hexdigest()
@@ -140,7 +144,7 @@ def load_spoken_digits(cache: str | os.PathLike | None = None) -> SpokenDigits:
         try:
             return _download(folder)
         except (OSError, tarfile.TarError, EOFError, CorruptDataError) as error:
-            reason = f"the download failed: {error}"
+            reason = f"the download failed: {(str(error) or type(error).__name__).splitlines()[0]}"
     raise FileNotFoundError(
         f"the Free Spoken Digit Dataset could not be had ({reason}). Unpack {FSDD_URL} and put its folder `recordings` "
         "into a folder FSDD in the folder that SNNPARAMS_DATA names"
@@ -167,12 +171,19 @@ def mel_filters(bands: int, fft_size: int, sample_rate: float = SAMPLE_RATE) -> 
     f = torch.linspace(0, sample_rate / 2, fft_size // 2 + 1, dtype=torch.float64)[:, None]
     filters = torch.minimum((f - low) / (centre - low), (high - f) / (high - centre)).clamp(min=0)
     if (empty := int((filters.sum(dim=0) == 0).sum())) > 0:
-        raise ValueError(f"bands: expected fewer for an fft_size of {fft_size}, got {bands}, of which {empty} are empty")
+        raise ValueError(
+            f"bands: expected fewer for an fft_size of {fft_size}, got {bands}, of which {empty} are empty"
+        )
     return filters
 
 
 def mel_levels(
-    waves: list[torch.Tensor], steps: int = 200, bands: int = 32, hop: int = 40, window: int = 200, decibel: float = 40.0
+    waves: list[torch.Tensor],
+    steps: int = 200,
+    bands: int = 32,
+    hop: int = 40,
+    window: int = 200,
+    decibel: float = 40.0,
 ) -> torch.Tensor:
     """Return how loud each frequency band of each recording is over time, from 0 to 1.
 
@@ -194,11 +205,12 @@ def mel_levels(
     filters, shape = mel_filters(bands, fft_size), torch.hann_window(window, dtype=torch.float64)
     length = (steps - 1) * hop + window
     levels = torch.zeros(len(waves), steps, bands)
-    for k, samples in enumerate(waves):
-        sound = torch.zeros(length, dtype=torch.float64)
-        sound[: len(samples)] = samples[:length]
-        energy = torch.fft.rfft(sound.unfold(0, window, hop) * shape, fft_size).abs().square() @ filters
-        loudest = energy.max()
-        if loudest > 0:  # silence stays silent
-            levels[k] = (1 + 10 * torch.log10(energy / loudest) / decibel).clamp(min=0)
+    for first in range(0, len(waves), 100):  # as many at once as fit into the cache
+        some = waves[first : first + 100]
+        sound = torch.zeros(len(some), length, dtype=torch.float64)
+        for row, samples in zip(sound, some, strict=True):
+            row[: len(samples)] = samples[:length]
+        energy = torch.fft.rfft(sound.unfold(1, window, hop) * shape, fft_size).abs().square() @ filters
+        loudest = energy.amax(dim=(1, 2), keepdim=True).clamp(min=1e-300)  # silence stays silent
+        levels[first : first + 100] = (1 + 10 * torch.log10(energy / loudest) / decibel).clamp(min=0)
     return levels

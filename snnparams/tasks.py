@@ -43,6 +43,11 @@ class Task:
     steps: int
     classes: int = 10
 
+    def to(self, device: torch.device | str) -> Task:
+        """Return the task on another device."""
+        splits = {name: getattr(self, name).to(device) for name in ("train", "validation", "test")}
+        return dataclasses.replace(self, **splits)
+
     @property
     def chance(self) -> float:
         """Accuracy on the test split of the best answer that does not look at the input."""
@@ -142,7 +147,9 @@ def _encode_sound(levels: torch.Tensor, most: float) -> torch.Tensor:
     return integrate_and_fire(levels.transpose(0, 1).to(torch.float64) * (most / 255)).to(torch.float32)
 
 
-def spoken_digits(speaker: str | None = None, steps: int = 200, bands: int = 32, most: float = 0.5, seed: int = 0) -> Task:
+def spoken_digits(
+    speaker: str | None = None, steps: int = 200, bands: int = 32, most: float = 0.5, seed: int = 0
+) -> Task:
     """Spoken digits (FSDD): a spike train for each frequency band, the denser the louder.
 
     The official split: of each speaker's 50 repetitions of a digit, 0 to 4 are the test split; here 5 random ones of
@@ -232,4 +239,6 @@ def smooth_random_manifolds(
     order = _order(count, seed)
     parts = (("train", 0, train), ("validation", train, validation), ("test", train + validation, test))
     splits = [_take(name, everything, order, first, size) for name, first, size in parts]
-    return Task("smooth random manifolds", *splits, functools.partial(_encode_times, steps=steps), features, steps, classes)
+    return Task(
+        "smooth random manifolds", *splits, functools.partial(_encode_times, steps=steps), features, steps, classes
+    )

@@ -135,7 +135,9 @@ def test_splits_are_disjoint_stable_and_what_the_network_gets_fits(make, mnist_s
         assert len(parts[a]) > 0.99 * len((task.train, task.validation, task.test)[a].labels)
         for b in range(a):
             assert not parts[a] & parts[b]
-    for split, same in zip((task.train, task.validation, task.test), (again.train, again.validation, again.test), strict=True):
+    for split, same in zip(
+        (task.train, task.validation, task.test), (again.train, again.validation, again.test), strict=True
+    ):
         assert torch.equal(split.images, same.images)
         assert torch.equal(split.labels, same.labels)
         assert split.labels.bincount(minlength=10).min() > 0
@@ -169,16 +171,20 @@ def test_official_split_of_spoken_digits(sounds):
     everything = sound.load_spoken_digits()
     assert [len(s.labels) for s in (task.train, task.validation, task.test)] == [2400, 300, 300]
     assert torch.equal(task.test.labels, everything.digits[everything.indices < 5])
-    levels = (255 * sound.mel_levels([w for w, k in zip(everything.waves, everything.indices, strict=True) if k < 5])).round()
+    levels = (
+        255 * sound.mel_levels([w for w, k in zip(everything.waves, everything.indices, strict=True) if k < 5])
+    ).round()
     assert torch.equal(task.test.images, levels.to(torch.uint8))
     assert (task.validation.labels.bincount() == 30).all()  # five of each speaker and digit
-    assert len(task.chance.hex()) > 0
     assert task.chance == 0.1
 
 
-def test_a_speaker_left_out_is_heard_in_no_other_split(sounds):
+def test_a_speaker_left_out_is_heard_in_no_other_split(sounds, monkeypatch):
     everything = sound.load_spoken_digits()
-    levels = (255 * sound.mel_levels(everything.waves)).round().to(torch.uint8)
+    loudness = sound.mel_levels(everything.waves)
+    monkeypatch.setattr(tasks, "load_spoken_digits", lambda: everything)
+    monkeypatch.setattr(tasks, "mel_levels", lambda *_: loudness)
+    levels = (255 * loudness).round().to(torch.uint8)
     of = {tuple(row): int(k) for row, k in zip(levels.flatten(1).tolist(), everything.speakers, strict=True)}
     for k, speaker in enumerate(sound.SPEAKERS):
         task = tasks.spoken_digits(speaker=speaker)
@@ -228,16 +234,19 @@ def test_integrate_and_fire():
     rates = torch.tensor([0.5, 0.5, 0.25, 0.75, 1.0, 0.0, 1.0])
     assert integrate_and_fire(rates).tolist() == [0, 1, 0, 1, 1, 0, 1]
     assert integrate_and_fire(torch.rand(1000, 3, dtype=torch.float64)).max() == 1
-    with pytest.raises(ValueError, match="expected 0 to 1 spike per time step, got 0.5 to 1.5"):
+    with pytest.raises(ValueError, match=r"expected 0 to 1 spike per time step, got 0\.5 to 1\.5"):
         integrate_and_fire(torch.tensor([0.5, 1.5]))
 
 
 def test_mel_filters_of_a_tone():
     filters = sound.mel_filters(32, 512)
     assert filters.shape == (257, 32)
-    inside = filters[10:-10].sum(dim=1)  # neighbouring triangles add up to 1
+    first, last = filters.argmax(dim=0)[[0, -1]] + torch.tensor([1, 0])
+    inside = filters[first:last].sum(dim=1)  # neighbouring triangles add up to 1
     torch.testing.assert_close(inside, torch.ones_like(inside))
-    tones = [(8000 * torch.sin(2 * torch.pi * f * torch.arange(8000) / 8000)).to(torch.int16) for f in (300, 1000, 3000)]
+    tones = [
+        (8000 * torch.sin(2 * torch.pi * f * torch.arange(8000) / 8000)).to(torch.int16) for f in (300, 1000, 3000)
+    ]
     levels = sound.mel_levels(tones)
     mel = 2595 * np.log10(1 + np.array([300, 1000, 3000]) / 700)
     highest = 2595 * np.log10(1 + 4000 / 700)
@@ -246,7 +255,7 @@ def test_mel_filters_of_a_tone():
     assert levels.max() == 1
     assert levels.min() == 0
     assert sound.mel_levels([torch.zeros(100, dtype=torch.int16)]).max() == 0  # silence
-    with pytest.raises(ValueError, match="of which .* are empty"):
+    with pytest.raises(ValueError, match=r"of which .* are empty"):
         sound.mel_filters(200, 512)
 
 
@@ -278,7 +287,7 @@ def test_bad_arguments(mnist_stand_in, sounds):
         tasks.mnist(train=10, validation=100, test=0)
     with pytest.raises(ValueError, match="size: expected 14 or 28, got 20"):
         tasks.sequential_mnist(size=20)
-    with pytest.raises(ValueError, match="expected one of george, .*, got 'bob'"):
+    with pytest.raises(ValueError, match=r"expected one of george, .*, got 'bob'"):
         tasks.spoken_digits(speaker="bob")
     with pytest.raises(ValueError, match="most: expected"):
         tasks.spoken_digits(most=1.5)
@@ -379,5 +388,6 @@ def test_the_real_recordings():
     assert seconds.min() == pytest.approx(0.14, abs=0.01)
     assert seconds.max() == pytest.approx(2.28, abs=0.01)
     assert (seconds > 1).sum() == 20  # what the docstring says
-    spikes = tasks.spoken_digits().encode(tasks.spoken_digits().test.images)
+    task = tasks.spoken_digits()
+    spikes = task.encode(task.test.images)
     assert 0.03 < spikes.mean() < 0.12
