@@ -63,6 +63,27 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "snnparams"
 
 
+def given_folder() -> Path | None:
+    """Return the folder that the environment variable `SNNPARAMS_DATA` names, or None.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        NotADirectoryError: if it is a file.
+        PermissionError: if it cannot be read.
+    """
+    given = os.environ.get("SNNPARAMS_DATA")
+    if not given:
+        return None
+    root = Path(given)
+    if not root.exists():
+        raise FileNotFoundError(f"SNNPARAMS_DATA: expected a folder, but {root} does not exist")
+    if not root.is_dir():
+        raise NotADirectoryError(f"SNNPARAMS_DATA: expected a folder, but {root} is a file")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise PermissionError(f"SNNPARAMS_DATA: {root} cannot be read; check its permissions")
+    return root
+
+
 def _faults(raw: Path) -> list[str]:
     """Return what is wrong with the four MNIST files in `raw`, one line for each."""
     faults = []
@@ -155,15 +176,8 @@ def load_mnist(cache: str | os.PathLike | None = None) -> Digits:
         CorruptDataError: if the files in `SNNPARAMS_DATA` are incomplete or not MNIST's. They are left alone. A
             corrupt cache is downloaded again instead.
     """
-    given = os.environ.get("SNNPARAMS_DATA")
-    if given:
-        root = Path(given)
-        if not root.exists():
-            raise FileNotFoundError(f"SNNPARAMS_DATA: expected a folder, but {root} does not exist")
-        if not root.is_dir():
-            raise NotADirectoryError(f"SNNPARAMS_DATA: expected a folder, but {root} is a file")
-        if not os.access(root, os.R_OK | os.X_OK):
-            raise PermissionError(f"SNNPARAMS_DATA: {root} cannot be read; check its permissions")
+    root = given_folder()
+    if root is not None:
         raw = _raw_folder(root)
         if raw.is_dir():  # a folder with other data sets only is no mistake
             if faults := _faults(raw):

@@ -81,6 +81,47 @@ def constant_current_lif_encode(
     return torch.stack(spikes)
 
 
+def threshold_crossings(values: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
+    """Let an input spike in the step in which a value crosses its threshold; before the first step the value is 0.
+
+    Args:
+        values: shape (T, ...).
+        thresholds: shape (K,), positive.
+
+    Returns:
+        Spikes, float32, shape (T, ..., 2 K): of the K inputs that tell a rise to the threshold or above it, and of the
+        K that tell a fall below it.
+
+    Raises:
+        ValueError: if a threshold is not positive.
+    """
+    if not (thresholds > 0).all():
+        raise ValueError(f"thresholds: expected positive values, got {thresholds.tolist()}")
+    above = torch.zeros(len(values) + 1, *values.shape[1:], len(thresholds), dtype=torch.int8, device=values.device)
+    above[1:] = values[..., None] >= thresholds
+    change = above.diff(dim=0)
+    return torch.cat([change == 1, change == -1], dim=-1).float()
+
+
+def integrate_and_fire(rates: torch.Tensor) -> torch.Tensor:
+    """Let an input spike whenever the sum of its rates so far reaches the next integer.
+
+    Args:
+        rates: spikes per time step, shape (T, ...), from 0 to 1. Float64 sums long sequences without drift.
+
+    Returns:
+        Spikes, shape (T, ...), of the type of the rates.
+
+    Raises:
+        ValueError: if a rate is below 0 or above 1, which would need more than one spike in a step.
+    """
+    if not ((rates >= 0) & (rates <= 1)).all():
+        low, high = rates.min().item(), rates.max().item()
+        raise ValueError(f"rates: expected 0 to 1 spike per time step, got {low:g} to {high:g}")
+    count = rates.cumsum(dim=0).floor()
+    return count.diff(dim=0, prepend=torch.zeros_like(count[:1]))
+
+
 class ConstantCurrentLIFEncoder(nn.Module):
     """Encode values as the spikes of LIF neurons that they drive, see `constant_current_lif_encode`.
 

@@ -53,7 +53,7 @@ class History:
             self.neuron_parameters.setdefault(name, []).append(values.flatten().tolist())
 
 
-def progress_bar(iterable, show: bool = True):
+def progress_bar(iterable, show: bool = True, total: int | None = None):
     """Wrap an iterable in tqdm's progress bar, which disappears when it is done.
 
     The environment variable `TQDM_DISABLE` switches it off, in notebooks as well, where tqdm itself ignores it: a
@@ -62,9 +62,10 @@ def progress_bar(iterable, show: bool = True):
     Args:
         iterable: what to go through.
         show: whether to show the bar.
+        total: how many items there are, where the iterable does not know.
     """
     hidden = not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
-    return tqdm(iterable, leave=False, disable=hidden or None)
+    return tqdm(iterable, total=total, leave=False, disable=hidden or None)
 
 
 def _check_split(split: Split, batch_size: int) -> None:
