@@ -82,7 +82,7 @@ class Settings:
     hidden: int = 128
     batch_size: int = 64
     learning_rate: float = 5e-3
-    neuron_learning_rate: float = 2e-2
+    neuron_learning_rate: float = 5e-3
     rate: float = 0.03
     alpha: float = 20.0
     largest_gradient: float = 1.0
@@ -174,7 +174,8 @@ def build(condition: Condition, settings: Settings, task: Task, seed: int) -> Ne
         draw(task.classes, hidden),
     )
     values = _initial_values(condition, draw(3, hidden))
-    sample = task.encode(task.train.images[torch.randperm(len(task.train.labels), generator=generator)[:100]])
+    chosen = torch.randperm(len(task.train.labels), generator=generator)[:100]
+    sample = task.encode(task.train.images[chosen].cpu())  # built on a CPU: the same everywhere
     drive = math.sqrt(inputs * sample.to_dense().mean().item() / (1 - settings.recurrent_share))
     feedback = math.sqrt(hidden * settings.rate / settings.recurrent_share)
     p = LIFParameters(

@@ -5,9 +5,11 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import tarfile
 import threading
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,12 +53,25 @@ def spoken(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def write(root, content=None):
-    folder = root / "FSDD" / "recordings"
-    folder.mkdir(parents=True)
-    for name, value in (content or recordings()).items():
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory):
+    """A folder with all recordings, written once."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for name, value in recordings().items():
         (folder / name).write_bytes(value)
     return folder
+
+
+@pytest.fixture
+def write(recorded):
+    """Put all recordings where a data folder or cache has them."""
+
+    def into(root):
+        folder = root / "FSDD" / "recordings"
+        folder.parent.mkdir(parents=True)
+        return Path(shutil.copytree(recorded, folder, copy_function=os.link))  # unlink before writing
+
+    return into
 
 
 @pytest.fixture
@@ -111,14 +126,14 @@ MAKERS = {
     "mnist": functools.partial(tasks.mnist, **SMALL),
     "sequential 14": functools.partial(tasks.sequential_mnist, **SMALL),
     "sequential 28 permuted": functools.partial(tasks.sequential_mnist, size=28, permuted=True, **SMALL),
-    "spoken": tasks.spoken_digits,
-    "spoken without jackson": functools.partial(tasks.spoken_digits, speaker="jackson"),
+    "spoken": functools.partial(tasks.spoken_digits, steps=30),
+    "spoken without jackson": functools.partial(tasks.spoken_digits, speaker="jackson", steps=30),
     "manifolds": functools.partial(tasks.smooth_random_manifolds, **SMALL),
 }
 
 
 @pytest.fixture
-def sounds(spoken, monkeypatch, tmp_path):
+def sounds(spoken, write, monkeypatch, tmp_path):
     write(tmp_path)
     monkeypatch.setenv("SNNPARAMS_DATA", str(tmp_path))
 
@@ -167,13 +182,12 @@ def test_test_images_are_those_of_mnist(mnist_stand_in):
 
 
 def test_official_split_of_spoken_digits(sounds):
-    task = tasks.spoken_digits()
+    task = tasks.spoken_digits(steps=30)
     everything = sound.load_spoken_digits()
     assert [len(s.labels) for s in (task.train, task.validation, task.test)] == [2400, 300, 300]
     assert torch.equal(task.test.labels, everything.digits[everything.indices < 5])
-    levels = (
-        255 * sound.mel_levels([w for w, k in zip(everything.waves, everything.indices, strict=True) if k < 5])
-    ).round()
+    tested = [w for w, k in zip(everything.waves, everything.indices, strict=True) if k < 5]
+    levels = (255 * sound.mel_levels(tested, steps=30)).round()
     assert torch.equal(task.test.images, levels.to(torch.uint8))
     assert (task.validation.labels.bincount() == 30).all()  # five of each speaker and digit
     assert task.chance == 0.1
@@ -181,7 +195,7 @@ def test_official_split_of_spoken_digits(sounds):
 
 def test_a_speaker_left_out_is_heard_in_no_other_split(sounds, monkeypatch):
     everything = sound.load_spoken_digits()
-    loudness = sound.mel_levels(everything.waves)
+    loudness = sound.mel_levels(everything.waves, steps=30)
     monkeypatch.setattr(tasks, "load_spoken_digits", lambda: everything)
     monkeypatch.setattr(tasks, "mel_levels", lambda *_: loudness)
     levels = (255 * loudness).round().to(torch.uint8)
@@ -312,15 +326,16 @@ def test_download_fills_the_cache_with_nothing_but_recordings(server, tmp_path):
     assert len(requests) == 1  # the second time it is there
 
 
-def test_the_data_folder_comes_first(spoken, monkeypatch, tmp_path):
+def test_the_data_folder_comes_first(spoken, write, monkeypatch, tmp_path):
     write(tmp_path)
     monkeypatch.setenv("SNNPARAMS_DATA", str(tmp_path))
     assert len(sound.load_spoken_digits().waves) == 3000
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_corrupt_cache_is_downloaded_again(server, tmp_path, capsys):
+def test_a_corrupt_cache_is_downloaded_again(server, write, tmp_path, capsys):
     folder = write(tmp_path / "cache" / "snnparams")
+    (folder / "3_theo_7.wav").unlink()
     (folder / "3_theo_7.wav").write_bytes(recordings()["3_theo_7.wav"][:500])
     sound.load_spoken_digits()
     assert "are not used but replaced by a download" in capsys.readouterr().out
@@ -368,7 +383,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("content", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_bad_recordings_are_named_and_left_alone(spoken, monkeypatch, tmp_path, content, message):
+def test_bad_recordings_are_named_and_left_alone(spoken, write, monkeypatch, tmp_path, content, message):
     path = write(tmp_path) / "5_lucas_3.wav"
     path.unlink()
     if content is not None:
