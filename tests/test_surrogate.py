@@ -55,4 +55,4 @@ def test_unknown_method_lists_the_known_ones():
         with pytest.raises(ValueError, match=f"method='superspike'; expected one of {known}"):
             call(torch.zeros(1), "superspike")
     with pytest.raises(ValueError, match=known):
-        sp.LIFParameters(method="adjoint")
+        sp.LIFParameters(method="superspike")
