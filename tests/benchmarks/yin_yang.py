@@ -2,7 +2,7 @@
 
 Writes book/results/yin_yang.json, five seeds each.
 
-Run from the repository root, about a quarter of an hour on two cores: python tests/benchmarks/yin_yang.py
+Run from the repository root, about ten minutes on two cores: python tests/benchmarks/yin_yang.py
 A run that was stopped goes on where it was: finished ones are kept in the results file.
 """
 
