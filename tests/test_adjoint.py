@@ -141,6 +141,21 @@ def test_kernels_agree_and_threads_change_nothing(recurrent):
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_gpu_gives_the_numbers_of_the_cpu(double, recurrent):
+    values, results = random_values(30), []
+    x, w = (torch.rand(60, 5, 30) < 0.2).double(), [torch.rand(30, 30) / 3, 0.1 * torch.randn(30, 30)]
+    for device in ("cpu", "cuda"):
+        p = sp.LIFParameters(**{name: nn.Parameter(v.to(device)) for name, v in values.items()}, method="adjoint")
+        layer = sp.LIFRecurrent(30, 30, p, *w, autapses=True, device=device) if recurrent else sp.LIF(p, device=device)
+        z, _ = layer(x.to(device))
+        sp.spike_times(z, 1e-3, 3, missing=0.0).square().sum().backward()
+        results.append([z, *(q.grad for q in layer.parameters())])
+    for got, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(got.cpu(), expected, rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_forward_is_that_of_every_other_method(kernel, recurrent):
