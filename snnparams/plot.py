@@ -100,14 +100,14 @@ def parameter_history(ax: plt.Axes, records, ylabel: str, label: str | None = No
     ax.set(xlabel="epoch", ylabel=ylabel)
 
 
-def recovery(ax: plt.Axes, truth: torch.Tensor, found: torch.Tensor, label: str, **kwargs) -> None:
+def recovery(ax: plt.Axes, truth: torch.Tensor, found: torch.Tensor, name: str, **kwargs) -> None:
     """Draw the recovered values of a neuron parameter against the true ones, on logarithmic axes.
 
     Args:
         ax: where to draw.
         truth: true values, positive, shape (N,).
         found: recovered ones; those that are not positive have no place on the axes and are left out.
-        label: name of the parameter with its unit, for both axes.
+        name: of the parameter, with its unit, for both axes.
         **kwargs: for `Axes.plot`.
 
     Raises:
@@ -118,7 +118,7 @@ def recovery(ax: plt.Axes, truth: torch.Tensor, found: torch.Tensor, label: str,
     ends = [truth.min().item(), truth.max().item()]
     ax.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
     ax.loglog(to_numpy(truth), to_numpy(found), "o", **{"markersize": 3, "color": "C0", **kwargs})
-    ax.set(xlabel=f"true {label}", ylabel=f"recovered {label}")
+    ax.set(xlabel=f"true {name}", ylabel=f"recovered {name}")
 
 
 class Slider:
