@@ -24,6 +24,7 @@ from torch.nn.functional import linear
 
 from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.kernels import fused, reference
+from snnparams.surrogate import check_method
 
 KERNELS = ("reference", "cpu", "triton")
 DTYPES = (torch.float32, torch.float64)  # of the fused kernels
@@ -104,8 +105,8 @@ def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alp
 
 def _spiking(p, detach_reset: bool) -> dict:
     """Return what a population that spikes adds; voltages and currents are kept only for a backward pass."""
-    how = {"method": p.method, "alpha": p.alpha, "detach_reset": detach_reset, "keep": torch.is_grad_enabled()}
-    return how | {"v_th": p.v_th, "v_reset": p.v_reset}
+    how = {"method": check_method(p.method), "alpha": p.alpha, "detach_reset": detach_reset}
+    return how | {"keep": torch.is_grad_enabled(), "v_th": p.v_th, "v_reset": p.v_reset}
 
 
 def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = None):
