@@ -117,7 +117,8 @@ def recovery(ax: plt.Axes, truth: torch.Tensor, found: torch.Tensor, name: str, 
         raise ValueError(f"found: expected shape {tuple(truth.shape)}, got {tuple(found.shape)}")
     ends = [truth.min().item(), truth.max().item()]
     ax.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
-    ax.loglog(to_numpy(truth), to_numpy(found), "o", **{"markersize": 3, "color": "C0", **kwargs})
+    look = {"marker": "o", "linestyle": "none", "markersize": 3, "color": "C0", **kwargs}
+    ax.loglog(to_numpy(truth), to_numpy(found), **look)
     ax.set(xlabel=f"true {name}", ylabel=f"recovered {name}")
 
 
