@@ -1,5 +1,7 @@
 """The adjoint method: exact gradients, by weights and neuron parameters, on the time grid."""
 
+import collections
+import itertools
 import math
 import re
 
@@ -258,15 +260,14 @@ def why_inexact(network):
     return (s**2 / (2 * (s + i * b / a))).min(), closest
 
 
-STEPS = (1e-3, 1e-4, 1e-5)  # s
+def differentiable_networks(recurrent: bool, kind: str):
+    """Yield random networks whose loss has a derivative by every array, unending.
 
-
-@pytest.mark.parametrize("kind", ["times", "voltage"])
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_gradients_converge_to_central_differences_in_continuous_time(double, recurrent, kind):
-    names = ("w_in", *(["w_rec"] if recurrent else []), *PARAMETERS)
-    errors, used, seed, outliers = {name: [] for name in names}, 0, 0, 0
-    while used < 50:
+    Yields:
+        Seed, network, numbers of spikes, the two arrays of the loss, and the exact gradients by array.
+    """
+    names, seed = ("w_in", *(["w_rec"] if recurrent else []), *PARAMETERS), 0
+    while True:
         seed += 1
         network, rng = random_network(seed, recurrent), np.random.default_rng(seed)
         counts = network.counts()
@@ -275,22 +276,36 @@ def test_gradients_converge_to_central_differences_in_continuous_time(double, re
         c, w_out = rng.normal(size=(counts.max(), len(counts))), rng.normal(size=(3, len(counts)))
         loss = exact_loss(kind, network, c, w_out)
         exact = {name: central_differences(network, loss, name) for name in names}
-        if not all(held for _, held in exact.values()) or any(np.linalg.norm(g) == 0 for g, _ in exact.values()):
-            continue
-        used += 1
-        results, spikes = zip(*(grid_gradients(network, dt, kind, c, w_out) for dt in STEPS), strict=True)
-        for name in names:
-            truth = exact[name][0]
-            errors[name].append([np.linalg.norm(r[name] - truth) / np.linalg.norm(truth) for r in results])
-        worst = max(errors[name][-1][-1] for name in names)
+        if all(held for _, held in exact.values()) and all(np.linalg.norm(g) for g, _ in exact.values()):
+            yield seed, network, counts, (c, w_out), {name: gradient for name, (gradient, _) in exact.items()}
+
+
+def relative_error(found: np.ndarray, truth: np.ndarray) -> float:
+    """Return the length of the difference of two gradients in multiples of that of the true one."""
+    return np.linalg.norm(found - truth) / np.linalg.norm(truth)
+
+
+STEPS = (1e-3, 1e-4, 1e-5)  # s
+
+
+@pytest.mark.parametrize("kind", ["times", "voltage"])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_gradients_converge_to_central_differences_in_continuous_time(double, recurrent, kind):
+    errors, outliers = collections.defaultdict(list), 0
+    for seed, network, counts, parts, exact in itertools.islice(differentiable_networks(recurrent, kind), 50):
+        results, spikes = zip(*(grid_gradients(network, dt, kind, *parts) for dt in STEPS), strict=True)
+        for name, truth in exact.items():
+            errors[name].append([relative_error(result[name], truth) for result in results])
+        worst = max(found[-1][-1] for found in errors.values())
         if worst > 0.1:  # a grazing membrane, two events within three steps, or a spike lost at the end
             height, closest = why_inexact(network)
             lost = (spikes[-1] != counts).any()
             assert height < 0.02 or closest < 3 * STEPS[-1] or lost, (seed, worst, height, closest)
             outliers += 1
     assert outliers <= 5
-    for name in names:
-        median = np.median(errors[name], axis=0)
+    assert set(errors) == {"w_in", *PARAMETERS} | ({"w_rec"} if recurrent else set())
+    for name, found in errors.items():
+        median = np.median(found, axis=0)
         slope = np.polyfit(np.log(STEPS), np.log(median), 1)[0]
         assert 0.8 < slope < 1.2, (name, slope, median)
         assert median[-1] < 0.01, (name, median)

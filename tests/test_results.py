@@ -54,11 +54,10 @@ def test_contestants_compute_the_same(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_feed_forward_layers_are_faster_and_leaner_than_every_other_library(device):
+def test_feed_forward_layers_are_faster_and_leaner_than_every_other(device):
     for row in rows(device, "feed-forward"):
         for what in ("median_ms", "peak_mb"):
             found = medians(row, what)
-            found.pop("loop, compiled", None)  # our own loop through torch.compile: chapter 8 says where it wins
             assert found["snnparams"] == min(found.values()), (row["N"], what, found)
 
 
@@ -67,11 +66,15 @@ def test_recurrent_layers_against_a_plain_rnn(device):
     for row in rows(device, "recurrent"):
         if (row["T"], row["B"]) == (100, 256) and row["N"] <= 512:
             found = medians(row)
-            ours = min(time for name, time in found.items() if name.startswith("snnparams"))
-            assert ours <= OF_RNN[device] * found["nn.RNN"], (row["N"], found)
+            for name in found:
+                if name.startswith("snnparams"):
+                    assert found[name] <= OF_RNN[device] * found["nn.RNN"], (row["N"], found)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+NOT_REACHED = pytest.mark.xfail(strict=True, reason="large arrays leave the caches: chapter 8 says what was measured")
+
+
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=NOT_REACHED), "cuda"])
 def test_time_is_linear_in_the_number_of_steps(device):
     of_steps = {row["T"]: medians(row)["snnparams"] for row in rows(device, "recurrent") if row["B"] == 64}
     for steps in (128, 256, 512):

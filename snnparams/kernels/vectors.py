@@ -48,7 +48,7 @@ class _Writer:
     """Writes vector instructions for the arguments of an intrinsic."""
 
     def __init__(self, context, builder, signature, args) -> None:
-        self.builder, self.args = builder, args
+        self.builder = builder
         self.data = [
             context.make_array(kind)(context, builder, value=value).data if isinstance(kind, types.Array) else value
             for kind, value in zip(signature.args, args, strict=True)

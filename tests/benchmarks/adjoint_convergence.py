@@ -6,7 +6,9 @@ Run from the repository root, about two minutes on one core: python tests/benchm
 """
 
 import argparse
+import collections
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -17,34 +19,21 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from test_adjoint import PARAMETERS, central_differences, exact_loss, grid_gradients, random_network, why_inexact
+from test_adjoint import differentiable_networks, grid_gradients, relative_error, why_inexact
 
 STEPS = [1e-3, 3e-4, 1e-4, 3e-5, 1e-5]  # s
 
 
 def compare(recurrent: bool, kind: str, networks: int) -> dict:
     """Return the relative errors, (networks, steps) for each array, and what explains large ones."""
-    names = ("w_in", *(["w_rec"] if recurrent else []), *PARAMETERS)
-    errors, heights, distances, seed = {name: [] for name in names}, [], [], 0
-    while len(heights) < networks:
-        seed += 1
-        network, rng = random_network(seed, recurrent), np.random.default_rng(seed)
-        counts = network.counts()
-        if counts.max() < 2:  # no gradient by v_reset
-            continue
-        c, w_out = rng.normal(size=(counts.max(), len(counts))), rng.normal(size=(3, len(counts)))
-        loss = exact_loss(kind, network, c, w_out)
-        exact = {name: central_differences(network, loss, name) for name in names}
-        if not all(held for _, held in exact.values()) or any(np.linalg.norm(g) == 0 for g, _ in exact.values()):
-            continue
+    errors, heights, distances = collections.defaultdict(list), [], []
+    for _, network, _, parts, exact in itertools.islice(differentiable_networks(recurrent, kind), networks):
         height, distance = why_inexact(network)
         heights.append(round(float(height), 5))
         distances.append(round(float(distance), 8))
-        results = [grid_gradients(network, dt, kind, c, w_out)[0] for dt in STEPS]
-        for name in names:
-            truth = exact[name][0]
-            found = [np.linalg.norm(result[name] - truth) / np.linalg.norm(truth) for result in results]
-            errors[name].append([float(f"{error:.3g}") for error in found])
+        results = [grid_gradients(network, dt, kind, *parts)[0] for dt in STEPS]
+        for name, truth in exact.items():
+            errors[name].append([float(f"{relative_error(result[name], truth):.3g}") for result in results])
     return {"errors": errors, "height above threshold": heights, "closest events (s)": distances}
 
 

@@ -1,6 +1,6 @@
 """Layers beside those of other libraries: time, memory, and what each computes; writes book/results/layers.json.
 
-Run from the repository root, about fifteen minutes on two cores:
+Run from the repository root, about twenty minutes on two cores:
 
     pip install -r tests/benchmarks/requirements.txt
     python tests/benchmarks/layers.py
@@ -60,7 +60,7 @@ with warnings.catch_warnings():  # of torch.jit, on import
 DT, A = 0.001, 0.1  # time step in s, time step over membrane time constant
 B = 0.2  # time step over synaptic time constant
 ALPHA = 1.0  # of the spike function
-WARM_UP = 2  # turns that do not count: the first ones compile, and get memory from the system
+WARM_UP = 1  # turns that do not count: the first one compiles
 WITHOUT_SYNAPSE = ("snnTorch", "SpikingJelly")
 
 
@@ -218,11 +218,25 @@ def seconds(function, device: str) -> float:
     return time.perf_counter() - start
 
 
+def give_back_memory() -> None:
+    """Return freed memory to the system, where the C library can: the largest shapes need all there is."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def in_turns(functions: dict, turns: int, device: str) -> dict[str, dict]:
-    """Return median and all times of each in ms."""
+    """Return median and all times of each in ms.
+
+    Before each call that counts, what others freed goes back to the system, and one call that does not count gets
+    memory again: so nobody works in what the others left.
+    """
     times = {name: [] for name in functions}
     for turn in range(turns + WARM_UP):
         for name, function in functions.items():
+            if device == "cpu":
+                give_back_memory()
+                function()
             elapsed = seconds(function, device)
             if turn >= WARM_UP:
                 times[name].append(round(elapsed * 1e3, 3))
@@ -259,13 +273,6 @@ def peak(kind: str, name: str, shape: tuple[int, int, int], device: str) -> floa
         return "not measured"  # not Linux
     command = [sys.executable, __file__, "--peak", json.dumps([kind, name, shape])]
     return round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]), 1)
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system, where the C library can: the largest shapes need all there is."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def compare(kind: str, names: list[str], shape: tuple[int, int, int], turns: int, device: str) -> dict:

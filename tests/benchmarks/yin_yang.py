@@ -3,7 +3,7 @@
 Writes book/results/yin_yang.json, five seeds each.
 
 Run from the repository root, about ten minutes on two cores: python tests/benchmarks/yin_yang.py
-A run that was stopped goes on where it was: finished ones are kept in the results file.
+A run that was stopped goes on where it was: finished ones are kept in the results file, if they are of the same code.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.parametrize import register_parametrization
 
 import snnparams as sp
+from snnparams import experiment
 from snnparams.yin_yang import latency_encode, yin_yang
 
 CONDITIONS = {
@@ -31,32 +31,19 @@ HIDDEN, BATCH, LEARNING_RATE, DECAY, CLIP = 200, 50, 0.005, 0.95, 0.5  # decay o
 RATES = {"tau_mem_inv": 1 / 20e-3, "tau_syn_inv": 1 / 5e-3}  # 1/s
 
 
-class Log(nn.Module):
-    """A positive parameter whose logarithm is what the optimiser changes."""
-
-    def forward(self, x):
-        return x.exp()
-
-    def right_inverse(self, value):
-        return value.log()
-
-
 class Net(nn.Module):
     """Five inputs, one hidden LIF layer, three leaky integrators whose largest voltages are the scores."""
 
-    def __init__(self, learned: bool) -> None:
+    def __init__(self, learned: bool, method: str = "adjoint") -> None:
         super().__init__()
         self.fc_in, self.fc_out = nn.Linear(5, HIDDEN, bias=False), nn.Linear(HIDDEN, 3, bias=False)
         nn.init.normal_(self.fc_in.weight, 2.5, 1.5)
         nn.init.normal_(self.fc_out.weight, 0.0, 0.1)
-        values = {name: torch.full((HIDDEN,), rate) for name, rate in RATES.items()} | {"v_th": torch.ones(HIDDEN)}
-        if learned:
-            values = {name: nn.Parameter(value) for name, value in values.items()}
-        self.hidden = sp.LIF(sp.LIFParameters(**values, method="adjoint"), dt=DT)
-        self.out = sp.LI(sp.LIParameters(**RATES), dt=DT)
-        if learned:
-            for name in RATES:
-                register_parametrization(self.hidden.p, name, Log())
+        values = RATES | {"v_th": 1.0}
+        if learned:  # time constants through their logarithms, one value per neuron
+            values = {name: sp.Learned(value) for name, value in values.items()}
+        p = sp.LIFParameters(**values, method=method, alpha=10.0)
+        self.hidden, self.out = sp.LIF(p, dt=DT, size=HIDDEN), sp.LI(sp.LIParameters(**RATES), dt=DT)
 
     def forward(self, spikes):
         z, _ = self.hidden(self.fc_in(spikes))
@@ -109,8 +96,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path, default=Path("book/results/yin_yang.json"))
     args = parser.parse_args()
-    runs = json.loads(args.output.read_text())["runs"] if args.output.exists() else {}
-    jobs = []
+    versions = {"python": platform.python_version(), **experiment.versions()}
+    stored = json.loads(args.output.read_text()) if args.output.exists() else {"versions": versions, "runs": {}}
+    if stored["versions"] != versions:
+        raise SystemExit(
+            f"{args.output} holds runs of {stored['versions']}, this is {versions}: delete it or give another --output"
+        )
+    runs, jobs = stored["runs"], []
     for name, condition in CONDITIONS.items():
         for seed in args.seeds:
             key = f"{name}, seed {seed}, {args.epochs} epochs"
@@ -124,7 +116,7 @@ def main() -> None:
                 "command": "python tests/benchmarks/yin_yang.py",
                 "date": datetime.date.today().isoformat(),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
-                "versions": {"python": platform.python_version(), "torch": torch.__version__},
+                "versions": versions,
                 "runs": dict(sorted(runs.items())),
             }
             temporary = args.output.with_suffix(".partial")

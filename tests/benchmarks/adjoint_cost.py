@@ -1,0 +1,61 @@
+"""What a step of chapter 7's network costs with the adjoint method and with a surrogate gradient.
+
+Writes book/results/adjoint_cost.json.
+
+Run from the repository root, some seconds on one core: python tests/benchmarks/adjoint_cost.py
+Both take turns in one process on one thread. A time is that of the forward and backward pass of the whole network for
+a batch of 100 points; all neuron parameters but leak and reset are learned.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from yin_yang import DT, STEPS, Net
+
+from snnparams.yin_yang import latency_encode, yin_yang
+
+BATCH, WARM_UP = 100, 3
+
+
+def main() -> None:
+    """Measure and store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=50)
+    parser.add_argument("--output", type=Path, default=Path("book/results/adjoint_cost.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    points, labels = yin_yang("train")
+    spikes, labels = latency_encode(points[:BATCH], STEPS, DT), labels[:BATCH]
+    models, turns = {}, {}
+    for method in ("adjoint", "super"):
+        torch.manual_seed(0)
+        models[method], turns[method] = Net(learned=True, method=method), []
+    for turn in range(args.turns + WARM_UP):
+        for method, model in models.items():
+            model.zero_grad()
+            start = time.perf_counter()
+            cross_entropy(model(spikes), labels).backward()
+            elapsed = time.perf_counter() - start
+            if turn >= WARM_UP:
+                turns[method].append(round(1e3 * elapsed, 3))
+    content = {
+        "command": "python tests/benchmarks/adjoint_cost.py",
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU, 1 thread",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "methods": {m: {"median_ms": round(statistics.median(t), 3), "turns_ms": t} for m, t in turns.items()},
+    }
+    args.output.write_text(json.dumps(content, indent=1) + "\n")
+    print({method: found["median_ms"] for method, found in content["methods"].items()})
+
+
+if __name__ == "__main__":
+    main()
