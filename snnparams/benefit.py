@@ -18,6 +18,7 @@ from snnparams.conditions import DT, LEARNABLE, TASKS, Condition, Settings, buil
 from snnparams.data import Split
 from snnparams.ensemble import Ensemble
 from snnparams.tasks import Task
+from snnparams.values import TIMES
 
 WARPS = (0.5, 0.75, 1.5, 2.0)  # factors by which test inputs are stretched in time
 NOISE = (0.25, 0.5, 1.0, 2.0)  # random spikes added to test inputs, as a share of theirs
@@ -54,8 +55,7 @@ def _freeze(ensemble: Ensemble, conditions: list[Condition]) -> list[nn.Paramete
     """Make gradients by parameters zero in the members that do not learn them; return the neuron parameters."""
     found = []
     for name in LEARNABLE:
-        field = "v_th" if name == "v_th" else f"{name}_inv"
-        values = ensemble.stacked.hidden.p.parametrizations[field].original
+        values = ensemble.stacked.hidden.p.stored(TIMES.get(name, name))
         learns = torch.tensor([name in c.learned for c in conditions], device=values.device)[:, None]
         if learns.any():
             values.register_hook(functools.partial(torch.where, learns, other=torch.zeros((), device=values.device)))
@@ -159,7 +159,7 @@ def _values(ensemble: Ensemble) -> list[dict[str, list[float]]]:
     found = []
     for k in range(len(ensemble)):
         p = ensemble.member(k).hidden.p
-        values = {"tau_mem": 1 / (DT * p.tau_mem_inv), "tau_syn": 1 / (DT * p.tau_syn_inv), "v_th": p.v_th}
+        values = {"tau_mem": p.tau_mem / DT, "tau_syn": p.tau_syn / DT, "v_th": p.v_th}
         found.append({name: x.detach().cpu().quantile(QUANTILES).tolist() for name, x in values.items()})
     return found
 

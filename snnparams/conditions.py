@@ -19,6 +19,7 @@ from snnparams.layers import LI, LIFRecurrent
 from snnparams.models import decode
 from snnparams.parameters import LIFParameters
 from snnparams.tasks import Task
+from snnparams.values import Learned
 
 LEARNABLE = ("tau_mem", "tau_syn", "v_th")
 DT = 1e-3  # s, of a time step inside the network
@@ -67,7 +68,7 @@ class Settings:
         hidden: number of LIF neurons.
         batch_size: inputs in a training batch.
         learning_rate: of the weights (Adam).
-        neuron_learning_rate: of the neuron parameters, which are logarithms.
+        neuron_learning_rate: of the neuron parameters: of the logit of `1 / tau`, and of the logarithm of thresholds.
         rate: initial spikes per neuron and time step, on average.
         alpha: slope of the surrogate gradient.
         largest_gradient: length beyond which a network's gradient is shortened.
@@ -95,26 +96,6 @@ class Settings:
             raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {self.task!r}")
         if self.readout not in READOUTS:
             raise ValueError(f"readout: expected one of {', '.join(READOUTS)}, got {self.readout!r}")
-
-
-class _InverseTime(nn.Module):
-    """1 / tau in 1/s from log(tau / dt - 1): valid for every number, since tau > dt."""
-
-    def forward(self, x):
-        return torch.sigmoid(-x) / DT
-
-    def right_inverse(self, tau_inv):
-        return torch.log(1 / (DT * tau_inv) - 1)
-
-
-class _Exponential(nn.Module):
-    """A threshold from its logarithm."""
-
-    def forward(self, x):
-        return x.exp()
-
-    def right_inverse(self, v_th):
-        return v_th.log()
 
 
 class _Gain(nn.Module):
@@ -179,16 +160,13 @@ def build(condition: Condition, settings: Settings, task: Task, seed: int) -> Ne
     drive = math.sqrt(inputs * sample.to_dense().mean().item() / (1 - settings.recurrent_share))
     feedback = math.sqrt(hidden * settings.rate / settings.recurrent_share)
     p = LIFParameters(
-        tau_mem_inv=nn.Parameter(1 / (DT * values["tau_mem"])),
-        tau_syn_inv=nn.Parameter(1 / (DT * values["tau_syn"])),
-        v_th=nn.Parameter(values["v_th"]),
+        tau_mem=Learned(DT * values["tau_mem"], "decay"),
+        tau_syn=Learned(DT * values["tau_syn"], "decay"),
+        v_th=Learned(values["v_th"], "log"),
         alpha=settings.alpha,
     )
     layer = LIFRecurrent(inputs, hidden, p, input_weights / drive, recurrent_weights / feedback, autapses=True, dt=DT)
     network = Network(layer, readout_weights / math.sqrt(hidden), settings.readout)
-    parametrize.register_parametrization(layer.p, "tau_mem_inv", _InverseTime())
-    parametrize.register_parametrization(layer.p, "tau_syn_inv", _InverseTime())
-    parametrize.register_parametrization(layer.p, "v_th", _Exponential())
     variance = values["tau_syn"] ** 2 / (2 * (values["tau_mem"] + values["tau_syn"]))
     for name in ("input_weights", "recurrent_weights"):
         parametrize.register_parametrization(layer, name, _Gain(variance.rsqrt()), unsafe=True)

@@ -22,6 +22,7 @@ import torch
 from snnparams.benefit import run_cells
 from snnparams.conditions import LEARNABLE, Condition, Settings
 from snnparams.experiment import run, versions
+from snnparams.sound import SPEAKERS
 
 TAUS = (4, 8, 16, 32, 64, 128)  # time steps
 TUNING_SEEDS, SEEDS = range(100, 103), range(1, 11)
@@ -31,26 +32,34 @@ KINDS = {  # spread of initial values, what is learned
     "homogeneous, learned": (0.0, LEARNABLE),
     "heterogeneous, learned": (1.0, LEARNABLE),
 }
+NOT_TUNED = "homogeneous, fixed, not tuned"
 UNTUNED = 10  # time steps: the default of `LIFParameters`, which nobody chose for these tasks
 SIZES = {"validation": 1000, "test": 2000}
+ABLATED = "sequential MNIST"  # here each parameter is learned alone as well
+MORE = "sequential MNIST, more recurrence"
+SMALL, LARGE = {"hidden": 64}, {"device": "cuda", "hidden": 128}
+LONG = LARGE | {"epochs": 20, "hidden": 256, "batch_size": 256}
 TASKS = {
-    "default": [
-        Settings("mnist", SIZES | {"train": 5000}, epochs=4, hidden=64),
-        Settings("sequential_mnist", SIZES | {"train": 10_000}, epochs=6, hidden=64),
-        Settings("spoken_digits", {}, epochs=10, hidden=64),
-        Settings("smooth_random_manifolds", SIZES | {"train": 4000}, epochs=8, hidden=64),
-    ],
-    "gpu": [
-        Settings("mnist", {}, epochs=10, hidden=128, device="cuda"),
-        Settings("sequential_mnist", {}, epochs=20, hidden=256, batch_size=256, device="cuda"),
-        Settings("sequential_mnist", {"permuted": True}, epochs=20, hidden=256, batch_size=256, device="cuda"),
-        Settings("sequential_mnist", {"size": 28}, epochs=20, hidden=256, batch_size=256, device="cuda"),
-        *(
-            Settings("spoken_digits", {"speaker": speaker}, epochs=30, hidden=128, device="cuda")
-            for speaker in (None, "george", "jackson", "lucas", "nicolas", "theo", "yweweler")
-        ),
-        Settings("smooth_random_manifolds", {}, epochs=30, hidden=128, device="cuda"),
-    ],
+    "default": {
+        "MNIST": Settings("mnist", SIZES | {"train": 5000}, epochs=4, **SMALL),
+        ABLATED: Settings("sequential_mnist", SIZES | {"train": 10_000}, epochs=6, **SMALL),
+        MORE: Settings("sequential_mnist", SIZES | {"train": 10_000}, epochs=6, recurrent_share=0.6, **SMALL),
+        "spoken digits": Settings("spoken_digits", {}, epochs=10, **SMALL),
+        "random manifolds": Settings("smooth_random_manifolds", SIZES | {"train": 4000}, epochs=8, **SMALL),
+    },
+    "gpu": {
+        "MNIST": Settings("mnist", {}, epochs=10, **LARGE),
+        ABLATED: Settings("sequential_mnist", {}, **LONG),
+        MORE: Settings("sequential_mnist", {}, recurrent_share=0.6, **LONG),
+        "permuted sequential MNIST": Settings("sequential_mnist", {"permuted": True}, **LONG),
+        "sequential MNIST, 28 x 28": Settings("sequential_mnist", {"size": 28}, **LONG),
+        "spoken digits": Settings("spoken_digits", {}, epochs=30, **LARGE),
+        **{
+            f"spoken digits without {speaker}": Settings("spoken_digits", {"speaker": speaker}, epochs=30, **LARGE)
+            for speaker in SPEAKERS
+        },
+        "random manifolds": Settings("smooth_random_manifolds", {}, epochs=30, **LARGE),
+    },
 }
 
 
@@ -65,18 +74,18 @@ def cell(settings: Settings, tau: float, spread: float, learned: tuple, seed: in
     }
 
 
-def tuning_cells(tasks: list[Settings]) -> list[dict]:
+def tuning_cells(tasks: dict[str, Settings]) -> list[dict]:
     """Return every kind of network with every initial time constant."""
     return [
         cell(settings, tau, spread, learned, seed, test=False)
-        for settings in tasks
+        for settings in tasks.values()
         for seed in TUNING_SEEDS
         for spread, learned in KINDS.values()
         for tau in TAUS
     ]
 
 
-def tuned(tasks: list[Settings], cells: list[dict], results: list[dict]) -> list[dict[str, float]]:
+def tuned(tasks: dict[str, Settings], cells: list[dict], results: list[dict]) -> dict[str, dict[str, float]]:
     """Return for each task and kind the time constant with the best mean accuracy on the validation split."""
     accuracy = {
         json.dumps(c, sort_keys=True): r["validation"]["accuracy"][-1] for c, r in zip(cells, results, strict=True)
@@ -86,20 +95,24 @@ def tuned(tasks: list[Settings], cells: list[dict], results: list[dict]) -> list
         keys = (json.dumps(cell(settings, tau, *KINDS[kind], seed, False), sort_keys=True) for seed in TUNING_SEEDS)
         return sum(accuracy[key] for key in keys) / len(TUNING_SEEDS)
 
-    return [{kind: max(TAUS, key=lambda tau: mean(settings, tau, kind)) for kind in KINDS} for settings in tasks]
+    return {
+        name: {kind: max(TAUS, key=lambda tau: mean(settings, tau, kind)) for kind in KINDS}
+        for name, settings in tasks.items()
+    }
 
 
-def main_cells(tasks: list[Settings], taus: list[dict[str, float]]) -> list[tuple[str, dict]]:
-    """Return the cells that are measured on the test split, with the name of the condition."""
+def main_cells(tasks: dict[str, Settings], taus: dict[str, dict[str, float]]) -> list[tuple[str, str, dict]]:
+    """Return the cells that are measured on the test split, with the names of task and condition."""
     found = []
-    for settings, best in zip(tasks, taus, strict=True):
+    for task, settings in tasks.items():
+        best = taus[task]
         named = {kind: (best[kind], *KINDS[kind]) for kind in KINDS}
-        named["homogeneous, fixed, not tuned"] = (UNTUNED, *KINDS["homogeneous, fixed"])
-        if settings.task == "sequential_mnist":  # ablation: one parameter at a time
+        named[NOT_TUNED] = (UNTUNED, *KINDS["homogeneous, fixed"])
+        if task == ABLATED:
             named |= {
                 f"homogeneous, {name} learned": (best["homogeneous, learned"], 0.0, (name,)) for name in LEARNABLE
             }
-        found += [(name, cell(settings, *how, seed, test=True)) for seed in SEEDS for name, how in named.items()]
+        found += [(task, name, cell(settings, *how, seed, test=True)) for seed in SEEDS for name, how in named.items()]
     return found
 
 
@@ -125,20 +138,21 @@ def main() -> None:
     first = tuning_cells(tasks)
     of_tuning = run(run_cells, first, args.folder / args.grid / "tuning", **how)
     taus = tuned(tasks, first, of_tuning)
-    names, second = zip(*main_cells(tasks, taus), strict=True)
-    of_main = run(run_cells, second, args.folder / args.grid / "main", **how)
+    second = main_cells(tasks, taus)
+    of_main = run(run_cells, [c for *_, c in second], args.folder / args.grid / "main", **how)
     file = "benefit.json" if args.grid == "default" else f"benefit_{args.grid}.json"
     machine = f"{platform.machine()}, " + (torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} cores, CPU")
+    names = {json.dumps(dataclasses.asdict(settings), sort_keys=True): name for name, settings in tasks.items()}
     result = {
         "command": f"python tests/benchmarks/benefit.py --grid {args.grid}",
         "date": datetime.date.today().isoformat(),
         "machine": machine,
         "versions": versions() | {"python": platform.python_version()},
-        "tasks": [dataclasses.asdict(settings) for settings in tasks],
+        "tasks": {name: dataclasses.asdict(settings) for name, settings in tasks.items()},
         "taus": taus,
         "tuning": [
             {
-                "task": tasks.index(Settings(**c["settings"])),
+                "task": names[json.dumps(c["settings"], sort_keys=True)],
                 "condition": c["condition"],
                 "seed": c["seed"],
                 "accuracy": rounded(r["validation"]["accuracy"][-1]),
@@ -146,14 +160,8 @@ def main() -> None:
             for c, r in zip(first, of_tuning, strict=True)
         ],
         "main": [
-            {
-                "task": tasks.index(Settings(**c["settings"])),
-                "name": name,
-                "condition": c["condition"],
-                "seed": c["seed"],
-                **rounded(r),
-            }
-            for name, c, r in zip(names, second, of_main, strict=True)
+            {"task": task, "name": name, "condition": c["condition"], "seed": c["seed"], **rounded(r)}
+            for (task, name, c), r in zip(second, of_main, strict=True)
         ],
     }
     path = Path("book/results") / file
