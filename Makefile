@@ -10,7 +10,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test test-offline notebooks format clean
+.PHONY: help venv book test test-browser test-offline notebooks format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ test: venv ## everything that must pass: ruff, unit tests, notebook hygiene, all
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 $(NOTEBOOKS)
+
+test-browser: book ## the built book in headless Chromium; without one the tests are skipped
+	$(BIN)/pytest tests/test_browser.py
 
 test-offline: venv ## the same notebooks without MNIST and without a network: the bundled digits
 	cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && \

@@ -1,0 +1,230 @@
+"""The built book in a real browser, headless Chromium: what a reader sees, clicks and moves.
+
+Run by `make test-browser`, which builds the book first. Without Chromium or a built book these tests are skipped, unless
+the environment variable `SNNPARAMS_BROWSER` is set to `required`.
+"""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.glob("book/*.html"))
+WITH_SLIDERS = ("1_lif_neuron", "2_heterogeneity", "6_benefit")
+PHONE = {"width": 360, "height": 740}
+TITLE = "article.bd-article h1"
+AT_ONCE = "* { transition: none !important; animation: none !important; }"  # half-way colours are no colours
+
+
+def missing() -> str | None:
+    """Return why there is nothing to test, or None."""
+    if not chromium():
+        return "no Chromium: install Debian's package chromium"
+    return None if PAGES else "the book is not built: run make book"
+
+
+def chromium() -> str | None:
+    """Return where Chromium is."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+if os.environ.get("SNNPARAMS_BROWSER") == "required":
+    assert not missing(), missing()
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A server of files that does not talk."""
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    handler = functools.partial(Quiet, directory=HTML)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=[*quiet, "--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page that notes what goes wrong: messages of the console, failed requests, and requests to other hosts."""
+    with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
+        page = context.new_page()
+        page.problems = []
+
+        def look(request):
+            if not request.url.startswith((address, "data:", "blob:")):
+                page.problems.append(f"request to {request.url}")
+
+        page.on("request", look)
+        page.on("requestfailed", lambda request: page.problems.append(f"failed: {request.url}"))
+        page.on("console", lambda m: m.type == "error" and page.problems.append(f"console: {m.text}"))
+        page.on("pageerror", lambda error: page.problems.append(f"error: {error}"))
+        yield page
+
+
+def visit(page, address, name):
+    """Open a page and wait until its equations are typeset."""
+    page.goto(f"{address}/{name}", wait_until="load")
+    page.evaluate("() => window.MathJax?.startup?.promise")
+
+
+@pytest.mark.parametrize("name", PAGES)
+class TestPage:
+    def test_loads_without_an_error_or_a_request_to_another_host(self, page, address, name):
+        visit(page, address, name)
+        page.wait_for_load_state("networkidle")
+        assert page.problems == []
+        assert page.locator(TITLE).count() == 1
+
+    def test_equations_are_typeset(self, page, address, name):
+        visit(page, address, name)
+        equations = page.locator(".math")
+        assert page.locator("mjx-merror").count() == 0
+        assert page.locator("mjx-container").count() >= equations.count()
+        text = equations.evaluate_all("all => all.map(x => x.innerText).join(' ')")
+        assert "\\(" not in text
+        assert "\\[" not in text
+
+    def test_every_image_is_drawn_and_described(self, page, address, name):
+        visit(page, address, name)
+        page.evaluate("() => document.querySelectorAll('img').forEach(image => { image.loading = 'eager' })")
+        page.wait_for_function("() => [...document.images].every(image => image.complete)")
+        bad = page.evaluate(
+            "() => [...document.images].filter(image => !image.naturalWidth || !image.alt.trim()).map(x => x.outerHTML)"
+        )
+        assert [html[:200] for html in bad] == []
+
+    def test_does_not_scroll_sideways_on_a_phone(self, page, address, name):
+        page.set_viewport_size(PHONE)
+        visit(page, address, name)
+        width = page.evaluate("() => document.scrollingElement.scrollWidth")
+        assert width <= PHONE["width"]
+
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_contrast(self, page, address, name, theme):
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+        page.emulate_media(color_scheme=theme)
+        visit(page, address, name)
+        page.add_style_tag(content=AT_ONCE)
+        assert page.evaluate("() => document.documentElement.dataset.theme") == theme
+        rules = {"runOnly": {"type": "rule", "values": ["color-contrast", "image-alt", "label", "button-name"]}}
+        found = axe.run(page, options=rules).response
+        assert found["passes"]
+        assert [
+            (v["id"], node["target"], node["failureSummary"]) for v in found["violations"] for node in v["nodes"]
+        ] == []
+
+
+@pytest.mark.parametrize("chapter", WITH_SLIDERS)
+@pytest.mark.parametrize("size", [None, PHONE], ids=["screen", "phone"])
+def test_sliders_react_to_the_keyboard(page, address, chapter, size):
+    if size:
+        page.set_viewport_size(size)
+    visit(page, address, f"book/{chapter}.html")
+    figures = page.locator(".snnparams-slider")
+    assert figures.count() >= 1
+    for k in range(figures.count()):
+        figure = figures.nth(k)
+        slider = figure.locator("input[type=range]")
+        seen = set()
+        slider.focus()
+        assert slider.evaluate("x => x === document.activeElement")
+        page.keyboard.press("Home")
+        last = int(slider.get_attribute("max"))
+        for position in range(last + 1):
+            assert int(slider.input_value()) == position
+            picture = figure.locator("img:visible")
+            assert picture.count() == 1
+            box = picture.bounding_box()
+            assert box["width"] <= page.viewport_size["width"]
+            assert box["width"] > 250
+            text = figure.locator("output").inner_text()
+            assert slider.get_attribute("aria-valuetext") == text
+            seen.add((text, picture.get_attribute("src")))
+            page.keyboard.press("ArrowRight")
+        assert len(seen) == last + 1  # every position has a picture and a text of its own
+        assert page.evaluate("x => document.querySelector(`label[for='${x}']`) !== null", slider.get_attribute("id"))
+    assert page.problems == []
+
+
+def test_at_least_four_figures_move(page, address):
+    count = 0
+    for chapter in WITH_SLIDERS:
+        visit(page, address, f"book/{chapter}.html")
+        count += page.locator(".snnparams-slider").count()
+    assert count >= 4
+
+
+def test_search_finds_tau_mem(page, address):
+    visit(page, address, "search.html?q=tau_mem")
+    page.wait_for_selector("ul.search li a")
+    found = page.locator("ul.search li a").evaluate_all("all => all.map(x => x.href)")
+    assert any("notation.html" in link or "1_lif_neuron.html" in link for link in found)
+    assert page.problems == []
+
+
+def test_navigation_leads_through_the_book(page, address):
+    visit(page, address, "book/index.html")
+    titles = []
+    while page.locator("a.right-next").count():
+        page.locator("a.right-next").click()
+        page.wait_for_load_state("load")
+        titles.append(page.locator(TITLE).inner_text())
+    assert len(titles) == len(PAGES) - 1
+    assert len(set(titles)) == len(titles)
+    for _ in titles:
+        page.locator("a.left-prev").click()
+        page.wait_for_load_state("load")
+    assert page.url.startswith(f"{address}/book/index.html")
+
+
+def test_copy_button_copies_a_cell(page, address):
+    visit(page, address, "book/3_registering.html")
+    cell = page.locator("div.cell_input div.highlight").first
+    cell.hover()
+    cell.locator("button.copybtn").click()
+    page.wait_for_function("() => navigator.clipboard.readText().then(text => text.length > 0)")
+    copied = page.evaluate("() => navigator.clipboard.readText()")
+    assert copied.strip() == cell.locator("pre").inner_text().strip()
+
+
+def test_the_theme_button_switches_to_dark(page, address):
+    visit(page, address, "book/1_lif_neuron.html")
+    themes = set()
+    for _ in range(3):  # auto, light, dark
+        page.locator("button.theme-switch-button:visible").first.click()
+        themes.add(page.evaluate("() => document.documentElement.dataset.theme"))
+    assert themes == {"light", "dark"}
+
+
+def test_solutions_are_folded_and_open(page, address):
+    visit(page, address, "book/1_lif_neuron.html")
+    solution = page.locator(".solution.dropdown").first
+    content = solution.locator("section").first
+    before = content.bounding_box()
+    solution.locator("button.toggle-button, .admonition-title").first.click()
+    page.wait_for_timeout(500)
+    after = content.bounding_box()
+    assert after["height"] > 0
+    assert before is None or before["height"] < after["height"]
