@@ -49,7 +49,7 @@ book: _build/executed-with ## execute all notebooks and build the HTML, warnings
 test: venv ## everything that must pass: ruff, unit tests, notebook hygiene, all notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore tests/test_browser.py
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 $(NOTEBOOKS)
 
 test-browser: book ## the built book in headless Chromium; without one the tests are skipped

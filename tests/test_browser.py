@@ -1,7 +1,7 @@
 """The built book in a real browser, headless Chromium: what a reader sees, clicks and moves.
 
-Run by `make test-browser`, which builds the book first. Without Chromium or a built book these tests are skipped, unless
-the environment variable `SNNPARAMS_BROWSER` is set to `required`.
+Run by `make test-browser`, which builds the book first. Without Chromium or a built book these tests are skipped,
+unless the environment variable `SNNPARAMS_BROWSER` is set to `required`.
 """
 
 import functools
