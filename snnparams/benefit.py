@@ -127,7 +127,7 @@ def train_networks(
             log_p, _ = ensemble(task.encode(task.train.images[batch]))
             labels = task.train.labels[batch]
             loss = sum(nll_loss(member, labels) for member in log_p)
-            if not torch.isfinite(loss):
+            if not math.isfinite(loss.item()):
                 raise FloatingPointError(f"expected a finite loss, got {loss.item()}")
             loss.backward()
             _clip(ensemble, settings.largest_gradient)
@@ -195,7 +195,8 @@ def run_cells(cells: list[dict]) -> list[dict]:
     if any({**cell, "condition": None} != {**first, "condition": None} for cell in cells):
         raise ValueError("cells: expected the same settings, seed and test, and other conditions only")
     settings, conditions = Settings(**first["settings"]), [Condition(**cell["condition"]) for cell in cells]
-    curve, values = [], []
+    curve: list[list[dict]] = []
+    values: list[list[dict]] = []
 
     def after_epoch(ensemble: Ensemble) -> None:
         curve.append(_measure(ensemble, task, task.validation))

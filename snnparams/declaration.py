@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import numbers
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ Value = float | torch.Tensor | nn.Parameter | Distribution | Fixed
 learned, `Learned` and `Fixed` say it themselves."""
 
 
-def _known_names(declaration: type) -> type:
+def _known_names(declaration: type[Any]) -> type:
     """Let a declaration that is built with an unknown name list the known ones."""
     build = declaration.__init__
     known = (*(field.name for field in dataclasses.fields(declaration)), *TIMES)

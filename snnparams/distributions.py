@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import TypeGuard
 
 import torch
 from torch.distributions import Distribution, Gamma, LogNormal, TransformedDistribution, Uniform, constraints
@@ -25,7 +26,7 @@ def _centre(mean: float | None, median: float | None) -> float:
     return float(value)
 
 
-def _is_number(value) -> bool:
+def _is_number(value) -> TypeGuard[float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -74,11 +75,11 @@ def gamma(*, median: float | None = None, mean: float | None = None, variation: 
 
 def _median_of_gamma(shape: float) -> float:
     """Return the median of a gamma distribution of rate 1, by bisection of its logarithm."""
-    shape = torch.tensor(shape, dtype=torch.float64)
-    low, high = -700.0, math.log(shape.item())  # the median lies below the mean
+    a = torch.tensor(shape, dtype=torch.float64)
+    low, high = -700.0, math.log(shape)  # the median lies below the mean
     for _ in range(80):
         middle = (low + high) / 2
-        below = torch.special.gammainc(shape, torch.tensor(middle, dtype=torch.float64).exp()) < 0.5
+        below = torch.special.gammainc(a, torch.tensor(middle, dtype=torch.float64).exp()) < 0.5
         low, high = (middle, high) if below else (low, middle)
     return math.exp(high)
 

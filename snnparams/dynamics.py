@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import linear
 
-from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters
+from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters, Values
 from snnparams.surrogate import threshold
 
 
@@ -65,7 +65,7 @@ def lif_step(
     state: LIFState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFParameters | NeuronParameters | None = None,
+    p: LIFParameters | NeuronParameters | Values | None = None,
     dt: float = 0.001,
     detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LIFState]:
@@ -101,7 +101,7 @@ def lif_recurrent_current_step(
     input_current: torch.Tensor,
     state: LIFState,
     recurrent_weights: torch.Tensor,
-    p: LIFParameters | NeuronParameters | None = None,
+    p: LIFParameters | NeuronParameters | Values | None = None,
     dt: float = 0.001,
     detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LIFState]:
@@ -130,7 +130,7 @@ def lif_recurrent_current_step(
 def lif_feed_forward_step(
     input_current: torch.Tensor,
     state: LIFFeedForwardState,
-    p: LIFParameters | NeuronParameters | None = None,
+    p: LIFParameters | NeuronParameters | Values | None = None,
     dt: float = 0.001,
     detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFFeedForwardState]:
@@ -156,7 +156,7 @@ def li_step(
     input_spikes: torch.Tensor,
     state: LIState,
     input_weights: torch.Tensor,
-    p: LIParameters | NeuronParameters | None = None,
+    p: LIParameters | NeuronParameters | Values | None = None,
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
     """Advance a leaky integrator with input weights by one time step.
@@ -177,7 +177,7 @@ def li_step(
 def li_feed_forward_step(
     input_current: torch.Tensor,
     state: LIState,
-    p: LIParameters | NeuronParameters | None = None,
+    p: LIParameters | NeuronParameters | Values | None = None,
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
     """Advance a leaky integrator by one time step.

@@ -77,10 +77,10 @@ class Ensemble(nn.Module):
             module._parameters[last] = new[parameter]
         self.stacked_buffers = []
         for name, buffer in list(self.stacked.named_buffers(remove_duplicate=False)):
-            values = [member.get_buffer(name) for member in members]
-            if not all(torch.equal(buffer, value) for value in values):
+            buffers = [member.get_buffer(name) for member in members]
+            if not all(torch.equal(buffer, other) for other in buffers):
                 module, last = _owner(self.stacked, name)
-                module._buffers[last] = torch.stack(values)
+                module._buffers[last] = torch.stack(buffers)
                 self.stacked_buffers.append(name)
 
     def __len__(self) -> int:

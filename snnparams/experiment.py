@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -17,7 +18,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -142,11 +143,13 @@ def _outcome(call: Callable[[], list[dict]]) -> list[dict] | Exception:
         return error
 
 
-def _outcomes(function: Function, groups: list[list[Cell]], executor) -> Iterator[tuple[list[Cell], list | Exception]]:
+def _outcomes(
+    function: Function, groups: list[list[Cell]], executor
+) -> Generator[tuple[list[Cell], list | Exception], None, None]:
     """Yield each list of cells with its results or its error, in the order in which they come."""
     if executor is None:
         for cells in groups:
-            yield cells, _outcome(lambda cells=cells: function(cells))
+            yield cells, _outcome(functools.partial(function, cells))
         return
     waiting = []
     try:
@@ -229,9 +232,9 @@ def run(
                     _write(folder / _name(cell), {"cell": cell, "result": result})
                     results[_text(cell)] = result
     if failures:
-        cell, error = failures[0]
+        cell, cause = failures[0]
         raise RuntimeError(
             f"{len(cells) - len(results)} of {len(cells)} cells failed; the others are kept in {folder}, and the next "
-            f"run tries the failed ones again. First: {cell}: {type(error).__name__}: {error}"
-        ) from error
+            f"run tries the failed ones again. First: {cell}: {type(cause).__name__}: {cause}"
+        ) from cause
     return [results[_text(cell)] for cell in cells]

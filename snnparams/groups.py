@@ -14,7 +14,7 @@ from snnparams.values import UNITS
 
 def neuron_parameter_kinds(model: nn.Module) -> dict[nn.Parameter, str]:
     """Return the kind, for instance "tau_mem_inv", of every parameter that holds a learned neuron parameter."""
-    kinds = {}
+    kinds: dict[nn.Parameter, str] = {}
     for module in model.modules():
         if isinstance(module, NeuronParameters):
             for name in module.neuron_fields:
@@ -61,7 +61,7 @@ def parameter_groups(
         rates = dict.fromkeys(learned, lr if neuron_lr is None else neuron_lr)
     for name, rate in {"lr": lr, "weight_decay": weight_decay, **rates}.items():
         _check_rate(name, rate)
-    groups = {"weights": {"params": [], "lr": lr, "weight_decay": weight_decay, "name": "weights"}}
+    groups: dict[str, dict] = {"weights": {"params": [], "lr": lr, "weight_decay": weight_decay, "name": "weights"}}
     for kind in learned:
         groups[kind] = {"params": [], "lr": rates.get(kind, lr), "weight_decay": 0.0, "name": kind}
     for parameter in model.parameters():

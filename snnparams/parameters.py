@@ -68,6 +68,10 @@ class NeuronParameters(nn.Module):
         TypeError: if a learned parameter has another type, or a tensor requires a gradient that would be lost.
     """
 
+    tau_syn_inv: torch.Tensor
+    tau_mem_inv: torch.Tensor
+    v_leak: torch.Tensor
+
     def __init__(
         self,
         p: LIFParameters | LIParameters,
@@ -87,10 +91,10 @@ class NeuronParameters(nn.Module):
             self.method, self.alpha = p.method, p.alpha
         constraints = {}
         for name in self.neuron_fields:
-            value, learned = getattr(p, name), False
+            value = getattr(p, name)
+            learned = isinstance(value, Learned)
+            constraint = constraints[name] = make_constraint(name, value.constraint, dt) if learned else None
             if isinstance(value, Fixed):
-                learned = isinstance(value, Learned)
-                constraint = constraints[name] = make_constraint(name, value.constraint, dt) if learned else None
                 shape = (size,) if isinstance(size, int) else size
                 value = initial_value(name, value, shape, constraint, dt)
             elif not isinstance(value, torch.Tensor):
@@ -141,7 +145,7 @@ class NeuronParameters(nn.Module):
             AttributeError: if there is no such parameter.
         """
         self._check_name(name)
-        return self.parametrizations[name][0] if parametrize.is_parametrized(self, name) else None
+        return self.get_submodule(f"parametrizations.{name}.0") if parametrize.is_parametrized(self, name) else None
 
     def stored(self, name: str) -> torch.Tensor:
         """Return what is stored and, if it is learned, changed by an optimiser.
@@ -177,12 +181,12 @@ class NeuronParameters(nn.Module):
             about = None if constraint is None else (type(constraint), constraint.extra_repr())
             return isinstance(stored, nn.Parameter), tuple(stored.shape), stored.dtype, about
 
-        if kind(self) != kind(other) or not kind(self)[0]:
+        if kind(self) != kind(other) or not isinstance(stored := other.stored(name), nn.Parameter):
             raise ValueError(f"{name}: expected two learned parameters of one kind, got {kind(self)} and {kind(other)}")
         if self.constraint(name) is None:
-            self.register_parameter(name, other.stored(name))
+            self.register_parameter(name, stored)
         else:
-            self.parametrizations[name].original = other.stored(name)
+            self.parametrizations[name].original = stored
 
     def values(self) -> Values:
         """Return all values, each computed once: for the many time steps of one forward pass."""
@@ -216,19 +220,19 @@ class NeuronParameters(nn.Module):
         """Write values into the place of the old ones."""
         check_declared(name, value)
         place = self.stored(name)
-        value = torch.as_tensor(value).detach().to(device=place.device, dtype=place.dtype)
-        check_value(name, value, self.dt)
+        new = torch.as_tensor(value).detach().to(device=place.device, dtype=place.dtype)
+        check_value(name, new, self.dt)
         try:
-            value = value.expand(place.shape)
+            new = new.expand(place.shape)
         except RuntimeError:
-            expected, got = tuple(place.shape), tuple(value.shape)
+            expected, got = tuple(place.shape), tuple(new.shape)
             raise ValueError(f"{name}: expected a number or values of shape {expected}, got {got}") from None
         if (constraint := self.constraint(name)) is not None:
             try:
-                value = constraint.right_inverse(value)
+                new = constraint.right_inverse(new)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
-        place.copy_(value)
+        place.copy_(new)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         for name in self.neuron_fields:  # checked before they take the place of valid ones

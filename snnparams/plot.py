@@ -69,10 +69,10 @@ def before_after(ax: plt.Axes, before: torch.Tensor, after: torch.Tensor, xlabel
     """
     if before.data_ptr() == after.data_ptr():
         raise ValueError("before: expected a copy (.detach().clone()) taken before training, got the same memory")
-    before, after = to_numpy(before), to_numpy(after)
-    edges = np.histogram_bin_edges(np.concatenate([before, after]), bins)
-    ax.hist(before, edges, label="before", color="C0", alpha=0.45)
-    ax.hist(after, edges, label="after", histtype="step", color="C1", linewidth=2)
+    old, new = to_numpy(before), to_numpy(after)
+    edges = np.histogram_bin_edges(np.concatenate([old, new]), bins).tolist()
+    ax.hist(old, edges, label="before", color="C0", alpha=0.45)
+    ax.hist(new, edges, label="after", histtype="step", color="C1", linewidth=2)
     ax.set(xlabel=xlabel, ylabel="neurons")
     ax.legend()
 

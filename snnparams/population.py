@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from snnparams.checks import check_input, check_population, check_state, check_weights
-from snnparams.dynamics import LIFState
+from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters, Values
 
-State = TypeVar("State", bound=tuple)
+State = TypeVar("State", LIFFeedForwardState, LIState)
 
 
 class Population(nn.Module):
@@ -44,7 +44,9 @@ class Population(nn.Module):
 class FeedForward(Population):
     """A population without weights, whose parameters broadcast against its input."""
 
-    def __init__(self, p, kind: type, dt: float, device, dtype, size: int | tuple[int, ...] | None) -> None:
+    def __init__(
+        self, p, kind: type[LIFParameters | LIParameters], dt: float, device, dtype, size: int | tuple[int, ...] | None
+    ) -> None:
         p = kind() if p is None else p
         if not isinstance(p, kind):
             raise TypeError(f"p: expected {kind.__name__}, got {type(p).__name__}")

@@ -5,10 +5,11 @@ The unit is the seed: one number per seed and condition. Explained in chapter 6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 MOST_EXACT = 15  # seeds up to which all 2^n combinations of signs are counted
@@ -35,14 +36,14 @@ class Difference(NamedTuple):
     n: int  # number of seeds
 
 
-def _numbers(name: str, values: Sequence[float]) -> np.ndarray:
+def _numbers(name: str, values: ArrayLike) -> np.ndarray:
     x = np.asarray(values, dtype=float)
     if x.ndim != 1 or len(x) < 2 or not np.isfinite(x).all():
         raise ValueError(f"{name}: expected at least two finite numbers, got {x.tolist()}")
     return x
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Return the mean of some numbers with a bootstrap interval (bias-corrected and accelerated, BCa).
 
     With about ten numbers it is somewhat too short: of intervals at a level of 95 %, about 90 % hold the true mean.
@@ -64,7 +65,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, float(found.low), float(found.high))
 
 
-def permutation_test(differences: Sequence[float]) -> float:
+def permutation_test(differences: ArrayLike) -> float:
     """Return how likely a mean difference of at least that size is, were the sign of each difference random.
 
     Up to 15 differences all :math:`2^n` combinations of signs are counted, so that the result is exact and never below

@@ -140,7 +140,8 @@ def sequential_mnist(
 
     encode = functools.partial(_encode_pixels, levels=levels)
     name = "permuted sequential mnist" if permuted else "sequential mnist"
-    return Task(name, *map(pixels, splits), encode, 2 * levels, size * size)
+    learn, choose, measure = map(pixels, splits)
+    return Task(name, learn, choose, measure, encode, 2 * levels, size * size)
 
 
 def _encode_sound(levels: torch.Tensor, most: float) -> torch.Tensor:
@@ -181,9 +182,10 @@ def spoken_digits(
         k = SPEAKERS.index(speaker)
         test = recordings.speakers == k
         validation = recordings.speakers == (k + 1) % len(SPEAKERS)
-    parts = [Split(levels[m], recordings.digits[m]) for m in (~test & ~validation, validation, test)]
+    masks = (~test & ~validation, validation, test)
+    learn, choose, measure = (Split(levels[m], recordings.digits[m]) for m in masks)
     name = "spoken digits" if speaker is None else f"spoken digits without {speaker}"
-    return Task(name, *parts, functools.partial(_encode_sound, most=most), bands, steps)
+    return Task(name, learn, choose, measure, functools.partial(_encode_sound, most=most), bands, steps)
 
 
 def _encode_times(times: torch.Tensor, steps: int) -> torch.Tensor:
@@ -238,7 +240,6 @@ def smooth_random_manifolds(
     everything = Split((times * (steps - 1)).round().to(torch.int16), labels)
     order = _order(count, seed)
     parts = (("train", 0, train), ("validation", train, validation), ("test", train + validation, test))
-    splits = [_take(name, everything, order, first, size) for name, first, size in parts]
-    return Task(
-        "smooth random manifolds", *splits, functools.partial(_encode_times, steps=steps), features, steps, classes
-    )
+    learn, choose, measure = (_take(name, everything, order, first, size) for name, first, size in parts)
+    encode = functools.partial(_encode_times, steps=steps)
+    return Task("smooth random manifolds", learn, choose, measure, encode, features, steps, classes)

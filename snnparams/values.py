@@ -250,17 +250,18 @@ def initial_value(
         ValueError: if the shape is needed and unknown, or the distribution gives values that are not valid.
     """
     value = given.value
-    drawn, several = isinstance(value, Distribution), isinstance(given, Learned) or isinstance(value, Distribution)
-    own_shape = tuple(value.batch_shape if drawn else torch.as_tensor(value).shape)
-    shape = () if given.shared else (own_shape or shape)
-    if several and shape is None:
+    several = isinstance(given, Learned) or isinstance(value, Distribution)
+    own_shape = tuple(value.batch_shape if isinstance(value, Distribution) else torch.as_tensor(value).shape)
+    if own_shape or given.shared or not several:
+        shape = own_shape
+    if shape is None:
         raise ValueError(
             f"{name}: expected the size of the population, because each neuron gets a value of its own; "
             "give size=..., or shared=True for one value"
         )
-    if not drawn:
+    if not isinstance(value, Distribution):
         value = torch.as_tensor(value, dtype=None if isinstance(value, torch.Tensor) else torch.float64)
-        return (value.expand(shape) if several else value).detach().clone()
+        return value.expand(shape).detach().clone()
     low, high = (constraints.LEAST / dt, 1 / dt) if name in RATES else (-math.inf, math.inf)
     limit = high
     if isinstance(constraint, constraints.Constraint):

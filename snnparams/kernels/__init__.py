@@ -68,7 +68,8 @@ def choose(kernel: str | None, x: torch.Tensor) -> str:
     Raises:
         ValueError: if the kernel is unknown or cannot take the input.
     """
-    if check_kernel(kernel) is None:
+    check_kernel(kernel)
+    if kernel is None:
         fastest = "triton" if x.is_cuda else "cpu"
         return "reference" if _refusal(fastest, x) else fastest
     if refusal := _refusal(kernel, x):
@@ -130,7 +131,7 @@ def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = 
     if kernel == "reference":
         return reference.lif(currents, state, p, dt, detach_reset)
     how = _spiking(p, detach_reset)
-    z, v, i, _ = _fused(currents, *state, p, dt, kernel, **how)
+    z, v, i, _ = _fused(currents, state.v, state.i, p, dt, kernel, **how)
     return z, LIFFeedForwardState(v, i)
 
 
@@ -181,7 +182,7 @@ def li(currents, state, p, dt: float, kernel: str | None = None):
     if kernel == "reference":
         return reference.li(currents, state, p, dt)
     how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0, "keep": True}
-    _, v, i, voltages = _fused(currents, *state, p, dt, kernel, **how)
+    _, v, i, voltages = _fused(currents, state.v, state.i, p, dt, kernel, **how)
     return voltages.view(currents.shape), LIState(v, i)
 
 
