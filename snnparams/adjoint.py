@@ -25,8 +25,9 @@ add to the loss. It also means that the gradient of a loss that only counts spik
 on spike times see `spike_times`.
 
 **Memory.** The gradients by time constants and leak are integrals over all steps. They are not computed from stored
-voltages but with three traces per neuron, the derivatives of its voltage by these parameters since its last reset,
-which go forward in time with the neuron. So the backward pass needs four numbers per spike and none per step.
+voltages but with four traces, which go forward in time with the neuron: the derivatives of its voltage by these
+parameters since its last reset, and that of its current by the synaptic time constant, which no spike resets. So
+the backward pass needs four numbers per spike and none per step.
 
 **Where the derivative does not exist.** The spike time of a membrane that grazes the threshold (:math:`s^- \to 0`) has
 an infinite derivative: :math:`s^-` counts as at least `GRAZING`, and :math:`|\lambda_v^-|` as at most `LARGEST`. A

@@ -127,7 +127,7 @@ class Slider:
 
     Args:
         draw: draws the figure of one value and returns it.
-        values: the positions of the slider.
+        values: the positions of the slider, numbers or names.
         label: what the slider sets, for instance "membrane time constant (ms)".
         describe: text that stands for the picture of one value, for those who cannot see it.
         start: index of the position shown first.
@@ -138,16 +138,17 @@ class Slider:
 
     def __init__(
         self,
-        draw: Callable[[float], plt.Figure],
-        values: Sequence[float],
+        draw: Callable[..., plt.Figure],
+        values: Sequence[float] | Sequence[str],
         label: str,
-        describe: Callable[[float], str],
+        describe: Callable[..., str],
         start: int = 0,
     ) -> None:
         if not 0 <= start < len(values):
             raise ValueError(f"start: expected an index into {len(values)} values, got {start}")
-        self.label, self.values, self.start = label, list(values), start
-        self.frames = [(self._png(draw(value)), describe(value)) for value in self.values]
+        self.label, self.start = label, start
+        self.names = [value if isinstance(value, str) else f"{value:g}" for value in values]
+        self.frames = [(self._png(draw(value)), describe(value)) for value in values]
 
     @staticmethod
     def _png(figure: plt.Figure) -> str:
@@ -164,19 +165,19 @@ class Slider:
             f"{'' if k == self.start else ' hidden'}>"
             for k, (png, alt) in enumerate(self.frames)
         )
-        texts = "|".join(f"{value:g}" for value in self.values)
+        texts = html.escape("|".join(self.names))
         move = (
             "const box=this.closest('figure'),k=Number(this.value);"
             "box.querySelectorAll('img').forEach((image,j)=>{image.hidden=j!==k});"
             "const text=this.dataset.values.split('|')[k];"
             "box.querySelector('output').textContent=text;this.setAttribute('aria-valuetext',text)"
         )
-        start = f"{self.values[self.start]:g}"
+        start = html.escape(self.names[self.start])
         return (
             f'<figure class="snnparams-slider" style="margin:0">{images}'
             f'<div style="display:flex;gap:.8em;align-items:center;flex-wrap:wrap">'
             f'<label for="{name}">{label}: <output for="{name}">{start}</output></label>'
-            f'<input id="{name}" type="range" min="0" max="{len(self.values) - 1}" value="{self.start}" step="1" '
+            f'<input id="{name}" type="range" min="0" max="{len(self.names) - 1}" value="{self.start}" step="1" '
             f'style="flex:1;min-width:12em" data-values="{texts}" aria-valuetext="{start}" oninput="{move}">'
             f"</div></figure>"
         )
