@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -165,11 +166,11 @@ class Slider:
             f"{'' if k == self.start else ' hidden'}>"
             for k, (png, alt) in enumerate(self.frames)
         )
-        texts = html.escape("|".join(self.names))
+        texts = html.escape(json.dumps(self.names))
         move = (
             "const box=this.closest('figure'),k=Number(this.value);"
             "box.querySelectorAll('img').forEach((image,j)=>{image.hidden=j!==k});"
-            "const text=this.dataset.values.split('|')[k];"
+            "const text=JSON.parse(this.dataset.values)[k];"
             "box.querySelector('output').textContent=text;this.setAttribute('aria-valuetext',text)"
         )
         start = html.escape(self.names[self.start])

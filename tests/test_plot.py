@@ -93,3 +93,14 @@ def test_slider_holds_one_described_picture_per_value():
     assert plt.get_fignums() == []
     with pytest.raises(ValueError, match="start: expected an index into 3 values, got 3"):
         plot.Slider(draw, [1, 2, 3], "x", str, start=3)
+
+
+def test_slider_over_names():
+    def draw(name):
+        figure, ax = plt.subplots(figsize=(1, 1))
+        ax.set_title(name)
+        return figure
+
+    html = plot.Slider(draw, ["a | b", '"c"'], "task", str)._repr_html_()
+    assert 'data-values="[&quot;a | b&quot;, &quot;\\&quot;c\\&quot;&quot;]"' in html
+    assert ">a | b</output>" in html
