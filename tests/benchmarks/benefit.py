@@ -47,6 +47,12 @@ TASKS = {
         "spoken digits": Settings("spoken_digits", {}, epochs=10, **SMALL),
         "random manifolds": Settings("smooth_random_manifolds", SIZES | {"train": 4000}, epochs=8, **SMALL),
     },
+    "more": {  # two variants, by the same protocol
+        "permuted sequential MNIST": Settings(
+            "sequential_mnist", SIZES | {"train": 10_000, "permuted": True}, epochs=6, **SMALL
+        ),
+        "spoken digits without george": Settings("spoken_digits", {"speaker": "george"}, epochs=10, **SMALL),
+    },
     "gpu": {
         "MNIST": Settings("mnist", {}, epochs=10, **LARGE),
         ABLATED: Settings("sequential_mnist", {}, **LONG),
