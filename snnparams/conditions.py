@@ -180,18 +180,32 @@ def _gains(network: Network) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def _reach_rate(network: Network, sample: torch.Tensor, rate: float, tolerance: float = 0.02) -> None:
-    """Multiply all weights of the hidden layer by the number that gives the rate."""
+def _reach_rate(
+    network: Network, sample: torch.Tensor, rate: float, tolerance: float = 0.02, most: float = 0.05
+) -> None:
+    """Multiply all weights of the hidden layer by the number that gives the rate.
+
+    The rate of equal neurons can jump past the wanted one: then the nearest rate will do, if it is within `most`.
+    """
     before = [gain.clone() for gain in _gains(network)]
     low, high = 2.0**-6, 2.0**6
+    reached = {}
     for _ in range(40):
         factor = math.sqrt(low * high)
-        for gain, start in zip(_gains(network), before, strict=True):
-            gain.copy_(factor * start)
-        found = network(sample)[1].mean().item()
-        if abs(found - rate) <= tolerance * rate:
+        reached[factor] = _scaled_rate(network, before, factor, sample)
+        if abs(reached[factor] - rate) <= tolerance * rate:
             return
-        low, high = (factor, high) if found < rate else (low, factor)
-    raise RuntimeError(
-        f"rate: expected {rate} spikes per neuron and time step within {tolerance:.0%}, reached {found:.4f}"
-    )
+        low, high = (factor, high) if reached[factor] < rate else (low, factor)
+    factor = min(reached, key=lambda factor: abs(reached[factor] - rate))
+    if abs(reached[factor] - rate) > most * rate:
+        raise RuntimeError(
+            f"rate: expected {rate} spikes per neuron and time step within {most:.0%}, reached {reached[factor]:.4f}"
+        )
+    _scaled_rate(network, before, factor, sample)
+
+
+def _scaled_rate(network: Network, gains: list[torch.Tensor], factor: float, sample: torch.Tensor) -> float:
+    """Set the gains to some times a factor, and return the network's rate."""
+    for gain, start in zip(_gains(network), gains, strict=True):
+        gain.copy_(factor * start)
+    return network(sample)[1].mean().item()
