@@ -1,4 +1,16 @@
-"""Spiking neurons in PyTorch whose time constants and thresholds can differ and be learned."""
+"""Spiking neurons in PyTorch whose time constants and thresholds can differ and be learned.
+
+Where the book explains which module:
+
+1  the neuron               dynamics, surrogate, cells, encoding
+2  differing neurons        declaration, distributions
+3  registering parameters   values, parameters, cells
+4  training on MNIST        data, encoding, layers, models, training
+5  training them well       constraints, groups, diagnostics
+6  does it help?            tasks, sound, conditions, benefit, experiment, statistics
+7  exact gradients          adjoint, yin_yang
+8  speed                    kernels, ensemble
+"""
 
 from snnparams import constraints, distributions
 from snnparams.adjoint import spike_times

@@ -40,7 +40,6 @@ Theory: Wunderlich and Pehle (2021), for weights. Derived for the neuron paramet
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import torch
@@ -48,6 +47,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from snnparams.dynamics import LIFFeedForwardState, LIFState
+from snnparams.kernels import DTYPES, choose
+from snnparams.values import check_dt
 
 GRAZING = 1e-3  # least slope at a threshold crossing, in units of voltage per membrane time constant
 LARGEST = 1e12  # largest derivative by a voltage
@@ -73,18 +74,22 @@ def check(p, kernel: str | None = None, detach_reset: bool = False) -> None:
     """
     if p.method != "adjoint":
         return
-    if kernel == "triton":
-        raise ValueError("kernel='triton': there is none for method='adjoint'; use kernel=None, on a GPU too")
+    _refuse_triton(kernel)
     if detach_reset:
         raise ValueError("detach_reset=True: the adjoint method differentiates the reset; use detach_reset=False")
 
 
+def _refuse_triton(kernel: str | None) -> None:
+    if kernel == "triton":
+        raise ValueError("kernel='triton': there is none for method='adjoint'; use kernel=None, on a GPU too")
+
+
 def _choose(kernel: str | None, x: torch.Tensor) -> str:
     """Return "cpu" or "reference"."""
-    suits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    if kernel == "cpu" and not suits:
+    _refuse_triton(kernel)
+    if kernel == "cpu" and not (x.device.type == "cpu" and x.dtype in DTYPES):
         raise ValueError(f"kernel='cpu': expected float32 or float64 on a CPU, got {x.dtype} on {x.device}; use None")
-    return "cpu" if suits and kernel != "reference" and importlib.util.find_spec("numba") else "reference"
+    return "cpu" if choose(kernel, x) == "cpu" else "reference"
 
 
 # ------------------------------------------------------------- with PyTorch's own operators, on any device
@@ -252,7 +257,7 @@ def lif(currents, state, p, dt: float, kernel: str | None = None):
         Spikes, shape (T, B, ...), and the state after the last step.
 
     Raises:
-        ValueError: if the kernel cannot take the input.
+        ValueError: if the kernel is unknown or cannot take the input.
     """
     z, *last = _sequence(currents, getattr(state, "z", None), *state, None, p, dt, kernel)
     new = AdjointState(*last[1:])
@@ -276,7 +281,7 @@ def lif_recurrent(currents, state, recurrent_weights, p, dt: float, kernel: str 
         Spikes, shape (T, B, H), and the state after the last step.
 
     Raises:
-        ValueError: if the kernel cannot take the input.
+        ValueError: if the kernel is unknown or cannot take the input.
     """
     z, *last = _sequence(currents, *state, recurrent_weights, p, dt, kernel)
     return z, LIFState(*last)
@@ -322,11 +327,11 @@ def spike_times(spikes: torch.Tensor, dt: float, number: int = 1, missing: float
         Times in s, shape (number, ...), in ascending order.
 
     Raises:
-        ValueError: if `number` is not a positive integer.
+        ValueError: if `number` is not a positive integer, or `dt` not positive and finite.
         TypeError: if the spikes are no floating-point tensor.
     """
     if not isinstance(spikes, torch.Tensor) or not spikes.is_floating_point():
         raise TypeError(f"spikes: expected a floating-point tensor, got {getattr(spikes, 'dtype', type(spikes))}")
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ValueError(f"number: expected a positive integer, got {number!r}")
-    return _SpikeTimes.apply(spikes, dt, number, missing)
+    return _SpikeTimes.apply(spikes, check_dt(dt), number, missing)

@@ -67,9 +67,11 @@ def _freeze(ensemble: Ensemble, conditions: list[Condition]) -> list[nn.Paramete
 
 @torch.no_grad()
 def _clip(ensemble: Ensemble, largest: float) -> None:
-    """Shorten the gradient of each network that is longer than that."""
+    """Shorten the gradient of each network that is longer than that, and refuse one that is not finite."""
     gradients = [p.grad for p in ensemble.parameters() if p.grad is not None]
     norms = sum(g.flatten(1).square().sum(dim=1) for g in gradients).sqrt()  # (E,)
+    if not torch.isfinite(norms).all():
+        raise FloatingPointError(f"expected finite gradients, got norms of {norms.tolist()}")
     scale = (largest / norms).clamp(max=1)
     for g in gradients:
         g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))
@@ -106,6 +108,9 @@ def train_networks(
     Returns:
         The trained networks. They are independent of each other: each is what it would be if trained alone, to
         rounding error.
+
+    Raises:
+        FloatingPointError: if a loss or a gradient is not finite.
     """
     ensemble = Ensemble([build(condition, settings, task, seed) for condition in conditions])
     ensemble.to(task.train.labels.device)

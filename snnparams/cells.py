@@ -78,7 +78,7 @@ class LIFRecurrentCell(Recurrent):
         recurrent_weights: shape (H, H), likewise.
         autapses: whether a neuron may connect to itself.
         dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset; True as in Norse.
+        detach_reset: treat the spike as a constant in the reset; True as in Norse. Not used by `method="adjoint"`.
         device: device of fixed parameters and new weights.
         dtype: their floating-point type.
 

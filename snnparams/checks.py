@@ -104,5 +104,14 @@ def check_weights(name: str, weights: torch.Tensor, shape: tuple[int, int]) -> N
         raise TypeError(f"{name}: expected a floating-point tensor, got {got}")
     if tuple(weights.shape) != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(weights.shape)}")
-    if not torch.isfinite(weights).all():
-        raise ValueError(f"{name}: expected finite values, got {int((~torch.isfinite(weights)).sum())} that are not")
+    check_finite(name, weights)
+
+
+def check_finite(name: str, values: torch.Tensor) -> None:
+    """Check that there is no NaN and no infinity.
+
+    Raises:
+        ValueError: with the number of values that are not finite.
+    """
+    if count := int((~torch.isfinite(values)).sum()):
+        raise ValueError(f"{name}: expected finite values, got {count} that are not")

@@ -116,12 +116,15 @@ class Log(Constraint):
     Args:
         low: smallest value, positive.
         high: largest value.
-        unit: the value at :math:`\theta = 0`.
+        unit: the value at :math:`\theta = 0`, positive.
     """
 
     name = "log"
 
     def __init__(self, low: float = 1e-6, high: float = 1e6, unit: float = 1.0) -> None:
+        for end, value in (("low", low), ("unit", unit)):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{self.name}: expected a positive, finite {end}, got {value}")
         self.unit = unit
         super().__init__(low, high)
 
@@ -133,6 +136,10 @@ class Log(Constraint):
         """Return the logarithm."""
         return torch.log(value / self.unit)
 
+    def extra_repr(self) -> str:
+        """Show the range, and the unit if it is not 1."""
+        return super().extra_repr() + ("" if self.unit == 1 else f", unit {self.unit}")
+
 
 class Softplus(Log):
     r"""A smooth ramp: :math:`u \ln(1 + e^\theta)`. Proportional to :math:`\theta` above the unit, like `Log` below it.
@@ -140,7 +147,7 @@ class Softplus(Log):
     Args:
         low: smallest value, positive.
         high: largest value.
-        unit: where the ramp begins; one far from the values leaves :math:`\theta` badly scaled.
+        unit: where the ramp begins, positive; one far from the values leaves :math:`\theta` badly scaled.
     """
 
     name = "softplus"

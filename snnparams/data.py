@@ -2,7 +2,7 @@
 
 MNIST is 55 MB of bytes: load it once, index it per batch. `load_mnist` looks in this order: the folder that
 the environment variable `SNNPARAMS_DATA` names; the local cache; torchvision's download into that cache; and,
-only where MNIST cannot be had, scikit-learn's bundled 8x8 digits, announced in a notice.
+only where MNIST cannot be had, scikit-learn's bundled 8x8 digits, announced in a notice. Explained in chapter 4.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ DOWNLOAD_TIMEOUT = 30.0  # s without an answer, after which a mirror counts as u
 
 
 class Split(NamedTuple):
-    """Images and labels of one part of a data set."""
+    """Images, or other inputs, and labels of one part of a data set."""
 
-    images: torch.Tensor  # uint8, (N, 28, 28)
+    images: torch.Tensor  # inputs (N, ...)
     labels: torch.Tensor  # int64, (N,)
 
     def to(self, device: torch.device | str) -> Split:

@@ -1,4 +1,7 @@
-"""Is it learning? What neuron parameters do during training, and neurons that take no part in it."""
+"""Is it learning? What neuron parameters do during training, and neurons that take no part in it.
+
+Explained in chapter 5.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def gradient_to_value(model: nn.Module) -> dict[str, float]:
 
     The median of :math:`|g| / |x|` over the numbers of the parameter that are not zero. Plain gradient descent changes
     a parameter by this share of itself, times the learning rate. Adam divides by the size of the gradient: there, a
-    step is about the learning rate over :math:`|x|`, whatever the gradient.
+    step is about the learning rate over :math:`|x|`, whatever the gradient. A parameter of zeros only, such as a
+    logarithm of 10 ms at a unit of 100 per second, is left out.
 
     Args:
         model: after a backward pass.
@@ -34,13 +38,13 @@ def gradient_to_value(model: nn.Module) -> dict[str, float]:
     Raises:
         ValueError: if no parameter has a gradient.
     """
-    ratios = {}
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            known = parameter != 0
-            ratios[name] = (parameter.grad[known] / parameter.detach()[known]).abs().median().item()
-    if not ratios:
+    graded = {name: p for name, p in model.named_parameters() if p.grad is not None}
+    if not graded:
         raise ValueError("model: expected one after a backward pass, got no gradient")
+    ratios = {}
+    for name, parameter in graded.items():
+        if (known := parameter != 0).any():
+            ratios[name] = (parameter.grad[known] / parameter.detach()[known]).abs().median().item()
     return ratios
 
 

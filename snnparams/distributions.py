@@ -161,7 +161,7 @@ class TruncatedNormal(Distribution):
 
 def bounds(distribution: Distribution) -> tuple[float, float]:
     """Return the ends of the interval in which all values of a distribution lie."""
-    if isinstance(distribution, TransformedDistribution):
+    if isinstance(distribution, TransformedDistribution) and all(t.bijective for t in distribution.transforms):
         ends = torch.tensor(bounds(distribution.base_dist), dtype=torch.float64)
         for transform in distribution.transforms:
             ends = transform(ends)

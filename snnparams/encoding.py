@@ -1,21 +1,24 @@
-"""From numbers to spikes."""
+"""From numbers to spikes. Explained in chapters 1 and 4."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from snnparams.checks import check_fits
+from snnparams.checks import check_finite, check_fits
 from snnparams.kernels import choose, dense_spikes, sparse_spikes
-from snnparams.parameters import LIFParameters, NeuronParameters, check_dt
-from snnparams.surrogate import threshold
+from snnparams.parameters import LIFParameters, NeuronParameters
+from snnparams.surrogate import check_method, threshold
+from snnparams.values import check_dt, check_value
 
 
-def _check_options(seq_length: int, layout: torch.layout) -> None:
+def _check_options(seq_length: int, layout: torch.layout, method: str) -> None:
     if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
         raise ValueError(f"seq_length: expected a positive integer, got {seq_length!r}")
     if layout not in (torch.strided, torch.sparse_coo):
         raise ValueError(f"layout: expected torch.strided or torch.sparse_coo, got {layout}")
+    if check_method(method) == "sigmoid" and layout == torch.sparse_coo:
+        raise ValueError(f"layout: expected torch.strided for the graded spikes of method='sigmoid', got {layout}")
 
 
 def constant_current_lif_encode(
@@ -46,30 +49,36 @@ def constant_current_lif_encode(
         Spikes, shape (T, ...), of the type of the values.
 
     Raises:
-        ValueError: if T is not a positive integer, a value is not finite, the parameters do not fit, or a gradient
-            is required of sparse spikes.
+        ValueError: if T is not a positive integer, a value is not finite, the parameters do not fit or are invalid at
+            this time step, the spike function is none that the layout can have, or a gradient is required of sparse
+            spikes.
         RuntimeError: if a value is not finite on a GPU; raised when the host next waits for it.
         TypeError: if the values are not floating-point numbers.
     """
-    _check_options(seq_length, layout)
+    p = LIFParameters() if p is None else p
+    _check_options(seq_length, layout, p.method)
+    check_dt(dt)
     if not isinstance(input_current, torch.Tensor) or not input_current.is_floating_point():
         got = getattr(input_current, "dtype", type(input_current).__name__)
         raise TypeError(f"input: expected a floating-point tensor, got {got}")
     if input_current.is_cuda:  # counting would make the host wait
         torch._assert_async(torch.isfinite(input_current).all(), "input: expected finite values")
-    elif count := int((~torch.isfinite(input_current)).sum()):
-        raise ValueError(f"input: expected finite values, got {count} that are not")
-    p = LIFParameters() if p is None else p
+    else:
+        check_finite("input", input_current)
+    checked = isinstance(p, NeuronParameters) and p.dt == dt  # when it was built; again, a GPU would make the host wait
     values = []
     for name in ("tau_mem_inv", "v_leak", "v_th", "v_reset"):
-        value = torch.as_tensor(getattr(p, name)).to(input_current)
+        value = getattr(p, name)
+        if not checked:
+            check_value(name, value, dt)
+        value = torch.as_tensor(value).to(input_current)
         check_fits(name, value, tuple(input_current.shape))
         values.append(value)
     tau_mem_inv, v_leak, v_th, v_reset = values
     if layout == torch.sparse_coo:
         return sparse_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
     required = torch.is_grad_enabled() and any(t.requires_grad for t in (input_current, *values))
-    if not required and choose(None, input_current) == "triton":
+    if not required and p.method != "sigmoid" and choose(None, input_current) == "triton":
         return dense_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
     v = torch.zeros_like(input_current)
     spikes = []
@@ -134,7 +143,8 @@ class ConstantCurrentLIFEncoder(nn.Module):
     Called with values of any shape, it returns spikes of shape (T, ...).
 
     Raises:
-        ValueError: if T is not a positive integer or a parameter is invalid.
+        ValueError: if T is not a positive integer, a parameter is invalid, or the spike function is none that the
+            layout can have.
         TypeError: if the values are not floating-point numbers.
     """
 
@@ -146,10 +156,11 @@ class ConstantCurrentLIFEncoder(nn.Module):
         layout: torch.layout = torch.strided,
     ) -> None:
         super().__init__()
-        _check_options(seq_length, layout)
-        self.seq_length, self.layout = seq_length, layout
+        p = LIFParameters() if p is None else p
         self.dt = check_dt(dt)
-        self.p = NeuronParameters(LIFParameters() if p is None else p, dt)
+        self.p = NeuronParameters(p, dt)
+        _check_options(seq_length, layout, p.method)
+        self.seq_length, self.layout = seq_length, layout
 
     def extra_repr(self) -> str:
         """Show the number of time steps and their length."""

@@ -1,7 +1,7 @@
 """Many independent networks of one architecture, computed and trained at once.
 
 Controlled experiments need the same network many times: other seeds, other initial values. The members of an
-`Ensemble` share nothing but their shapes, and get the numbers that each would get alone.
+`Ensemble` share nothing but their shapes, and get the numbers that each would get alone. Explained in chapter 8.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from snnparams.parameters import NeuronParameters
 
 
 def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -24,15 +27,20 @@ def _check_alike(members: Sequence[nn.Module]) -> None:
     if not members:
         raise ValueError("members: expected at least one module, got none")
 
+    def kind(module):
+        settings = ("dt", "method", "alpha") if isinstance(module, NeuronParameters) else ()
+        return type_before_parametrizations(module), *(getattr(module, name, None) for name in settings)
+
     def layout(member):
         tensors = {**dict(member.named_parameters(remove_duplicate=False)), **dict(member.named_buffers())}
-        return {name: (type(t) is nn.Parameter, tuple(t.shape), t.dtype, t.device) for name, t in tensors.items()}
+        found = {name: (type(t) is nn.Parameter, tuple(t.shape), t.dtype, t.device) for name, t in tensors.items()}
+        return found | {f"module {name!r}": kind(m) for name, m in member.named_modules(remove_duplicate=False)}
 
     first = layout(members[0])
     for k, member in enumerate(members[1:], start=1):
-        if type(member) is not type(members[0]):
-            expected, got = type(members[0]).__name__, type(member).__name__
-            raise ValueError(f"members: expected {expected}, got {got} as member {k}")
+        expected, got = (kind(m)[0] for m in (members[0], member))
+        if got is not expected:
+            raise ValueError(f"members: expected {expected.__name__}, got {got.__name__} as member {k}")
         other = layout(member)
         for name in first | other:
             if first.get(name) != other.get(name):
@@ -45,12 +53,12 @@ class Ensemble(nn.Module):
 
     The stacked values keep the names that they have in a member, behind `stacked.`; buffers that are equal in all
     members stay as they are. An optimiser that works on each number by itself (SGD, Adam, ...) trains all members as
-    it would train each one alone, if the loss is the sum of theirs. Settings that are not tensors, such as the spike
-    function, are those of the first member.
+    it would train each one alone, if the loss is the sum of theirs. Other settings that are not tensors, such as the
+    kernel, are those of the first member.
 
     Args:
-        members: at least one module; parameters and buffers of the same names, shapes, types and device. Their values
-            are copied.
+        members: at least one module; submodules of the same names and types, parameters and buffers of the same names,
+            shapes, types and device, neurons of the same `dt`, `method` and `alpha`. Their values are copied.
 
     Called with the input of a member, it gives it to all and returns the output of a member (a tensor, or a tuple of
     tensors) with a leading axis of length E. Members must draw no random numbers in their forward pass.

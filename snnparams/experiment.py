@@ -194,17 +194,25 @@ def run(
         The results, in the order of the cells.
 
     Raises:
-        ValueError: if there are no cells or two equal ones, or `processes` is no positive integer.
-        TypeError: if a cell holds what JSON does not.
+        ValueError: if there are no cells or two equal ones, `processes` is no positive integer or more than 1 with an
+            executor, or `together` names what no cell has.
+        TypeError: if a cell holds what JSON does not, or `together` is a string.
         ResultsError: if the folder holds files that are cut off, or of another grid or version.
         RuntimeError: if cells failed, after all others are done and kept; its cause is the first failure.
     """
+    if isinstance(together, str):
+        raise TypeError(f"together: expected a list of names of axes, got {together!r}")
     folder, together = Path(folder), list(together)
     cells = json.loads(_text(list(cells)))  # as they will be read again: lists, no tuples
     if not cells or len({_text(cell) for cell in cells}) < len(cells):
         raise ValueError(f"cells: expected at least one and all different, got {len(cells)}, or some twice")
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
         raise ValueError(f"processes: expected a positive integer, got {processes!r}")
+    if executor is not None and processes > 1:
+        raise ValueError(f"processes: expected 1 with an executor, which does the work, got {processes}")
+    axes = list(dict.fromkeys(axis for cell in cells for axis in cell))
+    if unknown := [axis for axis in together if axis not in axes]:
+        raise ValueError(f"together: expected names among {', '.join(axes)}, got {unknown[0]!r}")
     name = f"{function.__module__}.{function.__qualname__}"
     _open(folder, {"format": FORMAT, "versions": versions(), "function": name, "together": together, "cells": cells})
     results = {_text(cell): result for cell in cells if (result := _kept(folder, cell)) is not None}

@@ -1,4 +1,7 @@
-"""Optimiser groups: weights in one, each kind of neuron parameter in another, with learning rates of their own."""
+"""Optimiser groups: weights in one, each kind of neuron parameter in another, with learning rates of their own.
+
+Explained in chapter 5.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class LIF(FeedForward):
             neuron.
 
     Called with input currents of shape (T, B, ...) and optionally a `LIFFeedForwardState`, it returns the spikes,
-    of the same shape, and the state after the last step.
+    of the same shape, and the state after the last step. A NaN in the input makes a membrane NaN, which does not spike.
 
     Raises:
         ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
@@ -76,14 +76,15 @@ class LIFRecurrent(Recurrent):
         recurrent_weights: shape (H, H), likewise.
         autapses: whether a neuron may connect to itself.
         dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset; True as in Norse.
+        detach_reset: treat the spike as a constant in the reset; True as in Norse. Not used by `method="adjoint"`.
         device: device of fixed parameters and new weights.
         dtype: their floating-point type.
         kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
 
     Called with spikes of shape (T, B, I), dense or in the sparse COO layout, and optionally a `LIFState`, it
-    returns the spikes, of shape (T, B, H), and the state after the last step.
+    returns the spikes, of shape (T, B, H), and the state after the last step. A NaN in the input makes a membrane NaN,
+    which does not spike.
 
     Raises:
         ValueError: on building, if a size, weight or parameter is invalid, or given recurrent weights have
@@ -91,8 +92,24 @@ class LIFRecurrent(Recurrent):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *args, kernel: str | None = None, **options) -> None:
-        super().__init__(input_size, hidden_size, *args, **options)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFParameters | None = None,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        detach_reset: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        kernel: str | None = None,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size, p, input_weights, recurrent_weights, autapses, dt, detach_reset, device, dtype
+        )
         self.kernel = kernels.check_kernel(kernel)
         adjoint.check(self.p, kernel)
 

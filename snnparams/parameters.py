@@ -26,7 +26,7 @@ from snnparams.values import (
     of_times,
 )
 
-__all__ = ["LIFParameters", "LIParameters", "NeuronParameters", "Values", "check_dt", "check_value"]
+__all__ = ["LIFParameters", "LIParameters", "NeuronParameters", "Values"]
 
 
 def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
@@ -53,7 +53,7 @@ class NeuronParameters(nn.Module):
     (`torch.nn.utils.parametrize`). So `parameters()`, `state_dict()`, `to()` and `deepcopy` see them all.
 
     All can be assigned: a number, or a tensor that fits, is checked and written into the place of the old values (of
-    the unconstrained ones where there is a constraint).
+    the unconstrained ones where there is a constraint). `dt`, `method` and `alpha` stay as they were built.
 
     Args:
         p: the declaration.
@@ -173,7 +173,8 @@ class NeuronParameters(nn.Module):
 
         Raises:
             AttributeError: if one of the two has no such parameter.
-            ValueError: if it is not learned in both, or differs in shape, type or constraint.
+            ValueError: if it is not learned in both, differs in shape, type or constraint, or has a value that is
+                invalid at this time step.
         """
 
         def kind(p):
@@ -183,6 +184,7 @@ class NeuronParameters(nn.Module):
 
         if kind(self) != kind(other) or not isinstance(stored := other.stored(name), nn.Parameter):
             raise ValueError(f"{name}: expected two learned parameters of one kind, got {kind(self)} and {kind(other)}")
+        check_value(name, getattr(other, name), self.dt)
         if self.constraint(name) is None:
             self.register_parameter(name, stored)
         else:
@@ -204,6 +206,8 @@ class NeuronParameters(nn.Module):
         return 1 / self.tau_syn_inv
 
     def __setattr__(self, name: str, value) -> None:
+        if name in ("dt", "method", "alpha") and name in self.__dict__:
+            raise AttributeError(f"{name}: expected {getattr(self, name)!r} as built, got {value!r}; build a new layer")
         fields = self.__dict__.get("neuron_fields", ())
         if name in TIMES and fields:
             name, value = TIMES[name], of_times(name, value)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from snnparams.checks import check_input, check_population, check_state, check_weights
+from snnparams.checks import check_finite, check_input, check_population, check_state, check_weights
 from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters, Values
 
@@ -101,8 +101,8 @@ class Recurrent(Population):
                 self.recurrent_weights.fill_diagonal_(0.0)
         self._check_diagonal(self.recurrent_weights)
 
-    def _weights(self, name: str, given: torch.Tensor | None, fan_in: int) -> nn.Parameter:
-        v_leak, shape = self.p.v_leak, (self.hidden_size, fan_in)
+    def _weights(self, name: str, given: torch.Tensor | None, inputs: int) -> nn.Parameter:
+        v_leak, shape = self.p.v_leak, (self.hidden_size, inputs)
         if given is None:
             scale = math.sqrt(2 / self.hidden_size)
             return nn.Parameter(scale * torch.randn(shape, dtype=v_leak.dtype, device=v_leak.device))
@@ -126,6 +126,10 @@ class Recurrent(Population):
             )
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for name in ("input_weights", "recurrent_weights"):  # checked before they take the place of valid ones
+            weights = state_dict.get(prefix + name)
+            if isinstance(weights, torch.Tensor) and not weights.is_meta:
+                check_finite(name, weights)
         if isinstance(weights := state_dict.get(prefix + "recurrent_weights"), torch.Tensor) and weights.dim() == 2:
             self._check_diagonal(weights)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -8,6 +8,7 @@ into that cache. All recordings are checked, wherever they come from.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import math
 import os
@@ -17,6 +18,7 @@ import tarfile
 import tempfile
 import urllib.request
 import wave
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,7 +145,7 @@ def load_spoken_digits(cache: str | os.PathLike | None = None) -> SpokenDigits:
     if not os.environ.get("SNNPARAMS_OFFLINE"):
         try:
             return _download(folder)
-        except (OSError, tarfile.TarError, EOFError, CorruptDataError) as error:
+        except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error, CorruptDataError) as error:
             reason = f"the download failed: {(str(error) or type(error).__name__).splitlines()[0]}"
     raise FileNotFoundError(
         f"the Free Spoken Digit Dataset could not be had ({reason}). Unpack {FSDD_URL} and put its folder `recordings` "

@@ -53,8 +53,10 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         level: of confidence.
 
     Raises:
-        ValueError: if there are fewer than two values, or one is not finite.
+        ValueError: if there are fewer than two values, one is not finite, or the level is not between 0 and 1.
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
     x = _numbers("values", values)
     mean = float(x.mean())
     if np.ptp(x) <= 1e-12 * abs(mean):  # the bootstrap of equal numbers is no distribution
@@ -102,7 +104,8 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: flo
         The difference a - b.
 
     Raises:
-        ValueError: if the seeds differ, there are fewer than two, or a number is not finite.
+        ValueError: if the seeds differ, there are fewer than two, a number is not finite, or the level is not between 0
+            and 1.
     """
     if set(a) != set(b):
         only = sorted(set(a) ^ set(b))
@@ -144,7 +147,7 @@ def compare(conditions: Mapping[str, Mapping[int, float]], baseline: str, level:
         level: of the intervals, which are not corrected.
 
     Raises:
-        ValueError: if the baseline is none of the conditions, or seeds differ.
+        ValueError: if the baseline is none of the conditions, seeds differ, or the level is not between 0 and 1.
     """
     if baseline not in conditions:
         raise ValueError(f"baseline: expected one of {', '.join(conditions)}, got {baseline!r}")

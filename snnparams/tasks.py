@@ -69,6 +69,11 @@ def _take(name: str, split: Split, order: torch.Tensor, first: int, count: int) 
 def _mnist_splits(train: int, validation: int, test: int, seed: int) -> tuple[Split, Split, Split]:
     """Return parts of MNIST: the validation split comes from the training images, whatever the size of `train`."""
     data = load_mnist()
+    if data.name != "MNIST":
+        raise FileNotFoundError(
+            f"expected MNIST, which the experiment needs, got {data.name}. Let it be downloaded, or put its files into "
+            "MNIST/raw in the folder that SNNPARAMS_DATA names"
+        )
     order = _order(len(data.train.labels), seed)
     return (
         _take("train", data.train, order, validation, train),
@@ -94,6 +99,7 @@ def mnist(train: int = 50_000, validation: int = 10_000, test: int = 10_000, ste
 
     Raises:
         ValueError: if there are not as many images.
+        FileNotFoundError: if there is no MNIST.
     """
     encode = functools.partial(_encode_currents, steps=steps)
     return Task("mnist", *_mnist_splits(train, validation, test, seed), encode, 28 * 28, steps)
@@ -126,6 +132,7 @@ def sequential_mnist(
 
     Raises:
         ValueError: if there are not as many images, or of another size.
+        FileNotFoundError: if there is no MNIST.
     """
     if size not in (14, 28):
         raise ValueError(f"size: expected 14 or 28, got {size}")
@@ -221,9 +228,14 @@ def smooth_random_manifolds(
         smoothness: the exponent :math:`\alpha`; the larger, the smoother and the easier.
         steps: number of time steps T.
         seed: of manifolds and samples.
+
+    Raises:
+        ValueError: if a split is empty, or there are fewer than two samples for each class.
     """
     generator = torch.Generator().manual_seed(seed)
     count, k = train + validation + test, torch.arange(1, 1001, dtype=torch.float64)  # harmonics
+    if count < 2 * classes:
+        raise ValueError(f"train, validation, test: expected at least {2 * classes} samples in all, got {count}")
     labels = torch.arange(count) % classes
     points = torch.rand(count, dimensions, dtype=torch.float64, generator=generator)
     times = torch.empty(count, features, dtype=torch.float64)

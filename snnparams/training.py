@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 from tqdm.auto import tqdm
 
+from snnparams.checks import check_finite
 from snnparams.data import Split
 from snnparams.diagnostics import learned_values
 from snnparams.parameters import NeuronParameters
@@ -74,6 +75,8 @@ def _check_split(split: Split, batch_size: int) -> None:
     if len(split.labels) == 0 or len(split.images) != len(split.labels):
         got = f"{len(split.images)} images and {len(split.labels)} labels"
         raise ValueError(f"split: expected as many labels as images and at least one, got {got}")
+    if split.images.is_floating_point():
+        check_finite("images", split.images)
 
 
 def validate_neuron_parameters(model: nn.Module) -> None:
@@ -119,7 +122,7 @@ def train(
         The loss of each batch.
 
     Raises:
-        ValueError: if the split is empty, or a neuron parameter has left its valid range.
+        ValueError: if the split is empty, an image is not finite, or a neuron parameter has left its valid range.
         FloatingPointError: if a loss or a gradient is not finite; the model is then as it was before that batch.
     """
     _check_split(split, batch_size)
@@ -152,7 +155,7 @@ def evaluate(model: nn.Module, split: Split, batch_size: int = 1000) -> Evaluati
         Mean negative log-likelihood and accuracy.
 
     Raises:
-        ValueError: if the split is empty.
+        ValueError: if the split is empty or an image is not finite.
     """
     _check_split(split, batch_size)
     modes = {module: module.training for module in model.modules()}
@@ -192,17 +195,19 @@ def fit(
         batch_size: images in a training batch.
         progress: whether to show progress bars.
         checkpoint: a file to write after each epoch. If it exists, training goes on from there, with the same
-            numbers as if it had never stopped.
+            numbers as if it had never stopped: with the learning rate of the checkpoint, whatever the optimiser's.
 
     Returns:
         The losses, accuracies and neuron parameters, those before a resumption included.
 
     Raises:
-        ValueError: if the checkpoint holds more epochs than asked for or was written with another choice of
-            generator, or as `train`.
+        ValueError: if `epochs` is not an integer of at least 0, the checkpoint holds more of them or was written with
+            another choice of generator, or as `train`.
         RuntimeError: if the checkpoint is of another model.
         FloatingPointError: if a loss is not finite.
     """
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+        raise ValueError(f"epochs: expected an integer of at least 0, got {epochs!r}")
     history = History()
     history.record(model)
     path = None if checkpoint is None else Path(checkpoint)

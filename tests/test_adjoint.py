@@ -548,6 +548,8 @@ def test_spike_times():
     for number in (0, -1, 1.0, True):
         with pytest.raises(ValueError, match=f"number: expected a positive integer, got {number!r}"):
             sp.spike_times(z, 1e-3, number)
+    with pytest.raises(ValueError, match=r"dt: expected a positive, finite time step in s, got -0\.001"):
+        sp.spike_times(z, -1e-3)
     with pytest.raises(TypeError, match=r"spikes: expected a floating-point tensor, got torch\.int64"):
         sp.spike_times(torch.ones(3, 2, dtype=torch.int64), 1e-3)
 
@@ -623,6 +625,10 @@ def test_what_is_not_supported_is_refused_before_the_forward_pass():
     ):
         with refuses("method='adjoint': expected a spike function"):
             call()
+    state = sp.LIFFeedForwardState(x, x)
+    for kernel, message in (("foo", "unknown kernel='foo'"), ("triton", "kernel='triton': there is none")):
+        with refuses(message):
+            adjoint.lif(x[None], state, p, 1e-3, kernel)
     with refuses("kernel='cpu': expected float32 or float64 on a CPU, got torch.bfloat16 on cpu; use None"):
         sp.LIF(p, dtype=torch.bfloat16, kernel="cpu")(torch.zeros(3, 1, 2, dtype=torch.bfloat16))
     z, _ = sp.LIF(p, dtype=torch.bfloat16)(torch.ones(9, 1, 2, dtype=torch.bfloat16))

@@ -313,6 +313,12 @@ def test_encoder():
         encode([1.0])
     with expect(ValueError, "tau_mem_inv: expected dt * tau_mem_inv < 1"):
         sp.ConstantCurrentLIFEncoder(4, sp.LIFParameters(tau_mem_inv=2000.0))
+    for dt in (0, -1e-3, math.nan):
+        with expect(ValueError, f"dt: expected a positive, finite time step in s, got {dt}"):
+            sp.constant_current_lif_encode(torch.ones(1), 4, dt=dt)
+    for p in (sp.LIFParameters(tau_mem_inv=300.0), sp.LIFCell(sp.LIFParameters(tau_mem_inv=300.0)).p):
+        with expect(ValueError, "tau_mem_inv: expected dt * tau_mem_inv < 1, that is values below 200 1/s"):
+            sp.constant_current_lif_encode(torch.ones(1), 4, p, dt=5e-3)
     for bad in (torch.ones(4, 1), torch.ones(5)):
         with expect(ValueError, "v_th: expected one value, or values that fit a population of (4,)"):
             sp.constant_current_lif_encode(torch.ones(4), 3, sp.LIFParameters(v_th=bad))

@@ -9,7 +9,7 @@ import multiprocessing
 import pytest
 import torch
 
-from snnparams import Split, benefit, conditions, tasks
+from snnparams import Ensemble, Split, benefit, conditions, tasks
 from snnparams.benefit import run_cells, train_networks
 from snnparams.conditions import LEARNABLE, Condition, Settings, build
 
@@ -197,6 +197,16 @@ def test_training_reaches_more_than_chance():
     chance = tasks.smooth_random_manifolds(**options).chance
     assert result["test"]["accuracy"] > 1.5 * chance
     assert result["validation"]["loss"][-1] < 0.9 * result["validation"]["loss"][0]
+
+
+def test_a_gradient_that_is_not_finite_is_refused():
+    ensemble = Ensemble([torch.nn.Linear(2, 1, bias=False) for _ in range(2)])
+    ensemble.stacked.weight.grad = torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]])
+    benefit._clip(ensemble, 1.0)
+    torch.testing.assert_close(ensemble.stacked.weight.grad, torch.tensor([[[0.6, 0.8]], [[0.3, 0.4]]]))
+    ensemble.stacked.weight.grad[1, 0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"expected finite gradients, got norms of \[1\.0, nan\]"):
+        benefit._clip(ensemble, 1.0)
 
 
 def test_time_warp_by_hand():

@@ -156,6 +156,14 @@ def test_values_out_of_range_are_refused_with_the_range(name):
             constraint.right_inverse(torch.tensor([bad], dtype=F64))
 
 
+@pytest.mark.parametrize("kind", [Log, Softplus])
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_logarithms_need_positive_numbers(kind, bad):
+    for name in ("low", "unit"):
+        with pytest.raises(ValueError, match=f"{kind.name}: expected a positive, finite {name}, got {bad}"):
+            kind(**{name: bad})
+
+
 def test_between_the_bends_the_maps_are_their_formulas():
     x = torch.linspace(-5, 1.5, 50, dtype=F64)
     rate = Log(1e-9, 999.9, 100.0)

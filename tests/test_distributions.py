@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch.distributions import Beta, Exponential, Gamma, LogNormal, Normal, Uniform
+from torch.distributions import Beta, Exponential, Gamma, HalfCauchy, HalfNormal, LogNormal, Normal, Uniform
 
 import snnparams as sp
 from snnparams.distributions import (
@@ -95,12 +95,15 @@ def test_reciprocal_of_a_time_constant_is_the_distribution_of_the_rate():
         (LogNormal(0.0, 1.0), (0.0, math.inf)),
         (Gamma(1.0, 1.0), (0.0, math.inf)),
         (Exponential(1.0), (0.0, math.inf)),
+        (HalfNormal(1.0), (0.0, math.inf)),
+        (HalfCauchy(1.0), (0.0, math.inf)),
         (Uniform(2.0, 4.0), (2.0, 4.0)),
         (Uniform(torch.tensor([2.0, 1.0]), torch.tensor([4.0, 8.0])), (1.0, 8.0)),
         (Beta(1.0, 2.0), (0.0, 1.0)),
         (TruncatedNormal(0.0, 1.0, -1.0, 2.0), (-1.0, 2.0)),
         (reciprocal(Uniform(2.0, 4.0)), (0.25, 0.5)),
         (reciprocal(LogNormal(0.0, 1.0)), (0.0, math.inf)),
+        (reciprocal(HalfNormal(1.0)), (0.0, math.inf)),
     ],
 )
 def test_bounds(distribution, expected):

@@ -1,15 +1,20 @@
+import re
+
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import snnparams as sp
 
 
+@settings(deadline=None)
 @given(st.floats(-3, 0.999))
 def test_a_current_below_threshold_never_spikes(value):
     assert sp.constant_current_lif_encode(torch.tensor([value]), 200).sum() == 0
 
 
+@settings(deadline=None)
 @given(st.floats(1.05, 20), st.floats(1.0, 2.0))
 def test_a_larger_current_spikes_no_later_and_no_less(value, factor):
     spikes = sp.constant_current_lif_encode(torch.tensor([value, value * factor], dtype=torch.float64), 100)
@@ -30,3 +35,16 @@ def test_shape_type_and_module_agree_with_the_function():
     half = sp.constant_current_lif_encode(x.half(), 9, sp.LIFParameters(v_th=torch.full((4,), 0.7)))
     assert half.dtype == torch.float16
     assert "seq_length=9, dt=0.0005" in repr(sp.ConstantCurrentLIFEncoder(9, p, dt=5e-4))
+
+
+def test_graded_spikes_are_graded_everywhere_or_refused(monkeypatch):
+    x, p = torch.linspace(0, 3, 5), sp.LIFParameters(method="sigmoid", alpha=5.0)
+    expected = sp.constant_current_lif_encode(x.requires_grad_(), 9, p)
+    assert ((expected > 0) & (expected < 1)).all()
+    monkeypatch.setattr("snnparams.encoding.choose", lambda *_: "triton")  # as on a GPU, whose kernel has hard ones
+    assert torch.equal(sp.constant_current_lif_encode(x.detach(), 9, p), expected)
+    for method, message in (("sigmoid", "layout: expected torch.strided"), ("adjoint", "expected a spike function")):
+        p = sp.LIFParameters(method=method)
+        for encode in (sp.constant_current_lif_encode, lambda x, *how, **kw: sp.ConstantCurrentLIFEncoder(*how, **kw)):
+            with pytest.raises(ValueError, match=re.escape(message)):
+                encode(x.detach(), 9, p, layout=torch.sparse_coo)

@@ -348,6 +348,12 @@ def test_bad_input(tmp_path):
         run(square, cells + cells, tmp_path / "a")
     with pytest.raises(ValueError, match="processes: expected a positive integer, got 0"):
         run(square, cells, tmp_path / "a", processes=0)
+    with pytest.raises(ValueError, match="processes: expected 1 with an executor, which does the work, got 2"):
+        run(square, cells, tmp_path / "a", processes=2, executor=concurrent.futures.Executor())
+    with pytest.raises(TypeError, match="together: expected a list of names of axes, got 'x'"):
+        run(square, cells, tmp_path / "a", together="x")
+    with pytest.raises(ValueError, match="together: expected names among log, seconds, x, got 'seed'"):
+        run(square, cells, tmp_path / "a", together=["x", "seed"])
     with pytest.raises(TypeError, match="not JSON serializable"):
         run(square, [{"x": object()}], tmp_path / "a")
     assert not (tmp_path / "a").exists()

@@ -105,6 +105,9 @@ def test_gradient_to_value():
         sp.gradient_to_value(layer)
     layer(torch.tensor([[3.0, 5.0]])).sum().backward()
     assert sp.gradient_to_value(layer) == {"weight": 1.5}
+    with torch.no_grad():
+        layer.weight.zero_()
+    assert sp.gradient_to_value(layer) == {}
 
 
 def test_frozen_neurons_have_no_gradient():

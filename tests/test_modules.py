@@ -1,6 +1,7 @@
 """Cells and layers as PyTorch modules: what is registered, what moves, what survives, what equals what."""
 
 import copy
+import inspect
 import io
 
 import pytest
@@ -201,6 +202,23 @@ def test_autapses_are_not_loaded_into_a_population_without_them():
     with pytest.raises(ValueError, match="recurrent_weights: expected a zero diagonal because autapses=False, got 4"):
         target.load_state_dict(source)
     assert target.recurrent_weights.diagonal().abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", ["input_weights", "recurrent_weights"])
+def test_weights_that_are_not_finite_are_not_loaded(name):
+    layer = sp.LIFRecurrent(3, 4)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    broken = before[name].clone()
+    broken[0, 1:] = torch.inf
+    with pytest.raises(ValueError, match=f"{name}: expected finite values, got {len(broken[0]) - 1} that are not"):
+        layer.load_state_dict(before | {name: broken})
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+def test_the_recurrent_layer_takes_what_its_cell_takes():
+    cell, layer = (dict(inspect.signature(kind).parameters) for kind in (sp.LIFRecurrentCell, sp.LIFRecurrent))
+    assert layer.pop("kernel").default is None
+    assert list(layer.items()) == list(cell.items())
 
 
 def test_built_without_memory_and_filled_later():

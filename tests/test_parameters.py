@@ -11,7 +11,7 @@ from test_modules import KINDS, inputs, run
 from torch import nn
 
 import snnparams as sp
-from snnparams.constraints import Interval
+from snnparams.constraints import Interval, Log
 from snnparams.distributions import log_normal
 
 F64 = torch.float64
@@ -117,6 +117,27 @@ def test_what_cannot_be_shared():
             second.p.share(name, other)
     with pytest.raises(AttributeError, match="unknown v_th of LIParameters; expected one of tau_syn_inv"):
         second.p.share("v_th", first.p)
+
+
+def test_values_invalid_at_this_time_step_and_other_units_are_not_shared():
+    def p(constraint, dt, value=900.0):
+        return sp.LIF(sp.LIFParameters(tau_mem_inv=sp.Learned(value, constraint), tau_syn_inv=1.0), dt, size=3).p
+
+    with pytest.raises(ValueError, match=r"tau_mem_inv: expected dt \* tau_mem_inv < 1, that is values below 500 1/s"):
+        p("none", 2e-3, 100.0).share("tau_mem_inv", p("none", 1e-3))
+    one, other = (p(Log(1.0, 950.0, unit), 1e-3) for unit in (1.0, 100.0))
+    with pytest.raises(ValueError, match=r"'1 to 950'.*'1 to 950, unit 100\.0'"):
+        one.share("tau_mem_inv", other)
+
+
+def test_what_a_layer_is_built_with_stays():
+    layer = build("LIF", {"tau_mem_inv": "log"})
+    for name, value in (("dt", 2e-3), ("method", "tanh"), ("alpha", 3.0)):
+        before = getattr(layer.p, name)
+        for p in (layer.p, copy.deepcopy(layer).p):
+            with pytest.raises(AttributeError, match=rf"{name}: expected {before!r} as built, got {value!r}; build"):
+                setattr(p, name, value)
+            assert getattr(p, name) == before
 
 
 def model_and_data(how):

@@ -4,6 +4,8 @@ import re
 
 from notebooks import ROOT
 
+import snnparams as sp
+
 
 def test_the_example(capsys):
     text = (ROOT / "README.md").read_text()
@@ -24,3 +26,8 @@ def test_the_commands_are_targets():
     for command in re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M):
         assert command in targets, command
     assert {"book", "test", "help"} <= set(targets)
+
+
+def test_the_citation_is_of_this_version():
+    (cited,) = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert cited == sp.__version__

@@ -1,9 +1,14 @@
 """What chapter 8 says of the stored benchmarks is true of them; a device that was not measured is skipped."""
 
 import json
+import sys
 
 import pytest
+import torch
 from notebooks import ROOT
+
+sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+import stored
 
 RESULTS = ROOT / "book" / "results"
 LAYERS = json.loads((RESULTS / "layers.json").read_text())
@@ -90,3 +95,32 @@ def test_twenty_networks_on_a_gpu_cost_at_most_two():
 def test_epoch_of_chapter_4(device):
     seconds = measured(EPOCH, device)["seconds_per_epoch"]
     assert seconds["Norse"]["median"] >= EPOCHS[device] * seconds["snnparams"]["median"]
+
+
+# What the scripts share
+
+
+def test_headers_say_how_where_and_with_what():
+    header = stored.header("a.py --b", snnparams="1")
+    assert list(header) == ["command", "date", "machine", "versions"]
+    assert header["command"] == "python tests/benchmarks/a.py --b"
+    assert list(header["versions"]) == ["python", "torch", "snnparams"]
+    of_device = stored.header_of_device("GPU", "torch", "no-such-package")
+    assert list(of_device) == ["date", "machine", "threads", "versions"]
+    assert of_device["versions"]["torch"] in torch.__version__
+    assert of_device["versions"]["no-such-package"] == "not installed"
+
+
+def test_a_crash_while_writing_keeps_the_last_whole_file_and_other_versions_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    assert stored.kept_runs(path, {"torch": "1"}) == {}
+    stored.write(path, {"versions": {"torch": "1"}, "runs": {"one": 1}})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        stored.write(path, {"runs": object()})
+    monkeypatch.setattr("os.replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        stored.write(path, {"versions": {"torch": "2"}, "runs": {}})
+    assert stored.kept_runs(path, {"torch": "1"}) == {"one": 1}
+    with pytest.raises(SystemExit, match=r"holds runs of \{'torch': '1'\}, this is \{'torch': '2'\}: delete it or"):
+        stored.kept_runs(path, {"torch": "2"})

@@ -114,3 +114,6 @@ def test_bad_input():
         compare({"a": by_seed([1, 2]), "b": by_seed([1, 2])}, "c")
     with pytest.raises(ValueError, match="from 0 to 1"):
         holm({"a": 1.5})
+    for level in (0, 1, 95, np.nan):
+        with pytest.raises(ValueError, match=f"level: expected a number between 0 and 1, got {level}"):
+            mean_interval([1.0, 2.0], level)

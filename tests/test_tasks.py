@@ -2,13 +2,16 @@
 
 import functools
 import hashlib
+import http.client
 import http.server
 import io
 import os
+import re
 import shutil
 import tarfile
 import threading
 import wave
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -305,6 +308,15 @@ def test_bad_arguments(mnist_stand_in, sounds):
         tasks.spoken_digits(speaker="bob")
     with pytest.raises(ValueError, match="most: expected"):
         tasks.spoken_digits(most=1.5)
+    with pytest.raises(ValueError, match="train, validation, test: expected at least 20 samples in all, got 19"):
+        tasks.smooth_random_manifolds(17, 1, 1)
+
+
+@pytest.mark.parametrize("make", [tasks.mnist, tasks.sequential_mnist])
+def test_digits_that_stand_in_for_mnist_are_refused(make, monkeypatch):
+    monkeypatch.setattr(tasks, "load_mnist", lambda: digits()._replace(name="digits"))
+    with pytest.raises(FileNotFoundError, match=r"expected MNIST, .*, got digits\. .* SNNPARAMS_DATA names"):
+        make(**SMALL)
 
 
 # ---------------------------------------------------------------------------------------- where recordings come from
@@ -358,6 +370,16 @@ def test_a_download_that_is_something_else_does_not_reach_the_cache(server, monk
     with pytest.raises(FileNotFoundError, match=r"could not be had \(the download failed: .*Unpack http"):
         sound.load_spoken_digits()
     assert list((tmp_path / "cache" / "snnparams" / "FSDD").iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [http.client.IncompleteRead(b""), zlib.error("invalid distance")], ids=repr)
+def test_a_download_that_breaks_off_is_one_that_failed(spoken, monkeypatch, error):
+    def urlopen(*_, **__):
+        raise error
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    with pytest.raises(FileNotFoundError, match=re.escape(f"(the download failed: {error})")):
+        sound.load_spoken_digits()
 
 
 def test_offline(spoken, monkeypatch):

@@ -195,6 +195,14 @@ def test_what_stops_a_training(model):
         sp.train(model, sp.Split(split.images, split.labels[:3]), optimizer)
     with pytest.raises(ValueError, match="got 0 images and 0 labels"):
         sp.evaluate(model, sp.Split(split.images[:0], split.labels[:0]))
+    broken = split.images.float()
+    broken[3, 2, :2] = math.nan
+    for use in (sp.evaluate, lambda *given: sp.train(*given, optimizer)):
+        with pytest.raises(ValueError, match="images: expected finite values, got 2 that are not"):
+            use(model, sp.Split(broken, split.labels))
+    for bad in (-1, 1.0, True):
+        with pytest.raises(ValueError, match=f"epochs: expected an integer of at least 0, got {bad}"):
+            sp.fit(model, split, split, optimizer, bad)
 
     fast = torch.optim.SGD(model.parameters(), lr=1e9)
     with pytest.raises(ValueError, match=r"hidden\.p\.tau_mem_inv: expected"):

@@ -274,18 +274,15 @@ def _recurrent_backward(
 
 
 @triton.jit
-def _times_weights(
-    values, place, w, n, row_mask, neurons, W_STEP_K, W_STEP_N, PRECISION: tl.constexpr, N: tl.constexpr
-):
+def _times_weights(values, place, w, n, row_mask, neurons, PRECISION: tl.constexpr, N: tl.constexpr):
     """Multiply rows of values (K) with a tile of N columns of the weights."""
     total = tl.zeros((place.shape[0], N), values.dtype.element_ty)
     for first in range(0, neurons, N):
         k = first + tl.arange(0, N)
         part = tl.load(values + place + k[None, :], row_mask & (k[None, :] < neurons), other=0.0)
         tile = tl.load(
-            w + k[:, None] * W_STEP_K + n[None, :] * W_STEP_N,
-            (k[:, None] < neurons) & (n[None, :] < neurons), other=0.0,
-        )  # fmt: skip
+            w + k[:, None] * neurons + n[None, :], (k[:, None] < neurons) & (n[None, :] < neurons), other=0.0
+        )
         total = tl.dot(part, tile, total, input_precision=PRECISION)
     return total
 
@@ -314,7 +311,7 @@ def _tiled_forward(
             i_now = i + tl.load(x + place + n[None, :], mask, other=0.0)
             if t > 0:
                 i_now += _times_weights(
-                    z, place - size, w_t + member * neurons * neurons, n, row_mask, neurons, neurons, 1, PRECISION, N
+                    z, place - size, w_t + member * neurons * neurons, n, row_mask, neurons, PRECISION, N
                 )  # fmt: skip
             v_now, spikes, v, i = _step(v, i_now, a_n, b_n, leak_n, th_n, reset_n, METHOD, ALPHA)
             tl.store(z + place + n[None, :], spikes, mask)
@@ -365,7 +362,7 @@ def _tiled_backward(
                 g_v_pre += tl.load(grad_v_pre + here, mask, other=0.0)
             if back > 0:
                 g_z += _times_weights(
-                    grad_x, place + size, w + member * neurons * neurons, n, row_mask, neurons, neurons, 1, PRECISION, N
+                    grad_x, place + size, w + member * neurons * neurons, n, row_mask, neurons, PRECISION, N
                 )  # fmt: skip
             g_x, g_v, p_a, p_b, p_leak, p_th, p_reset = _step_back(
                 g_z, g_v_pre, g_v, g_i, v, i, v_before, a_n, b_n, leak_n, th_n, reset_n, METHOD, ALPHA, DETACH_RESET
@@ -434,7 +431,7 @@ def lif_backward(
     grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
     method, alpha, detach_reset, with_p, with_w,
 ):  # fmt: skip
-    """Compute the gradients; see `snnparams.kernels.fused` for shapes."""
+    """Compute the gradients, those by neuron parameters also without `with_p`; see `snnparams.kernels.fused`."""
     members, steps, rows, neurons = v_pre.shape
     grad_v_0, grad_i_0, grad_x = grad_v.clone(), grad_i.clone(), torch.empty_like(v_pre)
     grad_w = v_pre.new_zeros(members, *((neurons, neurons) if with_w else (0, 0)))

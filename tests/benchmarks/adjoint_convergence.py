@@ -7,15 +7,12 @@ Run from the repository root, about two minutes on one core: python tests/benchm
 
 import argparse
 import collections
-import datetime
 import itertools
-import json
-import os
-import platform
 import sys
 from pathlib import Path
 
 import numpy as np
+import stored
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -50,15 +47,8 @@ def main() -> None:
             key = f"{'recurrent' if recurrent else 'feed-forward'}, loss on {kind}"
             runs[key] = compare(recurrent, kind, args.networks)
             print(key, {name: f"{np.median(e, axis=0)[-1]:.2%}" for name, e in runs[key]["errors"].items()}, flush=True)
-    content = {
-        "command": "python tests/benchmarks/adjoint_convergence.py",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "steps": STEPS,
-        "runs": runs,
-    }
-    args.output.write_text(json.dumps(content) + "\n")
+    content = stored.header("adjoint_convergence.py") | {"steps": STEPS, "runs": runs}
+    stored.write(args.output, content, indent=None)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,11 @@ a batch of 100 points; all neuron parameters but leak and reset are learned.
 """
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
 
+import stored
 import torch
 from torch.nn.functional import cross_entropy
 from yin_yang import DT, STEPS, Net
@@ -46,15 +43,10 @@ def main() -> None:
             elapsed = time.perf_counter() - start
             if turn >= WARM_UP:
                 turns[method].append(round(1e3 * elapsed, 3))
-    content = {
-        "command": "python tests/benchmarks/adjoint_cost.py",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU, 1 thread",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "methods": {m: {"median_ms": round(statistics.median(t), 3), "turns_ms": t} for m, t in turns.items()},
-    }
-    args.output.write_text(json.dumps(content, indent=1) + "\n")
-    print({method: found["median_ms"] for method, found in content["methods"].items()})
+    methods = {m: {"median_ms": round(statistics.median(t), 3), "turns_ms": t} for m, t in turns.items()}
+    content = stored.header("adjoint_cost.py", f"{stored.CPU}, CPU, 1 thread") | {"methods": methods}
+    stored.write(args.output, content)
+    print({method: found["median_ms"] for method, found in methods.items()})
 
 
 if __name__ == "__main__":

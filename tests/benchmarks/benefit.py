@@ -11,12 +11,12 @@ one seed train as one ensemble.
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
 import platform
 from pathlib import Path
 
+import stored
 import torch
 
 from snnparams.benefit import run_cells
@@ -148,13 +148,9 @@ def main() -> None:
     second = main_cells(tasks, taus)
     of_main = run(run_cells, [c for *_, c in second], args.folder / args.grid / "main", **how)
     file = "benefit.json" if args.grid == "default" else f"benefit_{args.grid}.json"
-    machine = f"{platform.machine()}, " + (torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} cores, CPU")
+    machine = f"{platform.machine()}, {torch.cuda.get_device_name()}" if on_gpu else f"{stored.CPU}, CPU"
     names = {json.dumps(dataclasses.asdict(settings), sort_keys=True): name for name, settings in tasks.items()}
-    result = {
-        "command": f"python tests/benchmarks/benefit.py --grid {args.grid}",
-        "date": datetime.date.today().isoformat(),
-        "machine": machine,
-        "versions": versions() | {"python": platform.python_version()},
+    result = stored.header(f"benefit.py --grid {args.grid}", machine, **versions()) | {
         "tasks": {name: dataclasses.asdict(settings) for name, settings in tasks.items()},
         "taus": taus,
         "tuning": [
@@ -171,10 +167,7 @@ def main() -> None:
             for (task, name, c), r in zip(second, of_main, strict=True)
         ],
     }
-    path = Path("book/results") / file
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(result) + "\n")
-    temporary.replace(path)
+    stored.write(Path("book/results") / file, result, indent=None)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,10 @@ data and on seeds that are not used again.
 """
 
 import argparse
-import datetime
-import json
 import math
-import os
-import platform
 from pathlib import Path
 
+import stored
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -211,14 +208,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("book/results/conditioning.json"))
     args = parser.parse_args()
-    results = {
-        "command": "python tests/benchmarks/conditioning.py",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "snnparams": sp.__version__},
-        "seeds": list(SEEDS),
-        "tuning_seeds": list(TUNING_SEEDS),
-    }
+    results = stored.header("conditioning.py", snnparams=sp.__version__)
+    results |= {"seeds": list(SEEDS), "tuning_seeds": list(TUNING_SEEDS)}
     for name, (experiment, summary, length) in EXPERIMENTS.items():
         results[name] = {}
         for condition, (constraint, ratio) in CONDITIONS.items():
@@ -226,9 +217,7 @@ def main() -> None:
             found = summary(experiment(constraint, ratio, lr, SEEDS, length))
             results[name][condition] = {"learning_rate": lr, "ratio": ratio, "validation_losses": losses} | found
             print(f"{name}: {condition}, rate {lr:g}, validation loss {losses[f'{lr:g}']}", flush=True)
-    temporary = args.output.with_suffix(".partial")
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
-    temporary.replace(args.output)
+    stored.write(args.output, results)
 
 
 if __name__ == "__main__":

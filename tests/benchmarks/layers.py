@@ -21,10 +21,8 @@ our reference, "loop, compiled" the same with each step compiled by torch.compil
 import argparse
 import contextlib
 import ctypes
-import datetime
 import functools
 import gc
-import importlib.metadata
 import json
 import os
 import platform
@@ -36,6 +34,7 @@ import time
 import warnings
 from pathlib import Path
 
+import stored
 import torch
 from torch import nn
 
@@ -380,22 +379,11 @@ def processor() -> str:
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
-def machine(device: str) -> dict:
-    """Return what was measured on."""
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {os.cpu_count()} cores"
-    packages = ("torch", "numba", "triton", "norse", "snntorch", "spikingjelly")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {"machine": where, "threads": torch.get_num_threads(), "versions": versions}
-
-
 def measure(device: str, turns: int, small: bool) -> dict:
     """Measure everything on one device; small leaves out the slowest shapes, for a look at the page."""
-    result = {"date": datetime.date.today().isoformat(), **machine(device), "agreement": agreement(device)}
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {os.cpu_count()} cores"
+    result = stored.header_of_device(where, "torch", "numba", "triton", "norse", "snntorch", "spikingjelly")
+    result["agreement"] = agreement(device)
     rows = []
     peers = ["snnparams", "loop", "loop, compiled", "Norse", *WITHOUT_SYNAPSE]
     for n in (512, 2048) if small else (512, 2048, 8192, 16384):
@@ -430,12 +418,12 @@ def main() -> None:
         print(peak_here(kind, name, tuple(shape), "cpu"))
         return
     torch.backends.cudnn.allow_tf32 = False  # float32 for all, until "high" precision is asked for
-    stored = (
+    results = (
         json.loads(args.output.read_text()) if args.output.exists() else {"cpu": "not measured", "cuda": "not measured"}
     )
-    stored["command"] = "python tests/benchmarks/layers.py"
-    stored[args.device] = measure(args.device, args.turns, args.small)
-    args.output.write_text(json.dumps(stored, indent=1) + "\n")
+    results["command"] = "python tests/benchmarks/layers.py"
+    results[args.device] = measure(args.device, args.turns, args.small)
+    stored.write(args.output, results)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
 """Chapter 4's experiment over three seeds and three conditions; writes book/results/mnist_accuracy.json.
 
 Run from the repository root, about three minutes per run on one core: python tests/benchmarks/mnist_accuracy.py
-A run that was stopped goes on where it was: finished ones are kept in the results file.
+A run that was stopped goes on where it was: finished ones are kept in the results file, if of the same versions.
 """
 
 import argparse
-import datetime
-import json
-import os
-import platform
 from pathlib import Path
 
+import stored
 import torch
 
 import snnparams as sp
@@ -51,7 +48,8 @@ def main() -> None:
     mnist = sp.load_mnist()
     if mnist.name != "MNIST":
         raise SystemExit("this experiment needs the real MNIST")
-    runs = json.loads(args.output.read_text())["runs"] if args.output.exists() else {}
+    header = stored.header("mnist_accuracy.py")
+    runs = stored.kept_runs(args.output, header["versions"])
     for seed in args.seeds:
         for name, condition in CONDITIONS.items():
             key = f"{name}, seed {seed}, {args.epochs} epochs"
@@ -59,16 +57,7 @@ def main() -> None:
                 continue
             runs[key] = run(seed, epochs=args.epochs, mnist=mnist, **condition)
             print(key, runs[key]["accuracy"][-1], flush=True)
-            result = {
-                "command": "python tests/benchmarks/mnist_accuracy.py",
-                "date": datetime.date.today().isoformat(),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
-                "versions": {"python": platform.python_version(), "torch": torch.__version__},
-                "runs": runs,
-            }
-            temporary = args.output.with_suffix(".partial")
-            temporary.write_text(json.dumps(result, indent=1) + "\n")
-            temporary.replace(args.output)
+            stored.write(args.output, header | {"runs": runs})
 
 
 if __name__ == "__main__":

@@ -8,11 +8,7 @@ With --device cuda, the same on a GPU; the results of the other device stay.
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +16,7 @@ import time
 import warnings
 from pathlib import Path
 
+import stored
 import torch
 
 import snnparams as sp
@@ -122,18 +119,13 @@ def main() -> None:
     results = {"command": "python tests/benchmarks/mnist_epoch.py", "cpu": "not measured", "cuda": "not measured"}
     if args.output.exists():
         results |= {key: value for key, value in json.loads(args.output.read_text()).items() if key in results}
-    where = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
-    versions = {"python": platform.python_version()}
-    results[args.device] = {
-        "date": datetime.date.today().isoformat(),
-        "machine": where,
-        "threads": torch.get_num_threads(),
-        "versions": versions | {name: importlib.metadata.version(name) for name in ("torch", "numba", "norse")},
+    where = torch.cuda.get_device_name() if args.device == "cuda" else stored.CPU
+    results[args.device] = stored.header_of_device(where, "torch", "numba", "norse") | {
         "largest_difference_of_log_probabilities_before_training": difference(),
         "seconds_per_epoch": {name: {"median": median[name], "turns": epoch[name]} for name in epoch},
         "ratio": round(median["Norse"] / median["snnparams"], 2),
     }
-    args.output.write_text(json.dumps(results, indent=1) + "\n")
+    stored.write(args.output, results)
     print(json.dumps(results, indent=1))
 
 

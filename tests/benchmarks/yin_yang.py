@@ -7,13 +7,11 @@ A run that was stopped goes on where it was: finished ones are kept in the resul
 """
 
 import argparse
-import datetime
-import json
 import multiprocessing
 import os
-import platform
 from pathlib import Path
 
+import stored
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -96,13 +94,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path, default=Path("book/results/yin_yang.json"))
     args = parser.parse_args()
-    versions = {"python": platform.python_version(), **experiment.versions()}
-    stored = json.loads(args.output.read_text()) if args.output.exists() else {"versions": versions, "runs": {}}
-    if stored["versions"] != versions:
-        raise SystemExit(
-            f"{args.output} holds runs of {stored['versions']}, this is {versions}: delete it or give another --output"
-        )
-    runs, jobs = stored["runs"], []
+    header = stored.header("yin_yang.py", **experiment.versions())
+    runs, jobs = stored.kept_runs(args.output, header["versions"]), []
     for name, condition in CONDITIONS.items():
         for seed in args.seeds:
             key = f"{name}, seed {seed}, {args.epochs} epochs"
@@ -112,16 +105,7 @@ def main() -> None:
         for key, result in pool.imap_unordered(_run, jobs):
             runs[key] = result
             print(key, result["test"], flush=True)
-            content = {
-                "command": "python tests/benchmarks/yin_yang.py",
-                "date": datetime.date.today().isoformat(),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
-                "versions": versions,
-                "runs": dict(sorted(runs.items())),
-            }
-            temporary = args.output.with_suffix(".partial")
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
-            temporary.replace(args.output)
+            stored.write(args.output, header | {"runs": dict(sorted(runs.items()))})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""What the result files in book/results have in common: how, when, where and with what they were made."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+CPU = f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def header(command: str, machine: str = f"{CPU}, CPU", **versions: str) -> dict:
+    """Return what a file begins with.
+
+    Args:
+        command: the script in this folder, and its options.
+        machine: where it ran.
+        versions: those of more than Python and PyTorch.
+    """
+    return {
+        "command": f"python tests/benchmarks/{command}",
+        "date": datetime.date.today().isoformat(),
+        "machine": machine,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__} | versions,
+    }
+
+
+def header_of_device(machine: str, *packages: str) -> dict:
+    """Return what the part of one device begins with, in a file that holds several."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine,
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+    }
+
+
+def kept_runs(path: Path, versions: dict) -> dict:
+    """Return the runs that a file holds, to go on from; those of other versions are refused."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text())
+    if found["versions"] != versions:
+        raise SystemExit(
+            f"{path} holds runs of {found['versions']}, this is {versions}: delete it or give another --output"
+        )
+    return found["runs"]
+
+
+def write(path: Path, content: dict, indent: int | None = 1) -> None:
+    """Write a file beside its place, then move it there: a stopped run leaves the last whole one."""
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_text(json.dumps(content, indent=indent) + "\n")
+    os.replace(temporary, path)
