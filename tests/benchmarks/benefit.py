@@ -1,6 +1,6 @@
 """Chapter 6's experiment: does it help to learn neuron parameters, or to begin with different ones?
 
-Run from the repository root; about 90 minutes of one core: python tests/benchmarks/benefit.py --processes 2
+Run from the repository root; about an hour and a quarter on two cores: python tests/benchmarks/benefit.py
 It writes book/results/benefit.json. A run that was stopped goes on where it was: cells are kept in _build/benefit.
 
 First every kind of network is tuned alike: six initial time constants, by accuracy on the validation split, with seeds
@@ -47,12 +47,6 @@ TASKS = {
         MORE: Settings("sequential_mnist", SIZES | {"train": 10_000}, epochs=6, recurrent_share=0.6, **SMALL),
         SPOKEN: Settings("spoken_digits", {}, epochs=10, **SMALL),
         "random manifolds": Settings("smooth_random_manifolds", SIZES | {"train": 4000}, epochs=8, **SMALL),
-    },
-    "more": {  # two variants, by the same protocol
-        "permuted sequential MNIST": Settings(
-            "sequential_mnist", SIZES | {"train": 10_000, "permuted": True}, epochs=6, **SMALL
-        ),
-        "spoken digits without george": Settings("spoken_digits", {"speaker": "george"}, epochs=10, **SMALL),
     },
     "gpu": {
         "MNIST": Settings("mnist", {}, epochs=10, **LARGE),
