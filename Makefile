@@ -10,7 +10,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test test-browser test-offline notebooks format clean
+.PHONY: help venv book test test-browser test-offline pdf notebooks address format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -46,9 +46,10 @@ book: _build/executed-with ## execute all notebooks and build the HTML, warnings
 	$(BIN)/jupyter-book build . -n -W --keep-going
 	@echo "Open _build/html/index.html"
 
-test: venv ## everything that must pass: ruff, unit tests, notebook hygiene, all notebooks
+test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygiene, all notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy snnparams
 	$(BIN)/pytest --ignore tests/test_browser.py
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 $(NOTEBOOKS)
 
@@ -61,8 +62,16 @@ test-offline: venv ## the same notebooks without MNIST and without a network: th
 	env -u SNNPARAMS_DATA SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache" \
 	    $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 book/4_mnist.ipynb
 
+pdf: book ## the book as _build/book.pdf, printed by Chromium
+	$(BIN)/jupyter-book build . -n -W --keep-going --builder singlehtml
+	$(BIN)/python tests/pdf.py
+
 notebooks: venv ## run all notebooks and store what they show, after a change to them or to snnparams
 	$(BIN)/python tests/notebooks.py run $(NOTEBOOKS)
+
+address: venv ## set the public address everywhere: make address URL=https://github.com/owner/name
+	@[ "$(origin URL)" = "command line" ] || { echo "Give an address, or an empty one: make address URL="; exit 1; }
+	$(BIN)/python tests/address.py '$(URL)'
 
 format: venv ## format code and notebooks
 	$(BIN)/ruff check --fix .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -45,7 +45,7 @@ def check_input(
         raise ValueError(f"input: expected device {device}, that of the parameters, got {x.device}")
 
 
-def check_state(state: NamedTuple, kind: type, shape: tuple[int, ...], like: torch.Tensor) -> None:
+def check_state(state: NamedTuple, kind: Any, shape: tuple[int, ...], like: torch.Tensor) -> None:
     """Check a given state.
 
     Args:
@@ -60,7 +60,7 @@ def check_state(state: NamedTuple, kind: type, shape: tuple[int, ...], like: tor
     """
     if not isinstance(state, kind):
         raise TypeError(f"state: expected {kind.__name__} or None, got {type(state).__name__}")
-    for name, value in zip(state._fields, state, strict=True):
+    for name, value in zip(kind._fields, state, strict=True):
         if tuple(value.shape) != shape:
             raise ValueError(f"state.{name}: expected shape {shape}, got {tuple(value.shape)}")
         if value.device != like.device:
@@ -75,7 +75,7 @@ def check_population(p: Values, shape: tuple[int, ...]) -> None:
     Raises:
         ValueError: if a parameter has more or other axes than the population.
     """
-    for name, value in zip(p._fields, p, strict=True):
+    for name, value in zip(Values._fields, p, strict=True):  # torch.compile cannot read them off p
         if isinstance(value, torch.Tensor):
             check_fits(name, value, shape)
 

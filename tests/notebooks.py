@@ -14,6 +14,7 @@ import tokenize
 from pathlib import Path
 
 import nbformat
+from address import current, is_setup, put_setup
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
@@ -41,8 +42,12 @@ def without_words(source: str) -> str:
 
 
 def stamp(notebook) -> str:
-    """Return a hash of the notebook's code cells, of the package and of the stored results."""
-    cells = [without_words(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    """Return a hash of the notebook's code cells, of the package and of the stored results.
+
+    The setup cell does not count: it does nothing where the package is installed, and holds the public address.
+    """
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and not is_setup(cell)]
+    cells = [without_words(cell.source) for cell in code]
     modules = {p.relative_to(ROOT).as_posix(): without_words(p.read_text()) for p in PACKAGE.rglob("*.py")}
     data = [(PACKAGE / "snnparams.mplstyle"), *sorted((ROOT / "book" / "results").glob("*.json"))]
     read = [path.read_text() for path in data]
@@ -54,6 +59,7 @@ def run(path: Path) -> None:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
+    put_setup(notebook, current())
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

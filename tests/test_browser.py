@@ -7,11 +7,11 @@ unless the environment variable `SNNPARAMS_BROWSER` is set to `required`.
 import functools
 import http.server
 import os
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
+from chromium import chromium, launch
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -27,11 +27,6 @@ def missing() -> str | None:
     if not chromium():
         return "no Chromium: install Debian's package chromium"
     return None if PAGES else "the book is not built: run make book"
-
-
-def chromium() -> str | None:
-    """Return where Chromium is."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 if os.environ.get("SNNPARAMS_BROWSER") == "required":
@@ -58,9 +53,8 @@ def address():
 @pytest.fixture(scope="module")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api")
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=[*quiet, "--no-sandbox"])
+        browser = launch(playwright)
         yield browser
         browser.close()
 

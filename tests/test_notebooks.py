@@ -4,11 +4,11 @@ import ast
 import json
 import math
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+from address import TAGS, current, is_setup, put_setup, setup
 from notebooks import ROOT, stamp, without_words
 
 import snnparams as sp
@@ -65,6 +65,13 @@ class TestNotebook:
         notebook = read(path)
         assert notebook.metadata.get("snnparams_stamp") == stamp(notebook), "run `make notebooks` and commit"
 
+    def test_first_fetches_the_project_where_it_is_not_installed(self, path):
+        first, *others = code_cells(read(path))
+        assert first.source == setup(current()), "run `make address` with the address of _config.yml"
+        assert first.metadata.tags == TAGS
+        assert first.outputs == []
+        assert not any(map(is_setup, others))
+
     def test_kernel_and_format(self, path):
         notebook = read(path)
         nbformat.validate(notebook)
@@ -118,7 +125,8 @@ class TestNotebook:
     def test_prose_and_code_are_in_balance(self, path):
         notebook = read(path)
         words = len(markdown(notebook).split())
-        visible = [c for c in code_cells(notebook) if "hide-input" not in c.metadata.get("tags", [])]
+        hidden = {"hide-input", "remove-cell"}
+        visible = [c for c in code_cells(notebook) if not hidden & set(c.metadata.get("tags", []))]
         lines = sum(bool(line.strip()) for cell in visible for line in cell.source.splitlines())
         assert 4 <= words / lines <= 15, f"{words / lines:.1f} words per line of code"
 
@@ -163,6 +171,21 @@ def test_the_stamp_sees_code_and_not_words():
     assert without_words('def f(): "a"; return 1') != without_words('def f(): "a"; return 2')
     assert without_words("for x in y:\n    f()\n    g()") != without_words("for x in y:\n    f()\ng()")
     assert without_words(one) != without_words(one.replace("#", "%"))
+
+
+def test_the_setup_cell_comes_first_and_is_not_stamped():
+    result = nbformat.v4.new_output("execute_result", execution_count=1)
+    notebook = make([("1", [result]), ("2", [])])
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# Title"))
+    before = stamp(notebook)
+    for address in ("", "https://github.com/owner/name"):
+        put_setup(notebook, address)
+        assert [cell.cell_type for cell in notebook.cells] == ["markdown", "code", "code", "code"]
+        assert [cell.execution_count for cell in code_cells(notebook)] == [1, 2, 3]
+        assert notebook.cells[2].outputs[0].execution_count == 2
+        assert is_setup(notebook.cells[1])
+        assert address in notebook.cells[1].source
+        assert stamp(notebook) == before
 
 
 # What a page writes out and the package repeats is the same
@@ -237,7 +260,5 @@ def test_every_committed_page_is_in_the_table_of_contents():
         assert any(p.stem == name for p in pages), f"_toc.yml names {name}, which does not exist"
 
 
-def test_the_public_address_is_empty_or_https():
-    config = (ROOT / "_config.yml").read_text()
-    assert re.search(r'^  url: ""$', config, re.M) or re.search(r"^  url: https://", config, re.M)
-    assert not list(Path(ROOT / "book").glob("*.partial"))
+def test_no_unfinished_results_are_left():
+    assert not list((ROOT / "book").rglob("*.partial"))

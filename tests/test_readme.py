@@ -1,10 +1,13 @@
-"""The README's example runs and prints what it says."""
+"""What the README and CONTRIBUTING.md say is so: the example, the links, the commands."""
 
 import re
 
+import pytest
 from notebooks import ROOT
 
 import snnparams as sp
+
+pages = pytest.mark.parametrize("text", [(ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")])
 
 
 def test_the_example(capsys):
@@ -15,15 +18,19 @@ def test_the_example(capsys):
     assert capsys.readouterr().out.strip() == promised
 
 
-def test_every_link_leads_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
+@pages
+def test_every_link_leads_somewhere(text):
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("https://"):
             assert (ROOT / target).exists(), target
 
 
-def test_the_commands_are_targets():
+@pages
+def test_the_commands_are_targets(text):
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
-    for command in re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M):
+    commands = re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M) + re.findall(r"^\| `([a-z-]+)` \|", text, re.M)
+    assert commands
+    for command in commands:
         assert command in targets, command
     assert {"book", "test", "help"} <= set(targets)
 

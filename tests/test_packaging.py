@@ -1,0 +1,68 @@
+"""What is built can be installed, is complete, and works away from this folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+from notebooks import ROOT
+
+USE = """
+import snnparams as sp, torch
+from snnparams import plot
+from snnparams.kernels import cpu
+plot.use_style()
+p = sp.LIFParameters(tau_mem=sp.Learned(0.01), v_th=sp.Learned(0.5))
+layer = sp.LIFRecurrent(5, 4, p, kernel="reference")  # the compiled kernel would be compiled anew
+out, state = layer((torch.rand(20, 3, 5) < 0.5).float())
+out.sum().backward()
+assert all(p.grad is not None for p in layer.parameters())
+print(sp.__file__)
+"""
+
+
+def run(*command, **kwargs):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, **kwargs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The wheel and the source distribution, built from a copy: setuptools writes beside the source."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "snnparams", source / "snnparams", ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", source / "dist", source)
+    (wheel,) = (source / "dist").glob("*.whl")
+    (sdist,) = (source / "dist").glob("*.tar.gz")
+    return wheel, sdist
+
+
+def modules():
+    return {p.relative_to(ROOT).as_posix() for p in (ROOT / "snnparams").rglob("*") if p.suffix in (".py", ".mplstyle")}
+
+
+def test_the_wheel_has_every_module(built):
+    names = {name for name in zipfile.ZipFile(built[0]).namelist() if name.startswith("snnparams/")}
+    assert names == modules()
+    assert {"snnparams/kernels/cpu.py", "snnparams/snnparams.mplstyle"} <= names
+
+
+def test_the_source_distribution_has_every_module_and_the_licence(built):
+    with tarfile.open(built[1]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml"} | modules() <= names
+
+
+def test_the_installed_package_works(built, tmp_path):
+    target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target]
+    run(*install, "--disable-pip-version-check", built[0])
+    where = run(sys.executable, "-c", USE, cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(target)})
+    assert where.strip() == str(target / "snnparams" / "__init__.py")
