@@ -10,6 +10,7 @@ from pathlib import Path
 import address
 import nbformat
 import pytest
+from commands import run
 from notebooks import ROOT
 
 GITHUB = "https://github.com/someone/something"
@@ -72,12 +73,6 @@ def test_what_is_no_address_is_refused(copy, bad):
 
 
 # What happens on Colab
-
-
-def run(*command, **kwargs):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, **kwargs)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
 
 import pytest
+from commands import run
 from notebooks import ROOT
 
 USE = """
@@ -22,12 +22,6 @@ out.sum().backward()
 assert all(p.grad is not None for p in layer.parameters())
 print(sp.__file__)
 """
-
-
-def run(*command, **kwargs):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, **kwargs)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
