@@ -56,11 +56,11 @@ test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygien
 test-browser: book ## the built book in headless Chromium; without one the tests are skipped
 	$(BIN)/pytest tests/test_browser.py
 
-test-offline: venv ## chapters 4 and 6 without data sets and without a network
+test-offline: venv ## all notebooks without data sets and without a network
 	cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && \
 	env -u SNNPARAMS_DATA SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache" $(BIN)/pytest tests/test_data.py && \
 	env -u SNNPARAMS_DATA SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache" \
-	    $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 book/4_mnist.ipynb book/6_benefit.ipynb
+	    $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 $(NOTEBOOKS)
 
 pdf: book ## the book as _build/book.pdf, printed by Chromium
 	$(BIN)/jupyter-book build . -n -W --keep-going --builder singlehtml
