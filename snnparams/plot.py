@@ -158,6 +158,9 @@ class Slider:
         plt.close(figure)
         return base64.b64encode(buffer.getvalue()).decode()
 
+    def __repr__(self) -> str:
+        return f"Slider({self.label}: {', '.join(self.names)})"
+
     def _repr_html_(self) -> str:
         name = "slider-" + hashlib.sha256(repr((self.label, self.frames)).encode()).hexdigest()[:8]
         label = html.escape(self.label)

@@ -64,7 +64,7 @@ def run(path: Path) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     where = {"metadata": {"path": path.parent}}
-    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where).execute()
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where, coalesce_streams=True).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times differ at every run
         name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")

@@ -82,6 +82,7 @@ def test_slider_holds_one_described_picture_per_value():
         return figure
 
     slider = plot.Slider(draw, [1.0, 2.5, 4.0], "size <mm>", lambda v: f'a "line" at {v:g}', start=1)
+    assert repr(slider) == "Slider(size <mm>: 1, 2.5, 4)"
     html = slider._repr_html_()
     images = re.findall(r"<img [^>]*>", html)
     assert len(images) == 3

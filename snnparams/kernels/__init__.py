@@ -27,6 +27,8 @@ from snnparams.kernels import fused, reference
 from snnparams.surrogate import check_method
 
 KERNELS = ("reference", "cpu", "triton")
+PACKAGES = {"cpu": "numba", "triton": "triton"}
+INSTALLED = {name for name in PACKAGES.values() if importlib.util.find_spec(name)}  # torch.compile traces no find_spec
 DTYPES = (torch.float32, torch.float64)  # of the fused kernels
 
 
@@ -52,9 +54,8 @@ def _refusal(kernel: str, x: torch.Tensor) -> str | None:
         return f"expected a tensor on a CUDA GPU, got one on {x.device}"
     if x.dtype not in DTYPES:
         return f"expected {' or '.join(map(str, DTYPES))}, got {x.dtype}"
-    package = "numba" if kernel == "cpu" else "triton"
-    if importlib.util.find_spec(package) is None:
-        return f"expected the package {package}, which is not installed"
+    if PACKAGES[kernel] not in INSTALLED:
+        return f"expected the package {PACKAGES[kernel]}, which is not installed"
     return None
 
 

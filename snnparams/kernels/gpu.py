@@ -283,7 +283,7 @@ def _times_weights(values, place, w, n, row_mask, neurons, PRECISION: tl.constex
         tile = tl.load(
             w + k[:, None] * neurons + n[None, :], (k[:, None] < neurons) & (n[None, :] < neurons), other=0.0
         )
-        total = tl.dot(part, tile, total, input_precision=PRECISION)
+        total += tl.dot(part, tile, input_precision=PRECISION)
     return total
 
 
