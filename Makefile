@@ -34,12 +34,12 @@ python-venv:
 	    echo "Installing it: apt-get install $$package" && apt-get update -qq && apt-get install -qq -y $$package; \
 	else echo "Install it, then run make again: sudo apt-get install $$package"; exit 1; fi
 
-# Jupyter Book's cache knows a notebook by its cells: it cannot see an edit in snnparams or other data.
+# Jupyter Book and its cache know a notebook by its cells: they cannot see an edit in snnparams or other data.
 _build/executed-with: venv FORCE
 	@mkdir -p _build
 	@$(BIN)/python -c 'import snnparams; print("data:", snnparams.load_mnist().name)' | tee _build/data
 	@{ cat $(SOURCES); $(BIN)/pip freeze; tail -n 1 _build/data; } | cksum > $@.new
-	@if ! cmp -s $@.new $@; then rm -rf _build/.jupyter_cache; mv $@.new $@; else rm $@.new; fi
+	@if ! cmp -s $@.new $@; then rm -rf _build/.jupyter_cache _build/.doctrees; mv $@.new $@; else rm $@.new; fi
 FORCE:
 
 book: _build/executed-with ## execute all notebooks and build the HTML, warnings are errors
