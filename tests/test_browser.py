@@ -193,6 +193,32 @@ def test_navigation_leads_through_the_book(page, address):
     assert page.url.startswith(f"{address}/book/index.html")
 
 
+@pytest.mark.parametrize("size", [{"width": 1366, "height": 900}, PHONE], ids=["screen", "phone"])
+def test_one_search_field_and_a_sidebar_that_opens_and_closes(page, address, size):
+    page.set_viewport_size(size)
+    visit(page, address, "book/4_mnist.html")
+    page.add_style_tag(content=AT_ONCE)
+    sidebar = page.locator("nav[aria-label='Main']:visible")
+    search = page.locator("button.search-button__button:visible")
+    toggle = page.locator("button.primary-toggle:visible")
+    assert toggle.count() == search.count() == 1
+    if size is PHONE:
+        assert sidebar.count() == 0
+        toggle.click()
+        assert sidebar.count() == 1
+        page.keyboard.press("Escape")
+    else:
+        assert sidebar.count() == 1
+        toggle.click()
+        assert sidebar.count() == 0
+        toggle.click()
+    search.click()
+    page.keyboard.type("tau_mem")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("ul.search li a")
+    assert page.problems == []
+
+
 def test_copy_button_copies_a_cell(page, address):
     visit(page, address, "book/3_registering.html")
     cell = page.locator("div.cell_input div.highlight").first
