@@ -180,11 +180,21 @@ def test_killed_at_random_moments_it_loses_and_repeats_nothing(tmp_path):
     assert run(square, cells, folder) == expected(60)
 
 
-def alive(pid):
+def status(pid):
+    """Return the state and the parent of a process, as /proc knows them."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     except OSError:
-        return False
+        return ["X", None]
+
+
+def alive(pid):
+    return status(pid)[0] not in "ZX"
+
+
+def children(pid):
+    """Return all processes that a process started, also those that have not written to the log yet."""
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if status(path.name)[1] == str(pid)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
@@ -202,17 +212,17 @@ def test_when_the_run_is_killed_its_processes_end_and_it_goes_on(tmp_path):
         if folder.exists() and len(kept(folder)) >= 5:
             break
         time.sleep(0.1)
+    pids = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = kept(folder)
-    assert 5 <= len(before) < 40
-    pids = {json.loads(line)[2] for line in (tmp_path / "log").read_text().splitlines()}
-    assert process.pid not in pids
-    for _ in range(100):
+    assert {json.loads(line)[2] for line in (tmp_path / "log").read_text().splitlines()} <= set(pids)
+    for _ in range(600):
         if not any(map(alive, pids)):
             break
         time.sleep(0.1)
     assert not any(map(alive, pids))
+    before = kept(folder)
+    assert 5 <= len(before) < 40
     (tmp_path / "log").unlink()
     assert run(square, [{**cell} for cell in cells], folder) == expected(40)
     assert len(log(tmp_path)) == 40 - len(before)
