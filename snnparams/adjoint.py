@@ -43,22 +43,16 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from snnparams.dynamics import LIFFeedForwardState, LIFState
+from snnparams.dynamics import AdjointState, LIFFeedForwardState, LIFState
 from snnparams.kernels import DTYPES, choose
+from snnparams.kernels.fused import plain as _plain
 from snnparams.values import check_dt
 
 GRAZING = 1e-3  # least slope at a threshold crossing, in units of voltage per membrane time constant
 LARGEST = 1e12  # largest derivative by a voltage
 CHUNK = 32  # steps whose spikes PyTorch lists at once
-
-
-class AdjointState(LIFFeedForwardState):
-    """State that also holds the spikes of the last step: what comes next says what their time does to the loss."""
-
-    z: torch.Tensor | None = None
 
 
 def check(p, kernel: str | None = None, detach_reset: bool = False) -> None:
@@ -77,6 +71,11 @@ def check(p, kernel: str | None = None, detach_reset: bool = False) -> None:
     _refuse_triton(kernel)
     if detach_reset:
         raise ValueError("detach_reset=True: the adjoint method differentiates the reset; use detach_reset=False")
+
+
+def state_of(state) -> type[AdjointState | LIFFeedForwardState]:
+    """Return the class of states to expect: an `AdjointState`, or one that knows no earlier spikes."""
+    return AdjointState if isinstance(state, AdjointState) else LIFFeedForwardState
 
 
 def _refuse_triton(kernel: str | None) -> None:
@@ -186,42 +185,87 @@ def _backend(name: str):
     return adjoint_cpu.forward, adjoint_cpu.backward
 
 
-class _Adjoint(torch.autograd.Function):
-    """A whole sequence: spikes, spikes of the last step, last voltage and current."""
-
-    @staticmethod
-    def forward(ctx, x, z_0, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep, kernel):
-        tensors = [None if t is None else t.contiguous() for t in (x, v_0, i_0, w, a, b, v_leak, v_th, v_reset)]
-        needed = ctx.needs_input_grad
-        ctx.with_w, ctx.with_p, ctx.kernel, ctx.steps = w is not None and needed[4], any(needed[5:10]), kernel, len(x)
-        if w is not None:
-            tensors[2] = tensors[2] + linear(z_0, w)
-        z, v, i, last, spikes = _backend(kernel)[0](*tensors, keep, ctx.with_p)
-        if keep:
-            _, _, _, w, a, b, _, v_th, v_reset = tensors
-            lists = [tensor for pair in spikes for tensor in pair]
-            ctx.save_for_backward(z_0, w, a, b, v_th, v_reset, last, *lists)
-        ctx.set_materialize_grads(False)
-        return z, z[-1].clone(), v, i
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_z, grad_z_last, grad_v, grad_i):
-        z_0, w, a, b, v_th, v_reset, last, *lists = ctx.saved_tensors
-        grads = [None if g is None else g.contiguous() for g in (grad_z, grad_z_last)]
-        grads += [torch.zeros_like(last[0]) if g is None else g.contiguous() for g in (grad_v, grad_i)]
-        spikes = list(zip(lists[::2], lists[1::2], strict=True))
-        grad_x, of_v, of_i, of_w, of_p = _backend(ctx.kernel)[1](
-            *grads, last, spikes, w, a, b, v_th, v_reset, ctx.steps, GRAZING, LARGEST, ctx.with_p, ctx.with_w
+def _refuse(what: str):
+    def refuse(*_):
+        raise NotImplementedError(
+            f"{what}: the adjoint method has none; use a surrogate gradient, method='super' say, and kernel='reference'"
         )
+
+    return staticmethod(refuse)
+
+
+class _Adjoint(torch.autograd.Function):
+    """A whole sequence: spikes, spikes of the last step, last voltage and current, last traces, lists of spikes."""
+
+    @staticmethod
+    def forward(x, z_0, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep, with_p, kernel):
+        given = [_plain(tensor) for tensor in (x, v_0, i_0, w, a, b, v_leak, v_th, v_reset)]
+        if w is not None:
+            given[2] = given[2] + linear(_plain(z_0), given[3])
+        z, v, i, last, spikes = _backend(kernel)[0](*given, keep, with_p)
+        return z, z[-1].clone(), v, i, last, *(tensor for pair in spikes for tensor in pair)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, z_0, _, _, w, a, b, _, v_th, v_reset, _, ctx.with_p, ctx.kernel = inputs
+        ctx.steps = len(x)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*output[4:])
+        ctx.save_for_backward(z_0, w, a, b, v_th, v_reset, *output[4:])
+
+    @staticmethod
+    def backward(ctx, grad_z, grad_z_last, grad_v, grad_i, *_):
+        z_0, w, a, b, v_th, v_reset, last, *lists = ctx.saved_tensors
+        grad_v, grad_i = (torch.zeros_like(last[0]) if g is None else g for g in (grad_v, grad_i))
+        with_w = w is not None and ctx.needs_input_grad[4]
+        grad_x, of_v, of_i, of_w, of_p = _AdjointBackward.apply(
+            grad_z, grad_z_last, grad_v, grad_i, last, w, a, b, v_th, v_reset, ctx.steps, ctx.with_p, with_w,
+            ctx.kernel, *lists,
+        )  # fmt: skip
         of_z = None
         if ctx.needs_input_grad[1]:  # by the time of the spikes before the first step, as a sequence's own
             of_z = torch.zeros_like(of_v) if grad_z is None else grad_z[0]
             if w is not None:
-                of_z = of_z + ((grad_x[1] if ctx.steps > 1 else grads[3]) - grad_x[0]) @ w
-        if ctx.with_w:
-            of_w = of_w + grad_x[0].t() @ z_0
-        return grad_x, of_z, of_v, of_i, of_w if ctx.with_w else None, *(of_p if ctx.with_p else [None] * 5), None, None
+                of_z = of_z + ((grad_x[1] if ctx.steps > 1 else grad_i) - grad_x[0]) @ w
+        of_parameters = of_p.unbind() if ctx.with_p else [None] * 5
+        of_weights = of_w + grad_x[0].t() @ z_0 if with_w else None
+        return grad_x, of_z, of_v, of_i, of_weights, *of_parameters, None, None, None
+
+    jvp = _refuse("forward-mode derivative")
+    vmap = _refuse("rule of torch.vmap")
+
+
+class _AdjointBackward(torch.autograd.Function):
+    """The backward pass: gradients by x, by the first state, by w and by the neuron parameters (5, N)."""
+
+    @staticmethod
+    def forward(
+        grad_z, grad_z_last, grad_v, grad_i, last, w, a, b, v_th, v_reset, steps, with_p, with_w, kernel, *lists
+    ):  # fmt: skip
+        grads = [_plain(g) for g in (grad_z, grad_z_last, grad_v, grad_i)]
+        given = [_plain(tensor) for tensor in (w, a, b, v_th, v_reset)]
+        spikes = list(zip(lists[::2], lists[1::2], strict=True))
+        grad_x, of_v, of_i, of_w, of_p = _backend(kernel)[1](
+            *grads, last, spikes, *given, steps, GRAZING, LARGEST, with_p, with_w
+        )
+        return grad_x, of_v, of_i, of_w if with_w else grad_x.new_empty(0), of_p
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        """Remember nothing: there is no second derivative."""
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        """Go through the gradients one by one, as `torch.func.jacrev` asks for."""
+
+        def gradients(k):
+            return [x if dim is None else x.select(dim, k) for x, dim in zip(args, in_dims, strict=True)]
+
+        out = [_AdjointBackward.apply(*gradients(k)) for k in range(info.batch_size)]
+        return tuple(torch.stack(parts) for parts in zip(*out, strict=True)), (0,) * 5
+
+    backward = _refuse("second derivative")
+    jvp = _refuse("forward-mode derivative")
 
 
 @torch.compiler.disable
@@ -229,17 +273,20 @@ def _sequence(currents, z_0, v_0, i_0, w, p, dt, kernel):
     """Call the node; the population's axes become one."""
     steps, rows, *population = currents.shape
 
-    def per_neuron(value):
-        return torch.as_tensor(value).to(v_0).expand(population).reshape(-1)
+    def per_neuron(value):  # a copy: a value that is changed before the backward pass does not change a gradient
+        return torch.as_tensor(value).to(v_0).expand(population).reshape(-1).clone()
 
     def flat(state):
-        return None if state is None else state.reshape(rows, -1)
+        return None if state is None else state.reshape(rows, -1).clone()
 
-    x = currents.to(v_0.dtype).reshape(steps, rows, -1)  # of another type under autocast
+    x = currents.reshape(steps, rows, -1)
     rates = per_neuron(dt * p.tau_mem_inv), per_neuron(dt * p.tau_syn_inv)
-    voltages = [per_neuron(value) for value in (p.v_leak, p.v_th, p.v_reset)]
-    how = torch.is_grad_enabled(), _choose(kernel, x)
-    z, *last = _Adjoint.apply(x, flat(z_0), flat(v_0), flat(i_0), w, *rates, *voltages, *how)
+    of_neurons = *rates, *(per_neuron(value) for value in (p.v_leak, p.v_th, p.v_reset))
+    keep, chosen = torch.is_grad_enabled(), _choose(kernel, x)
+    if w is not None and chosen == "cpu" and not torch.isfinite(w).all():
+        chosen = "reference"  # the compiled one skips neurons that are silent, but zero times infinity is NaN
+    how = keep, keep and any(value.requires_grad for value in of_neurons), chosen
+    z, *last = _Adjoint.apply(x, flat(z_0), flat(v_0), flat(i_0), w, *of_neurons, *how)[:4]
     return z.view(currents.shape), *(t.view(v_0.shape) for t in last)
 
 
@@ -248,21 +295,21 @@ def lif(currents, state, p, dt: float, kernel: str | None = None):
 
     Args:
         currents: input currents, shape (T, B, ...).
-        state: `LIFFeedForwardState` before the first step, each of shape (B, ...).
+        state: `AdjointState` before the first step, each of shape (B, ...), or a `LIFFeedForwardState`, from which
+            nobody wants to know what the time of earlier spikes does.
         p: neuron parameters, broadcast against the input's shape without T and B.
         dt: time step in s.
         kernel: "cpu", "reference" or None for the faster one.
 
     Returns:
-        Spikes, shape (T, B, ...), and the state after the last step.
+        Spikes, shape (T, B, ...), and the `AdjointState` after the last step.
 
     Raises:
         ValueError: if the kernel is unknown or cannot take the input.
     """
-    z, *last = _sequence(currents, getattr(state, "z", None), *state, None, p, dt, kernel)
-    new = AdjointState(*last[1:])
-    new.z = last[0]
-    return z, new
+    z_0 = state.z if isinstance(state, AdjointState) else None
+    z, z_last, v, i = _sequence(currents, z_0, state.v, state.i, None, p, dt, kernel)
+    return z, AdjointState(v, i, z_last)
 
 
 def lif_recurrent(currents, state, recurrent_weights, p, dt: float, kernel: str | None = None):
@@ -293,22 +340,30 @@ def lif_recurrent(currents, state, recurrent_weights, p, dt: float, kernel: str 
 class _SpikeTimes(torch.autograd.Function):
     """Times of the first spikes; the gradient is handed to the spikes as a function whose slope it is."""
 
-    @staticmethod
-    def forward(ctx, spikes, dt, number, missing):
-        counted = spikes.cumsum(dim=0)
-        step = torch.stack([(counted < k).sum(dim=0) for k in range(1, number + 1)])
-        ctx.save_for_backward(step)
-        ctx.steps, ctx.dt = len(spikes), dt
-        times = dt * (step + 1).to(spikes.dtype)
-        return torch.where(step < len(spikes), times, missing)
+    generate_vmap_rule = True
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
+    def forward(spikes, dt, number, missing):
+        counted = spikes.cumsum(dim=0)
+        step = torch.stack([(counted < k).sum(dim=0) for k in range(1, number + 1)])
+        times = dt * (step + 1).to(spikes.dtype)
+        return torch.where(step < len(spikes), times, missing), step
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        spikes, ctx.dt, _, _ = inputs
+        ctx.steps = len(spikes)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx, grad, _):
         (step,) = ctx.saved_tensors
         grad = torch.where(step < ctx.steps, ctx.dt * grad, 0)
         slope = grad.new_zeros(ctx.steps + 2, *grad.shape[1:]).scatter_add_(0, step + 1, grad)
         return slope[: ctx.steps].cumsum(dim=0), None, None, None
+
+    jvp = _refuse("forward-mode derivative")
 
 
 def spike_times(spikes: torch.Tensor, dt: float, number: int = 1, missing: float = math.inf) -> torch.Tensor:
@@ -334,4 +389,4 @@ def spike_times(spikes: torch.Tensor, dt: float, number: int = 1, missing: float
         raise TypeError(f"spikes: expected a floating-point tensor, got {getattr(spikes, 'dtype', type(spikes))}")
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ValueError(f"number: expected a positive integer, got {number!r}")
-    return _SpikeTimes.apply(spikes, check_dt(dt), number, missing)
+    return _SpikeTimes.apply(spikes, check_dt(dt), number, missing)[0]

@@ -18,7 +18,7 @@ from snnparams.dynamics import (
     lif_step,
 )
 from snnparams.parameters import LIFParameters, LIParameters
-from snnparams.population import FeedForward, Recurrent
+from snnparams.population import FeedForward, Recurrent, in_own_type
 
 
 class LIFCell(FeedForward):
@@ -55,14 +55,16 @@ class LIFCell(FeedForward):
         self.detach_reset = detach_reset
         adjoint.check(self.p, detach_reset=detach_reset)
 
+    @in_own_type
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (B, ...) and the new state."""
+        if self.p.method == "adjoint":
+            p, start = self._start(input_current, "(B, ...)", state, adjoint.state_of(state))
+            z, last = adjoint.lif(input_current[None], start, p, self.dt)
+            return z[0], last
         p, state = self._start(input_current, "(B, ...)", state, LIFFeedForwardState)
-        if p.method == "adjoint":
-            z, state = adjoint.lif(input_current[None], state, p, self.dt)
-            return z[0], state
         return lif_feed_forward_step(input_current, state, p, self.dt, self.detach_reset)
 
 
@@ -91,6 +93,7 @@ class LIFRecurrentCell(Recurrent):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
+    @in_own_type
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (B, H) and the new state."""
         p, state = self._start(input_spikes, "(B, I)", state)
@@ -132,6 +135,7 @@ class LICell(FeedForward):
     ) -> None:
         super().__init__(p, LIParameters, dt, device, dtype, size)
 
+    @in_own_type
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (B, ...) and the new state."""
         p, state = self._start(input_current, "(B, ...)", state, LIState)

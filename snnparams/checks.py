@@ -9,8 +9,23 @@ import torch
 from snnparams.parameters import Values
 
 
+def autocast_is_on(x: torch.Tensor) -> bool:
+    """Return whether autocast is on for the device of a tensor."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
+def widened(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor of half precision, as autocast makes them, in another type; others as they are."""
+    return x.to(dtype) if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def check_input(
-    x: torch.Tensor, layout: str, dtype: torch.dtype, device: torch.device, features: int | None = None
+    x: torch.Tensor,
+    layout: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    features: int | None = None,
+    sparse: bool = False,
 ) -> None:
     """Check an input tensor.
 
@@ -20,13 +35,15 @@ def check_input(
         dtype: the expected floating-point type, that of the parameters.
         device: the expected device, that of the parameters.
         features: the expected length of the last axis, or None for any.
+        sparse: whether it may be a sparse COO tensor, all of whose axes are sparse.
 
     Raises:
-        TypeError: if `x` is no tensor or of another type.
+        TypeError: if `x` is no tensor, of another type, or stored in another way.
         ValueError: if an axis is missing, too many, empty or of another length, or the device differs.
     """
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"input: expected a tensor of shape {layout}, got {type(x).__name__}")
+    _check_storage(x, layout, sparse)
     axes = layout.strip("()").split(", ")
     open_ended = axes[-1] == "..."
     least = len(axes) - open_ended
@@ -45,6 +62,22 @@ def check_input(
         raise ValueError(f"input: expected device {device}, that of the parameters, got {x.device}")
 
 
+def _check_storage(x: torch.Tensor, layout: str, sparse: bool) -> None:
+    """Check that a tensor is dense, or where that is allowed sparse in the COO layout.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if x.layout == torch.strided or (sparse and x.layout == torch.sparse_coo and x.sparse_dim() == x.dim()):
+        return
+    expected, got = "a dense tensor", str(x.layout)
+    if sparse:
+        expected += f", or a sparse COO one with all axes of {layout} sparse"
+    if x.layout == torch.sparse_coo:
+        got += f" with {x.sparse_dim()} sparse axes of {x.dim()}"
+    raise TypeError(f"input: expected {expected}, got {got}; use .to_dense()")
+
+
 def check_state(state: NamedTuple, kind: Any, shape: tuple[int, ...], like: torch.Tensor) -> None:
     """Check a given state.
 
@@ -61,6 +94,8 @@ def check_state(state: NamedTuple, kind: Any, shape: tuple[int, ...], like: torc
     if not isinstance(state, kind):
         raise TypeError(f"state: expected {kind.__name__} or None, got {type(state).__name__}")
     for name, value in zip(kind._fields, state, strict=True):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"state.{name}: expected a tensor, got {type(value).__name__}")
         if tuple(value.shape) != shape:
             raise ValueError(f"state.{name}: expected shape {shape}, got {tuple(value.shape)}")
         if value.device != like.device:
@@ -108,10 +143,40 @@ def check_weights(name: str, weights: torch.Tensor, shape: tuple[int, int]) -> N
 
 
 def check_finite(name: str, values: torch.Tensor) -> None:
-    """Check that there is no NaN and no infinity.
+    """Check that there is no NaN and no infinity, also under `torch.vmap` and `torch.compile`.
 
     Raises:
         ValueError: with the number of values that are not finite.
+        RuntimeError: instead of that under `torch.compile`, which cannot trace what depends on values.
     """
-    if count := int((~torch.isfinite(values)).sum()):
-        raise ValueError(f"{name}: expected finite values, got {count} that are not")
+    if torch.compiler.is_compiling():
+        check_finite_later(name, values)
+    else:
+        _Finite.apply(values.detach(), name)
+
+
+def check_finite_later(name: str, values: torch.Tensor) -> None:
+    """Check that there is no NaN and no infinity, on a GPU without making the host wait.
+
+    Raises:
+        RuntimeError: if there is; on a GPU when the host next waits for it.
+    """
+    torch._assert_async(torch.isfinite(values).all(), f"{name}: expected finite values, got some that are not")
+
+
+class _Finite(torch.autograd.Function):
+    """The check of values that exist, which `torch.vmap` reaches by a rule of its own."""
+
+    @staticmethod
+    def forward(values: torch.Tensor, name: str) -> torch.Tensor:
+        if count := int((~torch.isfinite(values)).sum()):
+            raise ValueError(f"{name}: expected finite values, got {count} that are not")
+        return values.new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info, in_dims, values: torch.Tensor, name: str):
+        return _Finite.apply(values, name), None

@@ -9,6 +9,8 @@ spikes where :math:`v > v_\mathrm{th}` and is then reset to :math:`v_\mathrm{res
 length :math:`\Delta t` first adds the incoming current, then takes one forward Euler step of both equations, then
 compares with the threshold. The order is that of Norse. Explained in chapter 1.
 
+What a step returns are tensors of their own: to change the spikes in place does not change the state.
+
 `p` is anything with the attributes of `LIFParameters` (or `LIParameters`): the declaration itself, or the
 `p` of a cell. The functions do not check values; cells and layers do.
 """
@@ -37,6 +39,17 @@ class LIFFeedForwardState(NamedTuple):
 
     v: torch.Tensor  # membrane voltage
     i: torch.Tensor  # synaptic current
+
+
+class AdjointState(NamedTuple):
+    """State of a LIF population without recurrence, each of the shape of its input.
+
+    It also holds the spikes of the last step: what comes next says what their time does to the loss.
+    """
+
+    v: torch.Tensor  # membrane voltage
+    i: torch.Tensor  # synaptic current
+    z: torch.Tensor  # spikes of the last step
 
 
 class LIState(NamedTuple):
@@ -124,7 +137,7 @@ def lif_recurrent_current_step(
     i_jump = state.i + input_current + linear(state.z, recurrent_weights)
     v, i = _integrate(state.v, i_jump, p, dt)
     z, v = _fire(v, p, detach_reset)
-    return z, LIFState(z, v, i)
+    return z, LIFState(z.clone(), v, i)
 
 
 def lif_feed_forward_step(
@@ -193,4 +206,4 @@ def li_feed_forward_step(
     """
     p = LIParameters() if p is None else p
     v, i = _integrate(state.v, state.i + input_current, p, dt)
-    return v, LIState(v, i)
+    return v, LIState(v.clone(), i)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from snnparams.checks import check_finite, check_fits
+from snnparams.checks import autocast_is_on, check_finite, check_finite_later, check_fits, widened
 from snnparams.kernels import choose, dense_spikes, sparse_spikes
 from snnparams.parameters import LIFParameters, NeuronParameters
 from snnparams.surrogate import check_method, threshold
@@ -46,13 +46,14 @@ def constant_current_lif_encode(
             flows through it.
 
     Returns:
-        Spikes, shape (T, ...), of the type of the values.
+        Spikes, shape (T, ...), of the type of the values; under autocast, float32 of values in half precision.
 
     Raises:
         ValueError: if T is not a positive integer, a value is not finite, the parameters do not fit or are invalid at
             this time step, the spike function is none that the layout can have, or a gradient is required of sparse
             spikes.
-        RuntimeError: if a value is not finite on a GPU; raised when the host next waits for it.
+        RuntimeError: if a value is not finite on a GPU, raised when the host next waits for it, or under
+            `torch.compile`.
         TypeError: if the values are not floating-point numbers.
     """
     p = LIFParameters() if p is None else p
@@ -61,10 +62,9 @@ def constant_current_lif_encode(
     if not isinstance(input_current, torch.Tensor) or not input_current.is_floating_point():
         got = getattr(input_current, "dtype", type(input_current).__name__)
         raise TypeError(f"input: expected a floating-point tensor, got {got}")
-    if input_current.is_cuda:  # counting would make the host wait
-        torch._assert_async(torch.isfinite(input_current).all(), "input: expected finite values")
-    else:
-        check_finite("input", input_current)
+    if autocast_is_on(input_current):
+        input_current = widened(input_current, torch.float32)
+    (check_finite_later if input_current.is_cuda else check_finite)("input", input_current)
     checked = isinstance(p, NeuronParameters) and p.dt == dt  # when it was built; again, a GPU would make the host wait
     values = []
     for name in ("tau_mem_inv", "v_leak", "v_th", "v_reset"):

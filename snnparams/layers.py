@@ -12,7 +12,7 @@ import torch
 from snnparams import adjoint, kernels
 from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.parameters import LIFParameters, LIParameters
-from snnparams.population import FeedForward, Recurrent
+from snnparams.population import FeedForward, Recurrent, in_own_type
 
 
 class LIF(FeedForward):
@@ -54,13 +54,15 @@ class LIF(FeedForward):
         self.kernel = kernels.check_kernel(kernel)
         adjoint.check(self.p, kernel, detach_reset)
 
+    @in_own_type
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (T, B, ...) and the state after the last step."""
+        if self.p.method == "adjoint":
+            p, start = self._start(input_current, "(T, B, ...)", state, adjoint.state_of(state))
+            return adjoint.lif(input_current, start, p, self.dt, self.kernel)
         p, state = self._start(input_current, "(T, B, ...)", state, LIFFeedForwardState)
-        if p.method == "adjoint":
-            return adjoint.lif(input_current, state, p, self.dt, self.kernel)
         return kernels.lif(input_current, state, p, self.dt, self.detach_reset, self.kernel)
 
 
@@ -113,6 +115,7 @@ class LIFRecurrent(Recurrent):
         self.kernel = kernels.check_kernel(kernel)
         adjoint.check(self.p, kernel)
 
+    @in_own_type
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (T, B, H) and the state after the last step."""
         p, state = self._start(input_spikes, "(T, B, I)", state)
@@ -157,6 +160,7 @@ class LI(FeedForward):
         super().__init__(p, LIParameters, dt, device, dtype, size)
         self.kernel = kernels.check_kernel(kernel)
 
+    @in_own_type
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (T, B, ...) and the state after the last step."""
         p, state = self._start(input_current, "(T, B, ...)", state, LIState)

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
-from snnparams.checks import check_finite, check_input, check_population, check_state, check_weights
-from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
+from snnparams.checks import (
+    autocast_is_on,
+    check_finite,
+    check_input,
+    check_population,
+    check_state,
+    check_weights,
+    widened,
+)
+from snnparams.dynamics import LIFState
 from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters, Values
 
-State = TypeVar("State", LIFFeedForwardState, LIState)
+Forward = TypeVar("Forward", bound=Callable)
+
+
+def in_own_type(forward: Forward) -> Forward:
+    """Let a cell or layer compute in the type of its parameters, also under autocast.
+
+    There a cell or layer is like the operators that PyTorch keeps in float32: an input in half precision, which a
+    layer before it has made, is cast to the type of the parameters, and all products and sums are of that type.
+    """
+
+    @functools.wraps(forward)
+    def own(self, x, state=None):
+        if not isinstance(x, torch.Tensor) or not autocast_is_on(x):
+            return forward(self, x, state)
+        with torch.autocast(x.device.type, enabled=False):
+            return forward(self, widened(x, self.p.v_leak.dtype), state)
+
+    return cast(Forward, own)
 
 
 class Population(nn.Module):
@@ -57,7 +84,7 @@ class FeedForward(Population):
         if shape is not None:
             check_population(self.p.values(), shape)
 
-    def _start(self, x: torch.Tensor, layout: str, state: State | None, kind: type[State]) -> tuple[Values, State]:
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any) -> tuple[Values, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         p = self.p.values()
         check_input(x, layout, p.v_leak.dtype, p.v_leak.device)
@@ -152,7 +179,7 @@ class Recurrent(Population):
     def _start(self, x: torch.Tensor, layout: str, state: LIFState | None) -> tuple[Values, LIFState]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         weights, p = self.input_weights, self.p.values()
-        check_input(x, layout, weights.dtype, weights.device, self.input_size)
+        check_input(x, layout, weights.dtype, weights.device, self.input_size, sparse=True)
         shape = (x.shape[-2], self.hidden_size)
         if state is None:
             v, i = self._at_rest(p, shape, x)

@@ -209,7 +209,7 @@ def test_registered_operator():
     x, state = torch.randn(1, 4, 3, 2, dtype=F64, requires_grad=True), torch.zeros(1, 3, 2, dtype=F64)
     of_neurons = [torch.full((1, 2), value, dtype=F64) for value in (0.1, 0.2, 0.0, 0.3, 0.0)]
     arguments = (x, state, state, torch.randn(1, 2, 2, dtype=F64), *of_neurons, "super", 2.0, True, True, "cpu")
-    torch.library.opcheck(kernels.fused.lif, arguments, test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(torch.ops.snnparams.lif, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 def test_what_a_kernel_cannot_do_is_refused():

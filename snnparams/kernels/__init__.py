@@ -82,14 +82,14 @@ def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alp
     """Call the fused operator for one network; the population's axes become one."""
     steps, rows, *population = currents.shape
 
-    def per_neuron(value):
-        return torch.as_tensor(value).to(v).expand(population).reshape(1, -1)
+    def per_neuron(value):  # a copy: a value that is changed before the backward pass does not change a gradient
+        return torch.as_tensor(value).to(v).expand(population).reshape(1, -1).clone()
 
     outputs = fused.lif(
-        currents.to(v.dtype).reshape(1, steps, rows, -1),  # of another type under autocast
-        v.reshape(1, rows, -1),
+        currents.reshape(1, steps, rows, -1),
+        v.reshape(1, rows, -1).clone(),  # so that a state can be set to zero before the backward pass
         i.reshape(1, rows, -1),
-        None if recurrent_weights is None else recurrent_weights[None],
+        None if recurrent_weights is None or steps == 1 else recurrent_weights[None],
         per_neuron(dt * p.tau_mem_inv),
         per_neuron(dt * p.tau_syn_inv),
         per_neuron(p.v_leak),
@@ -128,7 +128,7 @@ def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = 
     Raises:
         ValueError: if the kernel is unknown or cannot take the input.
     """
-    kernel = choose(kernel, state.v)  # under autocast the currents are of another type
+    kernel = choose(kernel, currents)
     if kernel == "reference":
         return reference.lif(currents, state, p, dt, detach_reset)
     how = _spiking(p, detach_reset)
@@ -154,13 +154,13 @@ def lif_recurrent(currents, state, recurrent_weights, p, dt: float, detach_reset
     Raises:
         ValueError: if the kernel is unknown or cannot take the input.
     """
-    kernel = choose(kernel, state.v)  # under autocast the currents are of another type
+    kernel = choose(kernel, currents)
     if kernel == "reference":
         return reference.lif_recurrent(currents, state, recurrent_weights, p, dt, detach_reset)
     i = state.i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
     how = _spiking(p, detach_reset)
     z, v, i, _ = _fused(currents, state.v, i, p, dt, kernel, recurrent_weights=recurrent_weights, **how)
-    return z, LIFState(z[-1], v, i)
+    return z, LIFState(z[-1].clone(), v, i)  # not a part of the spikes: both can be changed, and saved, alone
 
 
 def li(currents, state, p, dt: float, kernel: str | None = None):
@@ -179,12 +179,14 @@ def li(currents, state, p, dt: float, kernel: str | None = None):
     Raises:
         ValueError: if the kernel is unknown or cannot take the input.
     """
-    kernel = choose(kernel, state.v)  # under autocast the currents are of another type
+    kernel = choose(kernel, currents)
     if kernel == "reference":
         return reference.li(currents, state, p, dt)
     how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0, "keep": True}
     _, v, i, voltages = _fused(currents, state.v, state.i, p, dt, kernel, **how)
-    return voltages.view(currents.shape), LIState(v, i)
+    voltages = voltages.view(currents.shape)
+    # the backward pass reads the voltages, so that a caller who may change them gets a copy
+    return voltages.clone() if voltages.requires_grad else voltages, LIState(v, i)
 
 
 def input_currents(spikes: torch.Tensor, weights: torch.Tensor, kernel: str | None = None) -> torch.Tensor:

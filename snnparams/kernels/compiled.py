@@ -7,6 +7,7 @@ of PyTorch, so that the two never compete for the cores.
 
 from __future__ import annotations
 
+import math
 import threading
 
 import numpy as np
@@ -29,6 +30,11 @@ torch.empty(2**25 - 2**14, dtype=torch.uint8)
 def empty(like: torch.Tensor, *shape: int) -> torch.Tensor:
     """Return a tensor of that shape, not filled. NumPy asks for large pages, which the system hands out far faster."""
     return torch.from_numpy(np.empty(shape or tuple(like.shape), like.numpy().dtype))
+
+
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Return whether all numbers are finite. If their sum overflows it says no, at the price of a slower path."""
+    return math.isfinite(tensor.sum().item())
 
 
 def shares(rows: int, count: int | None = None) -> np.ndarray:

@@ -10,7 +10,16 @@ import numpy as np
 import torch
 from numba import prange
 
-from snnparams.kernels.compiled import compiled, empty, fused_multiply_add, in_threads, of_all_shares, run, shares
+from snnparams.kernels.compiled import (
+    all_finite,
+    compiled,
+    empty,
+    fused_multiply_add,
+    in_threads,
+    of_all_shares,
+    run,
+    shares,
+)
 from snnparams.kernels.vectors import ROWS, append_above, four_rows, gather, lanes, panels, scatter
 
 METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc", "sigmoid")  # by number in `_surrogate`
@@ -48,10 +57,13 @@ def _spikes(v, v_th, graded, alpha, z):
 
 @compiled
 def _forward(
-    x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, graded, alpha, keep,
+    x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, dense, graded, alpha, keep,
     share, start, stop
 ):  # fmt: skip
-    """Advance rows start..stop of x (T, B * N); v and i (B * N) hold the first state, then the last."""
+    """Advance rows start..stop of x (T, B * N); v and i (B * N) hold the first state, then the last.
+
+    Products with weights take the neurons that spike, or all of them if `dense`.
+    """
     one, columns, weights = x.dtype.type(1), w.shape[2], w.reshape(-1)
     chosen, count = np.zeros((ROWS, neurons + lanes), np.int32), np.zeros(ROWS, np.int64)
     chosen[:, :neurons] = np.arange(neurons)
@@ -70,7 +82,7 @@ def _forward(
             if recurrent and t > 0:
                 for r in range(size // neurons):
                     row = r * neurons
-                    values = z[t - 1, first + row : first + row + neurons] if graded else ones
+                    values = z[t - 1, first + row : first + row + neurons] if dense else ones
                     for k in range(len(w)):
                         gather(weights, k * neurons * columns, chosen[r], values, 0, count[r], received, k * columns)
                     for n in range(neurons):
@@ -84,24 +96,24 @@ def _forward(
                 for n in range(size):
                     v_state[n] = (one - z_t[n]) * v_now[n] + z_t[n] * v_reset[n]
             else:
-                for n in range(size):
-                    v_state[n] = v_reset[n] if v_now[n] > v_th[n] else v_now[n]
+                for n in range(size):  # of an infinite voltage the reset leaves NaN, as (1 - z) v + z v_reset does
+                    v_state[n] = v_reset[n] + (v_now[n] - v_now[n]) if v_now[n] > v_th[n] else v_now[n]
             if keep:
                 v_pre[t, first:last] = v_now[:size]
                 i_pre[t, first:last] = i_now[:size]
             if recurrent:
                 for r in range(size // neurons):
                     row = r * neurons
-                    count[r] = neurons if graded else _above(v_now, v_th, row, row + neurons, lanes, chosen[r])
+                    count[r] = neurons if dense else _above(v_now, v_th, row, row + neurons, lanes, chosen[r])
 
 
 @in_threads
 def _forward_in_threads(
-    bounds, x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, graded, alpha, keep
+    bounds, x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, dense, graded, alpha, keep
 ):  # fmt: skip
     for k in prange(len(bounds) - 1):
         _forward(
-            x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, graded, alpha, keep,
+            x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, dense, graded, alpha, keep,
             k, bounds[k], bounds[k + 1],
         )  # fmt: skip
 
@@ -143,7 +155,7 @@ def _surrogate(v, v_th, method, alpha, out):
 
 @fused_multiply_add
 def _backward(
-    grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, method, graded, alpha,
+    grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, dense, method, graded, alpha,
     detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t,
     share, start, stop
 ):  # fmt: skip
@@ -185,7 +197,7 @@ def _backward(
                     row = r * neurons
                     for n in range(neurons):
                         g_z[row + n] += received[r, n]
-                    if with_w and graded:
+                    if with_w and dense:
                         for k in range(len(w)):
                             scatter(
                                 grad_w_t, (share * len(w) + k) * neurons * columns, everyone,
@@ -202,11 +214,12 @@ def _backward(
                 for n in range(size):
                     g_z[n] += g_v_state[n] * (v_reset[n] - v[n])
             _surrogate(v, v_th, method, alpha, g_threshold)
-            for n in range(size):
-                g_threshold[n] *= g_z[n]
+            if method > 0:  # a step has no derivative, not even a NaN
+                for n in range(size):
+                    g_threshold[n] *= g_z[n]
             # g_v: by the voltage before the reset
             for n in range(size):
-                g_v[n] = (g_v_state[n] - z[n] * g_v_state[n]) + g_threshold[n]
+                g_v[n] = (one - z[n]) * g_v_state[n] + g_threshold[n]
             if with_v:
                 g_v_pre = grad_v_pre[t, first:last]
                 for n in range(size):
@@ -246,12 +259,12 @@ def _backward(
 
 @in_threads
 def _backward_in_threads(
-    bounds, grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, method, graded,
+    bounds, grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, dense, method, graded,
     alpha, detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t
 ):  # fmt: skip
     for k in prange(len(bounds) - 1):
         _backward(
-            grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, method, graded,
+            grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, dense, method, graded,
             alpha, detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t,
             k, bounds[k], bounds[k + 1],
         )  # fmt: skip
@@ -269,6 +282,11 @@ def _spike_function(method: str, alpha: float, v: torch.Tensor) -> tuple:
     return method == "sigmoid", v.numpy().dtype.type(alpha)
 
 
+def _dense(method: str, w: torch.Tensor | None) -> bool:
+    """Return whether products take all neurons: spikes are graded, or zero times a weight is not zero but NaN."""
+    return method == "sigmoid" or not (w is None or all_finite(w))
+
+
 def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, keep):
     """Compute the sequence; see `snnparams.kernels.fused` for shapes."""
     members, _, rows, neurons = x.shape
@@ -280,7 +298,8 @@ def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, keep
     p, piece = _pieces((a, b, v_leak, v_th, v_reset), w is not None)
     sequences, states = [t.flatten(-2) for t in (x, z, v_pre, i_pre)], [t.flatten(-2) for t in (v, i)]
     arrays = [t.numpy() for t in (sequences[0], *states, weights, p, *sequences[1:])]
-    how = neurons, piece, lanes(x.dtype), w is not None, *_spike_function(method, alpha, a), keep
+    dense = _dense(method, w)
+    how = neurons, piece, lanes(x.dtype), w is not None, dense, *_spike_function(method, alpha, a), keep
     bounds = shares(rows)
     for member in zip(*arrays, strict=True):
         run(_forward, _forward_in_threads, bounds, *member, *how)
@@ -292,6 +311,22 @@ def lif_backward(
     method, alpha, detach_reset, with_p, with_w,
 ):  # fmt: skip
     """Compute the gradients; see `snnparams.kernels.fused` for shapes."""
+    given = (
+        grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
+        method, alpha, detach_reset, with_p, with_w,
+    )  # fmt: skip
+    dense = _dense(method, w)
+    gradients = _gradients(*given, dense)
+    # a NaN in a gradient by a current is one in all earlier ones, and makes zero spikes times it NaN as well
+    if with_w and not dense and not all_finite(gradients[2]):
+        gradients = _gradients(*given, True)
+    return gradients
+
+
+def _gradients(
+    grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
+    method, alpha, detach_reset, with_p, with_w, dense,
+):  # fmt: skip
     members, _, rows, neurons = v_pre.shape
     grad_v, grad_i, grad_x = grad_v.clone(), grad_i.clone(), empty(v_pre)
     bounds = shares(rows)
@@ -301,7 +336,7 @@ def lif_backward(
     grad_w_t = v_pre.new_zeros(members, len(bounds) - 1, *(weights.shape[1:] if with_w else (0, 0, 1)))
     if v_pre.numel():
         p, piece = _pieces((a, b, v_leak, v_th, v_reset), w is not None)
-        how = neurons, piece, lanes(v_pre.dtype), METHODS.index(method), *_spike_function(method, alpha, a)
+        how = neurons, piece, lanes(v_pre.dtype), dense, METHODS.index(method), *_spike_function(method, alpha, a)
         flags = detach_reset, grad_z is not None, grad_v_pre is not None, w is not None, with_p, with_w
         given = [(nothing if t is None else t).flatten(-2) for t in (grad_z, grad_v_pre, v_pre, i_pre, v_0)]
         given += [weights, p]

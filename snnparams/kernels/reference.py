@@ -10,9 +10,14 @@ import torch
 from snnparams.dynamics import li_feed_forward_step, lif_feed_forward_step, lif_recurrent_current_step
 
 
+def _own(p):
+    """Return parameters whose reset voltage, which the backward pass reads, nobody else changes before that."""
+    return p._replace(v_reset=p.v_reset.clone())
+
+
 def lif(currents, state, p, dt, detach_reset):
     """Return spikes and last state of a feed-forward population, see `snnparams.kernels.lif`."""
-    spikes = []
+    p, spikes = _own(p), []
     for current in currents:
         z, state = lif_feed_forward_step(current, state, p, dt, detach_reset)
         spikes.append(z)
@@ -21,7 +26,7 @@ def lif(currents, state, p, dt, detach_reset):
 
 def lif_recurrent(currents, state, recurrent_weights, p, dt, detach_reset):
     """Return spikes and last state of a recurrent population, see `snnparams.kernels.lif_recurrent`."""
-    spikes = []
+    p, spikes = _own(p), []
     for current in currents:
         z, state = lif_recurrent_current_step(current, state, recurrent_weights, p, dt, detach_reset)
         spikes.append(z)

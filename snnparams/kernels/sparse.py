@@ -6,25 +6,48 @@ import numpy as np
 import torch
 from numba import prange
 
-from snnparams.kernels.compiled import compiled, empty, in_threads, of_all_shares, run, shares
+from snnparams.kernels.compiled import all_finite, compiled, empty, in_threads, of_all_shares, run, shares
 from snnparams.kernels.vectors import gather, panels, scatter, width
 
 
 @compiled
-def _row_starts(step, row, rows, row_start):
+def _row_starts(step, row, column, steps, rows, inputs, row_start, columns):
+    """Write where each row begins, and the columns; return the place of an index that is not valid, or -1."""
+    before = 0
     for k in range(len(step)):
-        row_start[step[k] * rows + row[k] + 1] += 1
+        r = step[k] * rows + row[k]
+        inside = 0 <= step[k] < steps and 0 <= row[k] < rows and 0 <= column[k] < inputs
+        if not inside or r < before:
+            return k
+        row_start[r + 1] += 1
+        columns[k] = column[k]
+        before = r
     for r in range(len(row_start) - 1):
         row_start[r + 1] += row_start[r]
+    return -1
 
 
 def compress(spikes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return a coalesced sparse COO tensor (T, B, I) as T * B compressed rows."""
-    steps, rows, _ = spikes.shape
-    step, row, column = spikes.indices()
+    steps, rows, inputs = spikes.shape
+    indices = spikes.indices().contiguous()  # they may be a view with strides of its own, or an expanded one
+    step, row, column = indices.numpy()
     row_start = torch.zeros(steps * rows + 1, dtype=torch.int64)
-    _row_starts(step.numpy(), row.numpy(), rows, row_start.numpy())
-    return row_start, column, spikes.values()
+    columns = torch.empty(indices.shape[1], dtype=torch.int32)
+    arrays = row_start.numpy(), columns.numpy()
+    if (bad := _row_starts(step, row, column, steps, rows, inputs, *arrays)) >= 0:
+        raise ValueError(
+            f"input: expected indices within {tuple(spikes.shape)} in the order of rows, got "
+            f"{indices[:, bad].tolist()} as number {bad}; build the tensor with check_invariants=True, and without "
+            "is_coalesced=True"
+        )
+    return row_start, columns, spikes.values().resolve_neg().clone(memory_format=torch.contiguous_format)
+
+
+def _dense(row_start, column, values, inputs: int) -> torch.Tensor:
+    """Return compressed rows as a dense tensor (R, I)."""
+    row = torch.repeat_interleave(torch.arange(len(row_start) - 1), row_start.diff())
+    return values.new_zeros(len(row_start) - 1, inputs).index_put_((row, column.long()), values, accumulate=True)
 
 
 @compiled
@@ -63,6 +86,8 @@ def _outer_products_in_threads(bounds, row_start, column, values, grad, out):
 
 def product(row_start, column, values, weights):
     """Multiply compressed rows (R, I) with weights (H, I): shape (R, H)."""
+    if not all_finite(weights):  # zero times infinity is NaN, also where there is no spike
+        return _dense(row_start, column, values, weights.shape[1]) @ weights.t()
     out = empty(weights, len(row_start) - 1, len(weights))
     arrays = [t.numpy() for t in (row_start, column, values, panels(weights.t()), out)]
     run(_product, _product_in_threads, shares(len(out)), *arrays)
@@ -71,6 +96,8 @@ def product(row_start, column, values, weights):
 
 def weight_gradient(row_start, column, values, grad, inputs: int):
     """Return the gradient (H, I) of that product by the weights, from that by the result (R, H)."""
+    if not all_finite(grad):
+        return grad.t() @ _dense(row_start, column, values, inputs)
     bounds, outputs, columns = shares(len(grad)), grad.shape[1], width(grad.dtype)
     sums = grad.new_zeros(len(bounds) - 1, -(-outputs // columns), inputs, columns)  # one sum for each thread
     arrays = [t.numpy() for t in (row_start, column, values, grad.contiguous(), sums)]
