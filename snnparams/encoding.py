@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 from snnparams.checks import autocast_is_on, check_finite, check_finite_later, check_fits, widened
 from snnparams.kernels import choose, dense_spikes, sparse_spikes
@@ -78,6 +79,7 @@ def constant_current_lif_encode(
     if layout == torch.sparse_coo:
         return sparse_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
     required = torch.is_grad_enabled() and any(t.requires_grad for t in (input_current, *values))
+    required |= forward_ad._current_level >= 0
     if not required and p.method != "sigmoid" and choose(None, input_current) == "triton":
         return dense_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
     v = torch.zeros_like(input_current)

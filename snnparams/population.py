@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -25,6 +27,28 @@ from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters, 
 Forward = TypeVar("Forward", bound=Callable)
 
 
+def _refuse_reentrant_checkpoint() -> None:
+    """Refuse to be called by `torch.utils.checkpoint` with use_reentrant=True.
+
+    That lets no gradient through tensors within a tuple, so that the one by the state would be lost without a word.
+
+    Raises:
+        RuntimeError: it is.
+    """
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or checkpoint is None:
+        return  # a reentrant checkpoint runs everything without gradient first
+    code = checkpoint.CheckpointFunction.forward.__code__
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is code:
+            raise RuntimeError(
+                "torch.utils.checkpoint: expected use_reentrant=False, got True, which would lose the gradient by a "
+                "population's state"
+            )
+        frame = frame.f_back
+
+
 def in_own_type(forward: Forward) -> Forward:
     """Let a cell or layer compute in the type of its parameters, also under autocast.
 
@@ -34,6 +58,7 @@ def in_own_type(forward: Forward) -> Forward:
 
     @functools.wraps(forward)
     def own(self, x, state=None):
+        _refuse_reentrant_checkpoint()
         if not isinstance(x, torch.Tensor) or not autocast_is_on(x):
             return forward(self, x, state)
         with torch.autocast(x.device.type, enabled=False):

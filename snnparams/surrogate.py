@@ -122,11 +122,17 @@ class _Threshold(torch.autograd.Function):
     def setup_context(ctx, inputs, output) -> None:
         x, ctx.alpha, ctx.derivative = inputs
         ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx, grad_output: torch.Tensor):
         (x,) = ctx.saved_tensors
         return grad_output * ctx.derivative(x, ctx.alpha), None, None
+
+    @staticmethod
+    def jvp(ctx, tangent: torch.Tensor, *_) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return tangent * ctx.derivative(x, ctx.alpha)
 
 
 def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> torch.Tensor:

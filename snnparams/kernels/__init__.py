@@ -210,7 +210,7 @@ def input_currents(spikes: torch.Tensor, weights: torch.Tensor, kernel: str | No
         raise ValueError("input: expected sparse spikes without gradient, got some that require one; use .to_dense()")
     if choose(kernel, spikes) != "cpu":
         return linear(spikes.to_dense(), weights)
-    rows = fused.compressed(spikes.coalesce())
+    rows = fused.compressed(spikes)
     return fused.sparse_product(*rows, weights).view(*spikes.shape[:2], -1)
 
 

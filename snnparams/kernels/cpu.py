@@ -132,7 +132,7 @@ def _surrogate(v, v_th, method, alpha, out):
     elif method == 2:
         for n in range(size):
             s = one - abs(v[n] - v_th[n])
-            out[n] = alpha * s if s > zero else zero
+            out[n] = zero if s <= zero else alpha * s  # NaN stays NaN
     elif method == 3:
         for n in range(size):
             s = np.tanh(alpha * (v[n] - v_th[n]))

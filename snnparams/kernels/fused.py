@@ -58,7 +58,12 @@ def _function(forward, setup_context, backward, vmap, jvp=_refuse_forward_mode):
 
 
 def _keep_nothing(ctx, inputs, output) -> None:
-    """Remember nothing: there is no derivative."""
+    """Remember nothing: there is no further derivative."""
+
+
+def _constants(ctx, inputs, output) -> None:
+    """Mark what depends on inputs by steps only, or has no gradient for another reason."""
+    ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
 
 
 # ------------------------------------------------------------------------------------------------- whole sequences
@@ -180,24 +185,63 @@ def lif(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, detach_reset
 
 
 def compressed(spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a coalesced sparse COO tensor (T, B, I) on a CPU as T * B compressed rows: starts, columns, values.
+    """Return a sparse COO tensor (T, B, I) on a CPU as T * B compressed rows: starts, columns, values.
 
     They are copies: what happens to the tensor later does not change a gradient.
 
     Raises:
         ValueError: if the indices lie outside of the tensor or are not in order, although it says that they are.
     """
-    return _backend("sparse").compress(spikes)
+    return _Compress.apply(spikes)
+
+
+def _run_compress(spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _backend("sparse").compress(spikes.coalesce())
 
 
 def encode(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
     """Return the indices (3, spikes) of the spikes that constant currents x (R, N) cause, on a CPU."""
-    return _backend("sparse").encode(*(plain(x), steps), *map(plain, (a, v_leak, v_th, v_reset)))
+    return _Encode.apply(x, steps, a, v_leak, v_th, v_reset)
+
+
+def _run_encode(x, steps, *parameters):
+    return _backend("sparse").encode(plain(x), steps, *map(plain, parameters))
 
 
 def encode_dense(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
-    """Return the spikes (T, ...) that constant currents x cause, on a GPU."""
-    return _backend("triton").encode(plain(x), steps, *map(plain, (a, v_leak, v_th, v_reset)))
+    """Return the spikes (T, ...) that constant currents x cause, on a GPU; all arguments have its shape."""
+    return _EncodeDense.apply(x, steps, a, v_leak, v_th, v_reset)
+
+
+def _run_encode_dense(x, steps, *parameters):
+    return _backend("triton").encode(plain(x), steps, *map(plain, parameters))
+
+
+def _no_gradient(ctx, *_):
+    return (None,) * len(ctx.needs_input_grad)
+
+
+def _no_tangent(ctx, *_):
+    raise NotImplementedError("forward-mode derivative: sparse spikes have none; use dense ones, layout=torch.strided")
+
+
+def _sparse_each(info, in_dims, *_):
+    raise ValueError("layout: expected dense spikes under torch.vmap, got sparse ones; use layout=torch.strided")
+
+
+def _encode_dense_each(info, in_dims, x, steps, *parameters):
+    """Apply the rule of `torch.vmap`: the new axis is one more of the values."""
+    dims = in_dims[0], *in_dims[2:]
+    given = [t[None] if dim is None else t.movedim(dim, 0) for t, dim in zip((x, *parameters), dims, strict=True)]
+    x, *parameters = torch.broadcast_tensors(*given)
+    return _EncodeDense.apply(x, steps, *parameters), 1
+
+
+_Compress = _function(_run_compress, _constants, _no_gradient, _sparse_each, _no_tangent)
+_Encode = _function(_run_encode, _constants, _no_gradient, _sparse_each, _no_tangent)
+_EncodeDense: type[torch.autograd.Function] = _function(
+    _run_encode_dense, _constants, _no_gradient, _encode_dense_each, _no_tangent
+)
 
 
 def _run_product(row_start: Tensor, column: Tensor, values: Tensor, weights: Tensor) -> Tensor:
