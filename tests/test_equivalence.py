@@ -335,11 +335,24 @@ def test_what_a_fused_kernel_has_no_derivative_for_is_refused_by_a_message_that_
         gradient.sum().backward()
 
 
-def test_forward_mode_is_refused_under_compilation_too():
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+def test_transforms_under_compilation_are_right_or_refused():
     layer, x = build("LIF", "cpu", "sigmoid"), inputs("LIF")
-    compiled = torch.compile(lambda x, t: torch.func.jvp(lambda y: layer(y)[0].sum(), (x,), (t,))[1], backend="eager")
+
+    def loss(x):
+        out, state = layer(x)
+        return (out**2).sum() + state.v.sum()
+
+    def compiled(function):
+        torch._dynamo.reset()
+        return torch.compile(function, backend="aot_eager")
+
+    expected = torch.func.grad(loss)(x)
+    assert expected.abs().sum() > 0
+    torch.testing.assert_close(compiled(torch.func.grad(loss))(x), expected)
+    torch.testing.assert_close(compiled(torch.vmap(torch.func.grad(loss)))(x[None])[0], expected)
     with pytest.raises(Exception, match="use kernel='reference'"):
-        compiled(x, torch.ones_like(x))
+        compiled(lambda x, t: torch.func.jvp(loss, (x,), (t,))[1])(x, torch.ones_like(x))
 
 
 @pytest.mark.parametrize("method", sorted(DERIVATIVES))

@@ -169,6 +169,10 @@ def _call(function, operator, *args):
         return function.apply(*args)
     if forward_ad._current_level >= 0:  # an operator would drop the derivative without a word
         _refuse_forward_mode()
+    # Within a transform of torch.func an operator has no gradient. There this is no None, which torch.compile cannot
+    # trace, so that it leaves the whole transform to be run without it.
+    if torch._C._functorch.maybe_current_level() is not None:
+        return function.apply(*args)
     return operator(*args)
 
 
