@@ -30,18 +30,21 @@ class _PartlyFrozen(nn.Module):
     Called with the values that are learned, shape (E - F, ...), it returns those of all members in their order.
     """
 
+    values: torch.Tensor
+    members: torch.Tensor
+    order: torch.Tensor
+
     def __init__(self, values: torch.Tensor, members: torch.Tensor, size: int) -> None:
         super().__init__()
         self.register_buffer("values", values)
         self.register_buffer("members", members)
-        self.size = size
+        learned = [k for k in range(size) if k not in members]
+        order = torch.tensor([*learned, *members.tolist()], device=members.device).argsort()
+        self.register_buffer("order", order, persistent=False)
 
     def forward(self, learned: torch.Tensor) -> torch.Tensor:
         """Return the values of all members."""
-        of_frozen = torch.zeros(self.size, dtype=torch.bool, device=self.members.device)
-        of_frozen[self.members] = True
-        place = torch.where(of_frozen, len(learned) + of_frozen.cumsum(0), (~of_frozen).cumsum(0)) - 1
-        return torch.cat([learned, self.values]).index_select(0, place)
+        return torch.cat([learned, self.values]).index_select(0, self.order)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         members = state_dict.get(prefix + "members")
@@ -109,7 +112,7 @@ class Ensemble(nn.Module):
             raise ValueError("members: method='adjoint' has no rule for many networks at once; train them one by one")
         self.size = len(members)
         self.frozen = nn.ModuleDict()
-        stacked = {}
+        stacked: dict[int, torch.Tensor] = {}
         for name, parameter in members[0].named_parameters():
             stacked[id(parameter)] = self._stack(name, [member.get_parameter(name) for member in members])
         for name, buffer in members[0].named_buffers():
@@ -118,11 +121,9 @@ class Ensemble(nn.Module):
             alike = all(torch.equal(buffer, other) for other in buffers)
             if not (alike and _can_stay_one(members[0].get_submodule(path), last)):
                 stacked[id(buffer)] = torch.stack(buffers)
-        buffers = members[0].named_buffers(remove_duplicate=False)
-        self.stacked_buffers = [name for name, buffer in buffers if id(buffer) in stacked]
-        self.stacked = copy.deepcopy(
-            members[0], stacked
-        )  # takes these in place of copies, also where modules share them
+        names = members[0].named_buffers(remove_duplicate=False)
+        self.stacked_buffers = [name for name, buffer in names if id(buffer) in stacked]
+        self.stacked = copy.deepcopy(members[0], stacked)  # these in place of copies, also where modules share them
         self.training = self.stacked.training
 
     def _stack(self, name: str, parameters: list[nn.Parameter]) -> nn.Parameter:
@@ -169,7 +170,7 @@ class Ensemble(nn.Module):
             if "randomness" not in str(error):
                 raise
             raise RuntimeError(self._about_random_numbers()) from error
-        self._check_nothing_kept(buffers, replaced)
+        self._check_nothing_kept(parameters, buffers, replaced)
         for name, value in replaced.items():
             path, _, last = name.rpartition(".")
             self.stacked.get_submodule(path)._buffers[last] = value
@@ -188,9 +189,12 @@ class Ensemble(nn.Module):
             "the module that draws them, give the numbers as an input, or train the members one by one"
         )
 
-    def _check_nothing_kept(self, buffers: dict[str, torch.Tensor], replaced: dict[str, torch.Tensor]) -> None:
+    def _check_nothing_kept(self, parameters, buffers, replaced) -> None:
         """Refuse that a forward pass keeps a tensor elsewhere: it is of one member, and of no use afterwards."""
-        kept = [name for name in replaced if name not in buffers]
+        kept = [name for name in parameters if name in replaced]
+        for name, values in parameters.items():  # those put together from learned and frozen ones are copies
+            if values is not self.stacked.get_parameter(name) and not values.is_inference() and values._version:
+                kept.append(name)
         for path, module in self.stacked.named_modules():
             attributes = {name: value for name, value in vars(module).items() if name not in OF_PYTORCH}
             for name, value in (attributes | module._buffers).items():
@@ -217,7 +221,7 @@ class Ensemble(nn.Module):
         """
         if not -self.size <= k < self.size:
             raise IndexError(f"k: expected a member below {self.size}, got {k}")
-        own = {}
+        own: dict[int, torch.Tensor] = {}
         values = self._parameters_of_all()
         for name, parameter in self.stacked.named_parameters():
             frozen = _key(name) in self.frozen and k % self.size in self.frozen[_key(name)].members

@@ -91,19 +91,18 @@ def _place(tensor: torch.Tensor) -> tuple[str, int, int] | None:
     return str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
-def _overlap(first: torch.Tensor, other: torch.Tensor) -> bool:
-    a, b = _place(first), _place(other)
-    return first is other or bool(a and b and a[0] == b[0] and a[1] < b[2] and b[1] < a[2])
+def _overlap(a: tuple[str, int, int] | None, b: tuple[str, int, int] | None) -> bool:
+    return a is not None and b is not None and a[0] == b[0] and a[1] < b[2] and b[1] < a[2]
 
 
 def _check_memory(member: nn.Module, k: int) -> None:
     """Refuse two tensors that look at one memory: stacked, a change of one would not reach the other."""
-    tensors = {id(tensor): (name, tensor) for name, (_, tensor) in _tensors(member).items()}
-    ordered = sorted((t for t in tensors.values() if _place(t[1])), key=lambda t: _place(t[1]))
-    for (name, tensor), (following, other) in pairwise(ordered):
-        if _overlap(tensor, other):
+    tensors = {id(tensor): (_place(tensor), name) for name, (_, tensor) in _tensors(member).items()}
+    places = sorted((place, name) for place, name in tensors.values() if place is not None)
+    for (place, name), (following, other) in pairwise(places):
+        if _overlap(place, following):
             raise ValueError(
-                f"members: expected tensors with memory of their own, got {name} and {following} of member {k} in one; "
+                f"members: expected tensors with memory of their own, got {name} and {other} of member {k} in one; "
                 "use one tensor in both places, or a clone"
             )
 
@@ -116,8 +115,10 @@ def describe(module: nn.Module) -> dict[str, Any]:
         if isinstance(part, NeuronParameters):
             for name in part.neuron_fields:
                 constraint = part.constraint(name)
-                learned = "learned" if constraint is None else f"learned, {constraint!r}"
-                found[join(path, name)] = learned if isinstance(part.stored(name), nn.Parameter) else FIXED
+                learned = "learned" if constraint is None else f"learned ({constraint!r})"
+                found[f"neuron parameter {join(path, name)}"] = (
+                    learned if isinstance(part.stored(name), nn.Parameter) else FIXED
+                )
     for path, part in modules.items():
         found[f"module {path!r}"] = type_before_parametrizations(part)
         found[f"mode of module {path!r}"] = "training" if part.training else "evaluation"
@@ -180,7 +181,7 @@ class _Likeness:
 
     def _same_tensor(self, a: torch.Tensor, b: torch.Tensor) -> bool:
         for tensor, known in zip((a, b), self.tensors, strict=True):
-            names = [name for name, (_, t) in known.items() if _overlap(t, tensor)]
+            names = [name for name, (_, t) in known.items() if t is tensor or _overlap(_place(t), _place(tensor))]
             if names:
                 self.problem = f"expected {names[0]} to be used under this name only, got it"
             elif tensor.requires_grad:
