@@ -32,6 +32,11 @@ ADVICE = (
 )
 
 
+class _Missing:
+    def __repr__(self) -> str:
+        return "none"
+
+
 def check_alike(members: Sequence[nn.Module]) -> None:
     """Check that modules differ in nothing but the values of their parameters and buffers, and in what is frozen.
 
@@ -43,7 +48,7 @@ def check_alike(members: Sequence[nn.Module]) -> None:
     if not members:
         raise ValueError("members: expected at least one module, got none")
     _check_own_parameters(members)
-    first = describe(members[0])
+    first, missing = describe(members[0]), _Missing()
     for k, member in enumerate(members):
         expected, got = (type_before_parametrizations(m) for m in (members[0], member))
         if got is not expected:
@@ -51,7 +56,7 @@ def check_alike(members: Sequence[nn.Module]) -> None:
         _check_memory(member, k)
         other, likeness = describe(member), _Likeness(members[0], member)
         for what in first | other:
-            expected, got = (found.get(what, "none") for found in (first, other))
+            expected, got = (found.get(what, missing) for found in (first, other))
             alike = likeness.holds(expected, got)
             if likeness.problem:
                 raise ValueError(f"members: {likeness.problem} in {what} of member {k}")
