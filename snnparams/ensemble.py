@@ -1,7 +1,8 @@
 """Many independent networks of one architecture, computed and trained at once.
 
-Controlled experiments need the same network many times: other seeds, other initial values. The members of an
-`Ensemble` share nothing but their shapes, and get the numbers that each would get alone. Explained in chapter 8.
+Controlled experiments need the same network many times: other seeds, other initial values, with and without learning.
+The members of an `Ensemble` share nothing but their shapes, and get the numbers that each would get alone. Explained in
+chapter 8.
 """
 
 from __future__ import annotations
@@ -12,84 +13,128 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.utils._pytree import tree_leaves, tree_map
 
+from snnparams.likeness import OF_PYTORCH, check_alike, join
 from snnparams.parameters import NeuronParameters
 
 
-def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return the submodule that holds a parameter or buffer of that full name, and its name there."""
-    path, _, last = name.rpartition(".")
-    return module.get_submodule(path), last
+class _PartlyFrozen(nn.Module):
+    """The values of a parameter in those members that do not learn it: out of reach of every optimiser.
+
+    Args:
+        values: shape (F, ...), of the F members that do not learn it.
+        members: their indices, shape (F,).
+        size: number of all members E.
+
+    Called with the values that are learned, shape (E - F, ...), it returns those of all members in their order.
+    """
+
+    values: torch.Tensor
+    members: torch.Tensor
+    order: torch.Tensor
+
+    def __init__(self, values: torch.Tensor, members: torch.Tensor, size: int) -> None:
+        super().__init__()
+        self.register_buffer("values", values)
+        self.register_buffer("members", members)
+        learned = [k for k in range(size) if k not in members]
+        order = torch.tensor([*learned, *members.tolist()], device=members.device).argsort()
+        self.register_buffer("order", order, persistent=False)
+
+    def forward(self, learned: torch.Tensor) -> torch.Tensor:
+        """Return the values of all members."""
+        return torch.cat([learned, self.values]).index_select(0, self.order)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        members = state_dict.get(prefix + "members")
+        if members is not None and members.tolist() != self.members.tolist():
+            expected, got = self.members.tolist(), members.tolist()
+            raise ValueError(f"{prefix}members: expected frozen members {expected} in the state, got {got}")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _check_alike(members: Sequence[nn.Module]) -> None:
-    if not members:
-        raise ValueError("members: expected at least one module, got none")
+def _key(name: str) -> str:
+    """Return the key in `frozen` of a parameter's full name; a key of a `nn.ModuleDict` must have no point."""
+    return f"stacked/{name}".replace(".", "/")
 
-    def kind(module):
-        settings = ("dt", "method", "alpha") if isinstance(module, NeuronParameters) else ()
-        return type_before_parametrizations(module), *(getattr(module, name, None) for name in settings)
 
-    def layout(member):
-        tensors = {**dict(member.named_parameters(remove_duplicate=False)), **dict(member.named_buffers())}
-        found = {name: (type(t) is nn.Parameter, tuple(t.shape), t.dtype, t.device) for name, t in tensors.items()}
-        return found | {f"module {name!r}": kind(m) for name, m in member.named_modules(remove_duplicate=False)}
+def _independent(value):
+    """Return an output that has memory of its own for each member, also if it is the same for all."""
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided and value.stride(0) == 0:
+        return value.clone(memory_format=torch.contiguous_format)
+    return value
 
-    first = layout(members[0])
-    for k, member in enumerate(members[1:], start=1):
-        expected, got = (kind(m)[0] for m in (members[0], member))
-        if got is not expected:
-            raise ValueError(f"members: expected {expected.__name__}, got {got.__name__} as member {k}")
-        other = layout(member)
-        for name in first | other:
-            if first.get(name) != other.get(name):
-                expected, got = (values.get(name, "none") for values in (first, other))
-                raise ValueError(f"members: expected {name} as in member 0, {expected}, got {got} in member {k}")
+
+def _is_of_one_member(value) -> bool:
+    return isinstance(value, torch.Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
+
+
+def _can_stay_one(owner: nn.Module, name: str) -> bool:
+    """Return whether no forward pass makes a buffer differ between members that have it in common."""
+    return isinstance(owner, NeuronParameters) or name == "num_batches_tracked"
 
 
 class Ensemble(nn.Module):
-    """Independent networks of one architecture, whose parameters are stacked on a leading axis.
+    """Independent networks of one architecture, whose values are stacked on a leading axis.
 
-    The stacked values keep the names that they have in a member, behind `stacked.`; buffers that are equal in all
-    members stay as they are. An optimiser that works on each number by itself (SGD, Adam, ...) trains all members as
-    it would train each one alone, if the loss is the sum of theirs. Other settings that are not tensors, such as the
-    kernel, are those of the first member.
+    The stacked values keep the names that they have in a member, behind `stacked.`; fixed neuron parameters that are
+    equal in all members stay as they are, so that one encoder may serve all. An optimiser that works on each number by
+    itself (SGD, Adam, ...) trains all members as it would train each one alone, if the loss is the sum of theirs.
+
+    A parameter that requires a gradient in some members only is frozen in the others: no optimiser can change it there,
+    not by weight decay either. Then `stacked` holds the values of those that learn, shape (number of them, ...), in
+    their order, and `frozen` the other values. A parameter or buffer that modules of a member share stays one. Modules
+    of `stacked` may be set to training or evaluation mode as always, all of them or one.
 
     Args:
-        members: at least one module; submodules of the same names and types, parameters and buffers of the same names,
-            shapes, types and device, neurons of the same `dt`, `method` and `alpha`. Their values are copied.
+        members: at least one module. They may differ in the values of parameters and buffers and in what requires a
+            gradient, but in nothing else that can change numbers: types, names, shapes, devices, modes, hooks, and
+            attributes such as `dt`, `alpha`, `detach_reset` or `kernel`. Objects are compared by their parts, functions
+            by their code; what cannot be compared has to be the same object. All are copied.
 
     Called with the input of a member, it gives it to all and returns the output of a member (a tensor, or a tuple of
-    tensors) with a leading axis of length E. Members must draw no random numbers in their forward pass.
+    tensors) with a leading axis of length E. Buffers that a forward pass changes, such as running means, change for
+    each member. A forward pass must draw no random numbers, and keep no tensors but in buffers.
 
     Raises:
-        ValueError: if there is no member, or they differ in more than values.
+        ValueError: if there is no member; if they differ in more than values, or share a learned parameter; or if a
+            parameter or buffer is reached in other ways than by its name, which its copy would not be.
+        TypeError: if a member is not a module.
+        RuntimeError: on calling, if a forward pass draws random numbers or keeps a tensor.
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         members = list(members)
-        _check_alike(members)
+        check_alike(members)
         if any(getattr(module, "method", None) == "adjoint" for module in members[0].modules()):
             raise ValueError("members: method='adjoint' has no rule for many networks at once; train them one by one")
         self.size = len(members)
-        self.stacked = copy.deepcopy(members[0])
-        self._one = [copy.deepcopy(members[0]).to("meta")]  # in a list: its parameters are not the ensemble's
-        new = {}  # a parameter that two modules share stays one
-        for name, parameter in list(self.stacked.named_parameters(remove_duplicate=False)):
-            values = torch.stack([member.get_parameter(name).detach() for member in members])
-            if parameter not in new:
-                new[parameter] = nn.Parameter(values, requires_grad=parameter.requires_grad)
-            module, last = _owner(self.stacked, name)
-            module._parameters[last] = new[parameter]
-        self.stacked_buffers = []
-        for name, buffer in list(self.stacked.named_buffers(remove_duplicate=False)):
+        self.frozen = nn.ModuleDict()
+        stacked: dict[int, torch.Tensor] = {}
+        for name, parameter in members[0].named_parameters():
+            stacked[id(parameter)] = self._stack(name, [member.get_parameter(name) for member in members])
+        for name, buffer in members[0].named_buffers():
+            path, _, last = name.rpartition(".")
             buffers = [member.get_buffer(name) for member in members]
-            if not all(torch.equal(buffer, other) for other in buffers):
-                module, last = _owner(self.stacked, name)
-                module._buffers[last] = torch.stack(buffers)
-                self.stacked_buffers.append(name)
+            alike = all(torch.equal(buffer, other) for other in buffers)
+            if not (alike and _can_stay_one(members[0].get_submodule(path), last)):
+                stacked[id(buffer)] = torch.stack(buffers)
+        names = members[0].named_buffers(remove_duplicate=False)
+        self.stacked_buffers = [name for name, buffer in names if id(buffer) in stacked]
+        self.stacked = copy.deepcopy(members[0], stacked)  # these in place of copies, also where modules share them
+        self.training = self.stacked.training
+
+    def _stack(self, name: str, parameters: list[nn.Parameter]) -> nn.Parameter:
+        """Return what is learned of a parameter, or all if nothing is; the rest becomes a part of `frozen`."""
+        learns = torch.tensor([p.requires_grad for p in parameters])
+        values = torch.stack([p.detach() for p in parameters])
+        if not learns.any() or learns.all():
+            return nn.Parameter(values, requires_grad=bool(learns.all()))
+        learns = learns.to(values.device)
+        self.frozen[_key(name)] = _PartlyFrozen(values[~learns], (~learns).nonzero().flatten(), len(values))
+        return nn.Parameter(values[learns])
 
     def __len__(self) -> int:
         """Return the number of members E."""
@@ -99,17 +144,74 @@ class Ensemble(nn.Module):
         """Show the number of members."""
         return f"size={self.size}"
 
+    def _parameters_of_all(self) -> dict[str, torch.Tensor]:
+        """Return all parameters, shape (E, ...), those that modules share under each of their names."""
+        whole = {}
+        for name, parameter in self.stacked.named_parameters():
+            key = _key(name)
+            whole[parameter] = self.frozen[key](parameter) if key in self.frozen else parameter
+        return {name: whole[p] for name, p in self.stacked.named_parameters(remove_duplicate=False)}
+
     def forward(self, *args, **options):
         """Return what the members return, stacked."""
-        parameters = dict(self.stacked.named_parameters(remove_duplicate=False))
+        parameters = self._parameters_of_all()
         buffers = dict(self.stacked.named_buffers(remove_duplicate=False))
         axes = dict.fromkeys(parameters, 0) | {name: 0 if name in self.stacked_buffers else None for name in buffers}
-        one = self._one[0].train(self.training)
 
-        def member(values):
-            return functional_call(one, values, args, options, tie_weights=False)
+        def member(values, _):
+            given = dict(values)
+            out = functional_call(self.stacked, values, args, options, tie_weights=False)
+            return out, {name: value for name, value in values.items() if value is not given[name]}
 
-        return torch.vmap(member, in_dims=(axes,))(parameters | buffers)
+        over_members = torch.vmap(member, in_dims=(axes, 0))
+        try:  # the index is there for members that have no values of their own
+            out, replaced = over_members(parameters | buffers, torch.arange(self.size))
+        except RuntimeError as error:
+            if "randomness" not in str(error):
+                raise
+            raise RuntimeError(self._about_random_numbers()) from error
+        self._check_nothing_kept(parameters, buffers, replaced)
+        for name, value in replaced.items():
+            path, _, last = name.rpartition(".")
+            self.stacked.get_submodule(path)._buffers[last] = value
+        self.stacked_buffers += [name for name in replaced if name not in self.stacked_buffers]
+        return tree_map(_independent, out)
+
+    def _about_random_numbers(self) -> str:
+        drawing = [
+            f"stacked.{name}"
+            for name, module in self.stacked.named_modules()
+            if isinstance(module, nn.modules.dropout._DropoutNd) and module.training
+        ]
+        which = f" ({', '.join(drawing)} in training mode)" if drawing else ""
+        return (
+            f"members: expected a forward pass that draws no random numbers, got one that does{which}; call .eval() of "
+            "the module that draws them, give the numbers as an input, or train the members one by one"
+        )
+
+    def _check_nothing_kept(self, parameters, buffers, replaced) -> None:
+        """Refuse that a forward pass keeps a tensor elsewhere: it is of one member, and of no use afterwards."""
+        kept = [name for name in parameters if name in replaced]
+        for name, values in parameters.items():  # those put together from learned and frozen ones are copies
+            if values is not self.stacked.get_parameter(name) and not values.is_inference() and values._version:
+                kept.append(name)
+        for path, module in self.stacked.named_modules():
+            attributes = {name: value for name, value in vars(module).items() if name not in OF_PYTORCH}
+            for name, value in (attributes | module._buffers).items():
+                if (whole := join(path, name)) not in buffers:
+                    kept += [whole for leaf in tree_leaves(value) if _is_of_one_member(leaf)]
+        if kept:
+            raise RuntimeError(
+                f"members: expected a forward pass that keeps tensors in buffers only, got one in {kept[0]}; return "
+                "it, or register a buffer for it before the ensemble is built"
+            )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for name in self.stacked_buffers:  # a state of before may hold one buffer for all members
+            value, shape = state_dict.get(f"{prefix}stacked.{name}"), self.stacked.get_buffer(name).shape
+            if isinstance(value, torch.Tensor) and value.shape == shape[1:]:
+                state_dict[f"{prefix}stacked.{name}"] = value.expand(shape).clone()
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def member(self, k: int) -> nn.Module:
         """Return a copy of member k, a module that works alone.
@@ -119,14 +221,13 @@ class Ensemble(nn.Module):
         """
         if not -self.size <= k < self.size:
             raise IndexError(f"k: expected a member below {self.size}, got {k}")
-        member = copy.deepcopy(self.stacked)
-        new = {}
-        for name, parameter in list(member.named_parameters(remove_duplicate=False)):
-            module, last = _owner(member, name)
-            if parameter not in new:
-                new[parameter] = nn.Parameter(parameter.detach()[k].clone(), requires_grad=parameter.requires_grad)
-            module._parameters[last] = new[parameter]
+        own: dict[int, torch.Tensor] = {}
+        values = self._parameters_of_all()
+        for name, parameter in self.stacked.named_parameters():
+            frozen = _key(name) in self.frozen and k % self.size in self.frozen[_key(name)].members
+            requires_grad = parameter.requires_grad and not frozen
+            own[id(parameter)] = nn.Parameter(values[name].detach()[k].clone(), requires_grad=requires_grad)
         for name in self.stacked_buffers:
-            module, last = _owner(member, name)
-            module._buffers[last] = module._buffers[last][k].clone()
-        return member
+            buffer = self.stacked.get_buffer(name)
+            own.setdefault(id(buffer), buffer[k].clone())
+        return copy.deepcopy(self.stacked, own)
