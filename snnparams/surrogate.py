@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch.autograd import forward_ad
 
 Derivative = Callable[[torch.Tensor, float], torch.Tensor]
 
@@ -122,12 +123,20 @@ class _Threshold(torch.autograd.Function):
     def setup_context(ctx, inputs, output) -> None:
         x, ctx.alpha, ctx.derivative = inputs
         ctx.save_for_backward(x)
-        ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx, grad_output: torch.Tensor):
         (x,) = ctx.saved_tensors
         return grad_output * ctx.derivative(x, ctx.alpha), None, None
+
+
+class _ForwardThreshold(_Threshold):
+    """The same with forward-mode derivatives; a class of its own, because `torch.compile` takes none that has them."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _Threshold.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0])
 
     @staticmethod
     def jvp(ctx, tangent: torch.Tensor, *_) -> torch.Tensor:
@@ -157,4 +166,5 @@ def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> t
         return (x > 0).to(x.dtype)
     if method == "sigmoid":
         return torch.sigmoid(alpha * x)
-    return _Threshold.apply(x, alpha, derivative)
+    function = _ForwardThreshold if forward_ad._current_level >= 0 else _Threshold
+    return function.apply(x, alpha, derivative)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import torch
 
 from snnparams.dynamics import li_feed_forward_step, lif_feed_forward_step, lif_recurrent_current_step
+from snnparams.parameters import Values
 
 
-def _own(p):
+def _own(p) -> Values:
     """Return parameters whose reset voltage, which the backward pass reads, nobody else changes before that."""
-    return p._replace(v_reset=p.v_reset.clone())
+    values = Values(*(getattr(p, name) for name in Values._fields))
+    return values._replace(v_reset=torch.as_tensor(values.v_reset).clone())
 
 
 def lif(currents, state, p, dt, detach_reset):
