@@ -5,7 +5,7 @@ name           what it is                                  what it takes
 ============== =========================================== =======================================
 `"reference"`  a loop over `snnparams.dynamics`            every device and floating-point type
 `"cpu"`        one operator, compiled by Numba             tensors on a CPU, float32 or float64
-`"triton"`     one operator, compiled by Triton            tensors on a CUDA GPU, float32 or float64
+`"triton"`     one operator, compiled by Triton            tensors on an NVIDIA GPU from the T4 on, float32 or float64
 ============== =========================================== =======================================
 
 Without a name, the fastest one that takes the input is used. All compute the same: spikes and all gradients are
@@ -30,6 +30,7 @@ KERNELS = ("reference", "cpu", "triton")
 PACKAGES = {"cpu": "numba", "triton": "triton"}
 INSTALLED = {name for name in PACKAGES.values() if importlib.util.find_spec(name)}  # torch.compile traces no find_spec
 DTYPES = (torch.float32, torch.float64)  # of the fused kernels
+OLDEST = (7, 5)  # compute capability for which the Triton kernels are compiled and checked: a T4
 
 
 def check_kernel(kernel: str | None) -> str | None:
@@ -43,6 +44,20 @@ def check_kernel(kernel: str | None) -> str | None:
     return kernel
 
 
+def _refusal_of_gpu(device: torch.device) -> str | None:
+    """Say why the Triton kernels cannot run on a GPU, or None. `torch.compile` takes all that is asked as constants."""
+    if torch.version.hip is not None:
+        return "expected a GPU by NVIDIA, got one under ROCm, for which the kernels are neither compiled nor tested"
+    if not torch.cuda.is_available():
+        return None  # a tensor without storage, which nobody computes with
+    properties = torch.cuda.get_device_properties(device)
+    if (properties.major, properties.minor) < OLDEST:
+        major, minor = OLDEST
+        got = f"{properties.major}.{properties.minor} ({properties.name})"
+        return f"expected a GPU of compute capability {major}.{minor} or more, got {got}"
+    return None
+
+
 def _refusal(kernel: str, x: torch.Tensor) -> str | None:
     """Say why a kernel cannot take an input, or None."""
     if kernel == "reference":
@@ -52,6 +67,8 @@ def _refusal(kernel: str, x: torch.Tensor) -> str | None:
         return f"expected a tensor on a CPU, got one on {x.device}"
     if kernel == "triton" and x.device.type != "cuda" and not (interpreted and x.device.type == "cpu"):
         return f"expected a tensor on a CUDA GPU, got one on {x.device}"
+    if kernel == "triton" and x.is_cuda and (refusal := _refusal_of_gpu(x.device)):
+        return refusal
     if x.dtype not in DTYPES:
         return f"expected {' or '.join(map(str, DTYPES))}, got {x.dtype}"
     if PACKAGES[kernel] not in INSTALLED:
