@@ -29,7 +29,8 @@ def fire(v, v_th, v_reset, METHOD: tl.constexpr, ALPHA: tl.constexpr):
         z = 1 / (1 + tl.exp(-ALPHA * (v - v_th)))
         return z, (1 - z) * v + z * v_reset
     else:
-        return (v > v_th).to(v.dtype), tl.where(v > v_th, v_reset, v)
+        # of an infinite voltage the reset leaves NaN, as (1 - z) v + z v_reset does
+        return (v > v_th).to(v.dtype), tl.where(v > v_th, v_reset + (v - v), v)
 
 
 @triton.jit
@@ -49,7 +50,8 @@ def surrogate(x, METHOD: tl.constexpr, ALPHA: tl.constexpr):
         s = 1 + ALPHA * tl.abs(x)
         return 1 / (s * s)
     elif METHOD == 2:
-        return ALPHA * tl.maximum(1 - tl.abs(x), 0)
+        s = 1 - tl.abs(x)
+        return tl.where(s <= 0, 0.0, ALPHA * s)  # NaN stays NaN
     elif METHOD == 3:  # 1 - tanh^2, without the difference of two numbers close to each other
         s = tl.exp(-2 * ALPHA * tl.abs(x))
         return 4 * s / ((1 + s) * (1 + s))
@@ -80,7 +82,9 @@ def step_back(
     z, _ = fire(v, v_th, v_reset, METHOD, ALPHA)
     if not DETACH_RESET:
         g_z += g_v * (v_reset - v)
-    g_th = g_z * surrogate(v - v_th, METHOD, ALPHA)
+    g_th = tl.zeros_like(v)  # a step has no derivative, not even a NaN
+    if METHOD > 0:
+        g_th = g_z * surrogate(v - v_th, METHOD, ALPHA)
     g_now = (1 - z) * g_v + g_th + g_v_pre
     g_x = (g_i - b * g_i) + a * g_now
     return g_x, g_now - a * g_now, g_now * ((v_leak - v_before) + i), -g_i * i, a * g_now, -g_th, z * g_v
