@@ -71,7 +71,8 @@ class Constraint(nn.Module):
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"{self.name}: expected finite bounds with low < high, got {low} and {high}")
         self.low, self.high = float(low), float(high)
-        first, last = self.uncurve(torch.tensor([low, high], dtype=torch.float64)).tolist()
+        # on the CPU, whatever the default device: Apple's GPUs have no float64, and the meta device no numbers
+        first, last = self.uncurve(torch.tensor([low, high], dtype=torch.float64, device="cpu")).tolist()
         margin = 0.5  # a power of two: between the bends nothing is rounded
         while margin > (last - first) / 4:
             margin /= 2
@@ -100,7 +101,8 @@ class Constraint(nn.Module):
             raise ValueError(
                 f"expected values within the range of {self!r}, {self.low:g} to {self.high:g}, got {got:g}"
             )
-        return straighten(self.uncurve(value.double()), *self.ends).to(value.dtype)
+        exact = value.to("meta" if value.is_meta else "cpu").double()  # on the CPU: Apple's GPUs have no float64
+        return straighten(self.uncurve(exact), *self.ends).to(value.dtype).to(value.device)
 
     def extra_repr(self) -> str:
         """Show the range."""
@@ -199,7 +201,7 @@ class Interval(Constraint):
 
     def __init__(self, low: float, high: float) -> None:
         self.bounds = low, high
-        edge = (high - low) * torch.sigmoid(torch.tensor(-12.0, dtype=torch.float64)).item()
+        edge = (high - low) / (1 + math.exp(12.0))
         super().__init__(low + edge, high - edge)
 
     def curve(self, x: torch.Tensor) -> torch.Tensor:

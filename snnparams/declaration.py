@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import numbers
 from typing import Any, ClassVar
@@ -24,19 +25,27 @@ Value = float | torch.Tensor | nn.Parameter | Distribution | Fixed
 learned, `Learned` and `Fixed` say it themselves."""
 
 
-def _known_names(declaration: type[Any]) -> type:
-    """Let a declaration that is built with an unknown name list the known ones."""
+def _complete(declaration: type[Any]) -> type:
+    """Let a declaration that is built with an unknown name list the known ones, and `dataclasses.replace` work.
+
+    `replace` gives a new object all fields of the old one that are not changed: a time constant and its inverse, both.
+    It also gives `_source`, which reads as the old object itself; with it `_Declaration` finds out which are changed.
+    """
     build = declaration.__init__
     known = (*(field.name for field in dataclasses.fields(declaration)), *TIMES)
+    signature = inspect.signature(build)
+    shown = [parameter for name, parameter in signature.parameters.items() if name != "_source"]
 
     @functools.wraps(build)
     def __init__(self, *values, **named) -> None:
         for name in named:
-            if name not in known:
+            if name not in known and name != "_source":
                 raise TypeError(f"{declaration.__name__}: unknown {name}; expected one of {', '.join(known)}")
         build(self, *values, **named)
 
+    __init__.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
     declaration.__init__ = __init__
+    declaration._source = property(lambda self: self)
     return declaration
 
 
@@ -45,19 +54,52 @@ class _Declaration:
 
     neuron_fields: ClassVar[tuple[str, ...]]
 
-    def __post_init__(self, **times) -> None:
+    tau_mem: Value | None  # s; here, because type checkers take a dataclass's InitVar for no attribute
+    tau_syn: Value | None  # s
+
+    def __post_init__(self, source: _Declaration | None, **times) -> None:
+        before = type(self) if source is None else source
+        derived = []
         for time, value in times.items():
-            if value is None:
-                continue
-            field = TIMES[time]
-            if getattr(self, field) is not getattr(type(self), field):
-                raise ValueError(f"{time}: expected either it or {field}, got both")
-            object.__setattr__(self, field, of_times(time, value))
+            rate = TIMES[time]
+            by_time, by_rate = (
+                given is not getattr(before, name) for name, given in ((time, value), (rate, getattr(self, rate)))
+            )
+            if by_time and by_rate:
+                raise ValueError(f"{time}: expected either it or {rate}, got both")
+            if by_time:
+                object.__setattr__(self, rate, of_times(time, value))
+            elif by_rate or source is None:
+                derived.append(time)
+            object.__setattr__(self, time, value)
         for name in self.neuron_fields:
             object.__setattr__(self, name, check_declared(name, getattr(self, name)))
+        for time in derived:
+            rate = getattr(self, TIMES[time])
+            learned = isinstance(rate, nn.Parameter) or (isinstance(rate, torch.Tensor) and rate.requires_grad)
+            object.__setattr__(self, time, None if learned else of_times(TIMES[time], rate))
 
 
-@_known_names
+def as_given(p, default: type[_Declaration]):
+    """Return neuron parameters that a function takes as they are, or the defaults for None.
+
+    Raises:
+        TypeError: if a declaration holds what only a cell or layer turns into values.
+    """
+    if p is None:
+        return default()
+    for name in p.neuron_fields if isinstance(p, _Declaration) else ():
+        if isinstance(value := getattr(p, name), Fixed):
+            drawn = isinstance(value.value, Distribution)
+            got = f"{type(value).__name__} of {'the distribution ' if drawn else ''}{value.value}"
+            raise TypeError(
+                f"{name}: expected a number or a tensor, because a function uses values as they are, got {got}; build "
+                "a cell or layer with this declaration and give its .p"
+            )
+    return p
+
+
+@_complete
 @dataclasses.dataclass(frozen=True, eq=False)
 class LIParameters(_Declaration):
     r"""Parameters of a leaky integrator: a membrane that integrates its input and never spikes.
@@ -69,7 +111,7 @@ class LIParameters(_Declaration):
         tau_mem: membrane time constant in s, positive, in place of `tau_mem_inv`.
         tau_syn: synaptic time constant in s, positive, in place of `tau_syn_inv`.
 
-    Each is declared as in `LIFParameters`.
+    Each is declared, read and replaced as in `LIFParameters`.
 
     Raises:
         ValueError: if a value is not finite or a time constant is not positive.
@@ -83,12 +125,13 @@ class LIParameters(_Declaration):
     v_leak: Value = 0.0
     tau_mem: dataclasses.InitVar[Value | None] = dataclasses.field(default=None, kw_only=True)  # s
     tau_syn: dataclasses.InitVar[Value | None] = dataclasses.field(default=None, kw_only=True)  # s
+    _source: dataclasses.InitVar[_Declaration | None] = dataclasses.field(default=None, kw_only=True)
 
-    def __post_init__(self, tau_mem: Value | None, tau_syn: Value | None) -> None:
-        super().__post_init__(tau_mem=tau_mem, tau_syn=tau_syn)
+    def __post_init__(self, tau_mem: Value | None, tau_syn: Value | None, _source: _Declaration | None) -> None:
+        super().__post_init__(_source, tau_mem=tau_mem, tau_syn=tau_syn)
 
 
-@_known_names
+@_complete
 @dataclasses.dataclass(frozen=True, eq=False)
 class LIFParameters(_Declaration):
     r"""Parameters of a leaky integrate-and-fire (LIF) neuron.
@@ -102,9 +145,13 @@ class LIFParameters(_Declaration):
             fired, hardly stops.
         method: name of the spike function, see `snnparams.surrogate_derivative`, or `"adjoint"` for exact gradients,
             see `snnparams.adjoint`.
-        alpha: shape parameter of the surrogate gradient, positive.
+        alpha: shape parameter of the surrogate gradient, positive; None for the default of the spike function, 1 for
+            `"super"` and 100 for the others. `"adjoint"` does not use it.
         tau_mem: membrane time constant in s, positive, in place of `tau_mem_inv`.
         tau_syn: synaptic time constant in s, positive, in place of `tau_syn_inv`.
+
+    As attributes, `tau_mem` and `tau_syn` are what was given, or the inverse of what was given (None if that is an
+    `nn.Parameter` or requires a gradient). `dataclasses.replace` changes a time constant through either name.
 
     Each of the first five and of the last two is one of these:
 
@@ -116,7 +163,7 @@ class LIFParameters(_Declaration):
       without constraint.
 
     A tail of a distribution beyond the limit of the time step, of a probability of at most 1 in 1000, is cut off.
-    Names, order and defaults are those of Norse.
+    Names, order and defaults are those of Norse; its `"super"` ignores `alpha`, which amounts to 1.
 
     Raises:
         ValueError: if a value, or one that a distribution can give, is not valid, a time constant is given twice,
@@ -132,15 +179,17 @@ class LIFParameters(_Declaration):
     v_th: Value = 1.0
     v_reset: Value = 0.0
     method: str = "super"
-    alpha: float = 100.0
+    alpha: float | None = None
     tau_mem: dataclasses.InitVar[Value | None] = dataclasses.field(default=None, kw_only=True)  # s
     tau_syn: dataclasses.InitVar[Value | None] = dataclasses.field(default=None, kw_only=True)  # s
+    _source: dataclasses.InitVar[_Declaration | None] = dataclasses.field(default=None, kw_only=True)
 
-    def __post_init__(self, tau_mem: Value | None, tau_syn: Value | None) -> None:
-        super().__post_init__(tau_mem=tau_mem, tau_syn=tau_syn)
+    def __post_init__(self, tau_mem: Value | None, tau_syn: Value | None, _source: _Declaration | None) -> None:
+        super().__post_init__(_source, tau_mem=tau_mem, tau_syn=tau_syn)
         if self.method != "adjoint":  # no spike function but a backward pass of its own, see snnparams.adjoint
             check_method(self.method)
-        alpha = self.alpha
+        if (alpha := self.alpha) is None:
+            return
         if isinstance(alpha, torch.Tensor) and alpha.dim() == 0 and not alpha.requires_grad:
             alpha = alpha.item()
         if not isinstance(alpha, numbers.Real) or isinstance(alpha, bool):

@@ -84,7 +84,7 @@ def activity(spikes: torch.Tensor, saturation: float = 0.5) -> Activity:
     """Count the neurons that say nothing because they never spike, or because they hardly stop.
 
     Args:
-        spikes: 0 or 1, shape (T, B, ...).
+        spikes: 0 or 1, shape (T, B, ...), dense or sparse.
         saturation: share of the steps, 0 to 1; a neuron that spikes in so many or more is saturated.
 
     Raises:
@@ -94,5 +94,6 @@ def activity(spikes: torch.Tensor, saturation: float = 0.5) -> Activity:
         raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
     if not 0 < saturation <= 1:
         raise ValueError(f"saturation: expected a share of at most 1, got {saturation}")
-    share = spikes.detach().flatten(0, 1).double().mean(0)
+    spikes = spikes if spikes.layout == torch.strided else spikes.to_dense()
+    share = spikes.detach().flatten(0, 1).float().mean(0)
     return Activity(int((share == 0).sum()), int((share >= saturation).sum()), share.numel())

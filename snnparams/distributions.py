@@ -2,7 +2,8 @@ r"""Distributions of neuron parameters, given in physical units by where they li
 
 All are `torch.distributions`. The width is the *coefficient of variation* :math:`c`, standard deviation over mean: it
 has no unit. Give a time constant's distribution in seconds to `tau_mem` or `tau_syn`, that of a rate in 1/s to
-`tau_mem_inv` or `tau_syn_inv`. Explained in chapter 2.
+`tau_mem_inv` or `tau_syn_inv`. Values are drawn on the CPU, whatever the default device; a layer moves them to its own.
+Explained in chapter 2.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def log_normal(*, median: float | None = None, mean: float | None = None, variat
     centre = _centre(mean, median)
     _check_variation(variation)
     variance = math.log1p(variation**2)
-    return LogNormal(math.log(centre) - (0.0 if mean is None else variance / 2), math.sqrt(variance))
+    with torch.device("cpu"):
+        return LogNormal(math.log(centre) - (0.0 if mean is None else variance / 2), math.sqrt(variance))
 
 
 def gamma(*, median: float | None = None, mean: float | None = None, variation: float) -> Gamma:
@@ -70,16 +72,17 @@ def gamma(*, median: float | None = None, mean: float | None = None, variation: 
     shape = 1 / variation**2
     if mean is None:
         centre *= shape / _median_of_gamma(shape)
-    return Gamma(shape, shape / centre)
+    with torch.device("cpu"):
+        return Gamma(shape, shape / centre)
 
 
 def _median_of_gamma(shape: float) -> float:
     """Return the median of a gamma distribution of rate 1, by bisection of its logarithm."""
-    a = torch.tensor(shape, dtype=torch.float64)
+    a = torch.tensor(shape, dtype=torch.float64, device="cpu")
     low, high = -700.0, math.log(shape)  # the median lies below the mean
     for _ in range(80):
         middle = (low + high) / 2
-        below = torch.special.gammainc(a, torch.tensor(middle, dtype=torch.float64).exp()) < 0.5
+        below = torch.special.gammainc(a, torch.full_like(a, middle).exp()) < 0.5
         low, high = (middle, high) if below else (low, middle)
     return math.exp(high)
 
@@ -97,7 +100,8 @@ def uniform(*, median: float | None = None, mean: float | None = None, variation
     """
     centre = _centre(mean, median)
     _check_variation(variation, 1 / math.sqrt(3), " below 1 / sqrt(3) = 0.577")
-    return Uniform(centre * (1 - math.sqrt(3) * variation), centre * (1 + math.sqrt(3) * variation))
+    with torch.device("cpu"):
+        return Uniform(centre * (1 - math.sqrt(3) * variation), centre * (1 + math.sqrt(3) * variation))
 
 
 class TruncatedNormal(Distribution):
@@ -117,10 +121,11 @@ class TruncatedNormal(Distribution):
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
 
     def __init__(self, loc: float, scale: float, low: float = -math.inf, high: float = math.inf) -> None:
-        self.loc, self.scale = torch.as_tensor(float(loc)), torch.as_tensor(float(scale))
+        self.loc, self.scale = (torch.tensor(float(number), device="cpu") for number in (loc, scale))
         self.low, self.high = float(low), float(high)
         super().__init__(torch.Size(), validate_args=None)
-        self._from, self._to = (self._normal_cdf(torch.as_tensor(end)) for end in (self.low, self.high))
+        ends = torch.tensor([self.low, self.high], dtype=torch.float64, device="cpu")
+        self._from, self._to = self._normal_cdf(ends).tolist()
         if not self._to - self._from > 1e-6:
             raise ValueError(
                 f"expected an interval that holds part of a normal distribution around {loc} +- {scale}, "
@@ -133,42 +138,45 @@ class TruncatedNormal(Distribution):
         return constraints.interval(self.low, self.high)
 
     def _normal_cdf(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.special.ndtr((x.double() - self.loc.double()) / self.scale.double())
+        x = x.to("cpu").double()  # Apple's GPUs have no float64
+        return torch.special.ndtr((x - self.loc.double()) / self.scale.double())
 
     def cdf(self, value: torch.Tensor) -> torch.Tensor:
         """Return the probability of a smaller value."""
         value = torch.as_tensor(value)
         share = (self._normal_cdf(value) - self._from) / (self._to - self._from)
-        return share.clamp(0, 1).to(self.loc.dtype)
+        return share.clamp(0, 1).to(self.loc.dtype).to(value.device)
 
     def icdf(self, value: torch.Tensor) -> torch.Tensor:
         """Return the quantile."""
-        x = torch.special.ndtri(self._from + torch.as_tensor(value).double() * (self._to - self._from))
-        return (self.loc.double() + self.scale.double() * x).clamp(self.low, self.high).to(self.loc.dtype)
+        value = torch.as_tensor(value)
+        x = torch.special.ndtri(self._from + value.to("cpu").double() * (self._to - self._from))
+        x = (self.loc.double() + self.scale.double() * x).clamp(self.low, self.high)
+        return x.to(self.loc.dtype).to(value.device)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return the logarithm of the density; minus infinity outside the interval."""
         value = torch.as_tensor(value)
         x = (value - self.loc) / self.scale
-        log_p = -(x**2) / 2 - torch.log(self.scale * math.sqrt(2 * math.pi) * (self._to - self._from))
+        log_p = -(x**2) / 2 - math.log(self.scale.item() * math.sqrt(2 * math.pi) * (self._to - self._from))
         inside = (value >= self.low) & (value <= self.high)
         return torch.where(inside, log_p, -math.inf).to(self.loc.dtype)
 
     def rsample(self, sample_shape=torch.Size()) -> torch.Tensor:  # noqa: B008
         """Draw values."""
-        return self.icdf(torch.rand(sample_shape, dtype=torch.float64))
+        return self.icdf(torch.rand(sample_shape, dtype=torch.float64, device="cpu"))
 
 
 def bounds(distribution: Distribution) -> tuple[float, float]:
     """Return the ends of the interval in which all values of a distribution lie."""
     if isinstance(distribution, TransformedDistribution) and all(t.bijective for t in distribution.transforms):
-        ends = torch.tensor(bounds(distribution.base_dist), dtype=torch.float64)
+        ends = torch.tensor(bounds(distribution.base_dist), dtype=torch.float64, device="cpu")
         for transform in distribution.transforms:
             ends = transform(ends)
         return min(ends.tolist()), max(ends.tolist())
     support = distribution.support
     low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
-    return float(torch.as_tensor(low).min()), float(torch.as_tensor(high).max())
+    return float(torch.as_tensor(low, device="cpu").min()), float(torch.as_tensor(high, device="cpu").max())
 
 
 def reciprocal(distribution: Distribution) -> Distribution:
@@ -180,7 +188,7 @@ def reciprocal(distribution: Distribution) -> Distribution:
     low, high = bounds(distribution)
     if low < 0:
         raise ValueError(f"expected a distribution of positive values, got {distribution} from {low:g} to {high:g}")
-    return TransformedDistribution(distribution, PowerTransform(torch.tensor(-1.0)))
+    return TransformedDistribution(distribution, PowerTransform(torch.tensor(-1.0, device="cpu")))
 
 
 def probability_outside(distribution: Distribution, low: float, high: float) -> float:
@@ -190,7 +198,7 @@ def probability_outside(distribution: Distribution, low: float, high: float) -> 
     def below(x: float) -> float:
         if not least < x < most:  # where some distributions refuse to answer
             return float(x >= most)
-        return float(torch.as_tensor(distribution.cdf(torch.tensor(x))).double().mean())
+        return float(torch.as_tensor(distribution.cdf(torch.tensor(x, device="cpu")), device="cpu").double().mean())
 
     try:
         return below(low) + 1 - below(high)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import linear
 
+from snnparams.declaration import as_given
 from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters, Values
 from snnparams.surrogate import threshold
 
@@ -133,7 +134,7 @@ def lif_recurrent_current_step(
     Returns:
         Spikes of this step, shape (B, H), and the state after it.
     """
-    p = LIFParameters() if p is None else p
+    p = as_given(p, LIFParameters)
     i_jump = state.i + input_current + linear(state.z, recurrent_weights)
     v, i = _integrate(state.v, i_jump, p, dt)
     z, v = _fire(v, p, detach_reset)
@@ -159,7 +160,7 @@ def lif_feed_forward_step(
     Returns:
         Spikes of this step, shape (B, ...), and the state after it.
     """
-    p = LIFParameters() if p is None else p
+    p = as_given(p, LIFParameters)
     v, i = _integrate(state.v, state.i + input_current, p, dt)
     z, v = _fire(v, p, detach_reset)
     return z, LIFFeedForwardState(v, i)
@@ -204,6 +205,6 @@ def li_feed_forward_step(
     Returns:
         Voltages after this step, shape (B, ...), and the state after it.
     """
-    p = LIParameters() if p is None else p
+    p = as_given(p, LIParameters)
     v, i = _integrate(state.v, state.i + input_current, p, dt)
     return v, LIState(v.clone(), i)

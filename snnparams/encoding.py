@@ -7,6 +7,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from snnparams.checks import autocast_is_on, check_finite, check_finite_later, check_fits, widened
+from snnparams.declaration import as_given
 from snnparams.kernels import choose, dense_spikes, sparse_spikes
 from snnparams.parameters import LIFParameters, NeuronParameters
 from snnparams.surrogate import check_method, threshold
@@ -55,9 +56,9 @@ def constant_current_lif_encode(
             spikes.
         RuntimeError: if a value is not finite on a GPU, raised when the host next waits for it, or under
             `torch.compile`.
-        TypeError: if the values are not floating-point numbers.
+        TypeError: if the values are not floating-point numbers, or a parameter is to be learned or drawn.
     """
-    p = LIFParameters() if p is None else p
+    p = as_given(p, LIFParameters)
     _check_options(seq_length, layout, p.method)
     check_dt(dt)
     if not isinstance(input_current, torch.Tensor) or not input_current.is_floating_point():

@@ -6,13 +6,17 @@ is a buffer and a learned one an `nn.Parameter`. Explained in chapters 3 and 5.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
+from torch.distributions import Distribution
 from torch.nn.utils import parametrize
 
-from snnparams.declaration import LIFParameters, LIParameters
+from snnparams import constraints
+from snnparams.checkpoint import convert, example
+from snnparams.declaration import LIFParameters, LIParameters, Value
+from snnparams.surrogate import alpha_in_effect
 from snnparams.values import (
     TIMES,
     UNITS,
@@ -20,10 +24,14 @@ from snnparams.values import (
     Learned,
     check_declared,
     check_dt,
+    check_no_gradient,
+    check_size,
     check_value,
     initial_value,
     make_constraint,
+    moved,
     of_times,
+    unconstrained,
 )
 
 __all__ = ["LIFParameters", "LIParameters", "NeuronParameters", "Values"]
@@ -31,6 +39,16 @@ __all__ = ["LIFParameters", "LIParameters", "NeuronParameters", "Values"]
 
 def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
     module.validate()
+
+
+class _Field:
+    """What a type checker sees of a neuron parameter: one reads a tensor, and writes whatever a declaration takes."""
+
+    def __get__(self, instance: NeuronParameters, owner: type[NeuronParameters]) -> torch.Tensor:
+        raise NotImplementedError
+
+    def __set__(self, instance: NeuronParameters, value: Value) -> None:
+        raise NotImplementedError
 
 
 class Values(NamedTuple):
@@ -52,8 +70,21 @@ class NeuronParameters(nn.Module):
     fixed field is a buffer. A learned one is an `nn.Parameter`, or, with a constraint, computed from one at every use
     (`torch.nn.utils.parametrize`). So `parameters()`, `state_dict()`, `to()` and `deepcopy` see them all.
 
-    All can be assigned: a number, or a tensor that fits, is checked and written into the place of the old values (of
-    the unconstrained ones where there is a constraint). `dt`, `method` and `alpha` stay as they were built.
+    All can be assigned. A number, or a tensor that fits, is checked and written into the place of the old values (of
+    the unconstrained ones where there is a constraint). A `Learned`, a `Fixed`, a distribution or an `nn.Parameter`
+    takes the place of what was there, as if the layer had been built with it; tell the optimiser of its new parameter.
+    `dt`, `method` and `alpha` stay as they were built.
+
+    `tau_mem`, `tau_syn` and a value under a constraint are computed anew whenever they are read. To change such a
+    tensor in place, as in `p.tau_mem[0] = 0.02` or `nn.init.constant_(p.tau_mem_inv, 50.0)`, changes that tensor alone
+    and not the neurons: assign instead, as in `p.tau_mem = values`.
+
+    A checkpoint (`state_dict`) holds what is stored and, for a parameter under a constraint, its values in 1/s or
+    without a unit as well, under the name of the field. A layer with the same constraint takes what is stored. One
+    with another constraint, range or time step takes the values, checked against its own limits, as does one in which
+    the parameter is fixed; and a learned parameter takes those of a fixed one. One value fills all neurons, and a fixed
+    parameter of one value takes one per neuron. The state of an optimiser belongs to what is stored, and means nothing
+    under another constraint.
 
     Args:
         p: the declaration.
@@ -68,9 +99,16 @@ class NeuronParameters(nn.Module):
         TypeError: if a learned parameter has another type, or a tensor requires a gradient that would be lost.
     """
 
-    tau_syn_inv: torch.Tensor
-    tau_mem_inv: torch.Tensor
-    v_leak: torch.Tensor
+    size: int | tuple[int, ...] | None = None  # of a module that was pickled before it was kept
+
+    if TYPE_CHECKING:
+        tau_syn_inv = _Field()
+        tau_mem_inv = _Field()
+        v_leak = _Field()
+        v_th = _Field()
+        v_reset = _Field()
+        tau_mem = _Field()
+        tau_syn = _Field()
 
     def __init__(
         self,
@@ -86,57 +124,58 @@ class NeuronParameters(nn.Module):
         dtype = dtype or torch.get_default_dtype()
         self.declaration = type(p).__name__
         self.neuron_fields = p.neuron_fields
-        self.dt = check_dt(dt)
+        self.dt, self.size = check_dt(dt), size
         if isinstance(p, LIFParameters):
-            self.method, self.alpha = p.method, p.alpha
-        constraints = {}
-        for name in self.neuron_fields:
-            value = getattr(p, name)
-            learned = isinstance(value, Learned)
-            constraint = constraints[name] = make_constraint(name, value.constraint, dt) if learned else None
-            if isinstance(value, Fixed):
-                shape = (size,) if isinstance(size, int) else size
-                value = initial_value(name, value, shape, constraint, dt)
-            elif not isinstance(value, torch.Tensor):
-                value = torch.tensor(value, dtype=dtype)
-            if isinstance(size, int) and value.dim() and tuple(value.shape) != (size,):
-                raise ValueError(
-                    f"{name}: expected one value, or one per neuron of shape ({size},), got {tuple(value.shape)}"
-                )
-            if isinstance(value, nn.Parameter):
-                if value.dtype != dtype:
-                    raise TypeError(f"{name}: expected a parameter of type {dtype}, got {value.dtype}")
-                self.register_parameter(name, value)
-            elif value.requires_grad:
-                raise TypeError(
-                    f"{name}: expected an nn.Parameter or a tensor without gradient, got a tensor that requires "
-                    "one; a cell would cut it off from what it was computed from. Give the nn.Parameter itself, "
-                    "or call the step function with this tensor"
-                )
-            else:
-                # a copy, so that a later change to the caller's tensor does not reach into the cell
-                value = value.detach().to(device=device, dtype=dtype, copy=True)
-                if learned:
-                    self.register_parameter(name, nn.Parameter(value))
-                else:
-                    self.register_buffer(name, value)
-        self.validate()
-        for name, constraint in constraints.items():
-            if constraint is not None:
-                self._constrain(name, constraint)
+            self.method, self.alpha = p.method, alpha_in_effect(p.method, p.alpha)
+        made = {name: self._make(name, getattr(p, name), device, dtype) for name in self.neuron_fields}
+        for name, (value, constraint) in made.items():
+            self._place(name, value, constraint)
         # a value may also be loaded through a second name, of a module that registered the parameter itself
         self.register_load_state_dict_post_hook(_validate_after_load)
 
-    def _constrain(self, name: str, constraint: nn.Module) -> None:
-        """Store a learned parameter unconstrained from here on."""
-        before = getattr(self, name).detach().clone()
-        try:
+    def _make(
+        self, name: str, declared: Value, device: torch.device | str | None, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, nn.Module | None]:
+        """Return what to register for a declared value, a buffer or a parameter, and its constraint; all is checked."""
+        learned = isinstance(declared, Learned)
+        constraint = make_constraint(name, declared.constraint, self.dt) if learned else None
+        value = declared.value if isinstance(declared, Fixed) else declared
+        if device is None:
+            device = value.device if isinstance(value, torch.Tensor) else torch.get_default_device()
+        if isinstance(declared, Fixed):
+            shape = (self.size,) if isinstance(self.size, int) else self.size
+            value = initial_value(name, declared, shape, constraint, self.dt)
+        elif not isinstance(value, torch.Tensor):
+            value = torch.tensor(value, dtype=dtype, device="cpu")
+        check_size(name, value, self.size)
+        if isinstance(value, nn.Parameter):
+            if value.dtype != dtype:
+                raise TypeError(f"{name}: expected a parameter of type {dtype}, got {value.dtype}")
+            check_value(name, value, self.dt)
+            return value, None
+        check_no_gradient(name, value)
+        without_memory = torch.device(device).type == "meta"  # and without values, which are checked where they are
+        value = moved(value.detach(), value.device if without_memory else device, dtype)
+        check_value(name, value, self.dt)
+        if constraint is not None:
+            before = value if isinstance(constraint, constraints.Constraint) else value.to(device)
+            after = constraint(unconstrained(name, before, constraint)).detach()
+            if not before.is_meta and not torch.allclose(after, before, rtol=1e-3, atol=1e-6):
+                raise ValueError(
+                    f"{name}: expected a constraint whose right_inverse is its inverse, got {constraint!r}"
+                )
+        # a copy, so that a later change to the caller's tensor does not reach into the cell
+        value = value.to(device) if without_memory else value.clone()
+        return nn.Parameter(value) if learned else value, constraint
+
+    def _place(self, name: str, value: torch.Tensor, constraint: nn.Module | None) -> None:
+        """Register what `_make` returned."""
+        if isinstance(value, nn.Parameter):
+            self.register_parameter(name, value)
+        else:
+            self.register_buffer(name, value)
+        if constraint is not None:  # stored unconstrained from here on
             parametrize.register_parametrization(self, name, constraint)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        after = getattr(self, name).detach()
-        if not before.is_meta and not torch.allclose(after, before, rtol=1e-3, atol=1e-6):
-            raise ValueError(f"{name}: expected a constraint whose right_inverse is its inverse, got {constraint!r}")
 
     def constraint(self, name: str) -> nn.Module | None:
         """Return what keeps the parameter of that name valid, or None.
@@ -195,15 +234,17 @@ class NeuronParameters(nn.Module):
         values = {name: getattr(self, name) for name in self.neuron_fields}
         return Values(**values, method=getattr(self, "method", None), alpha=getattr(self, "alpha", None))
 
-    @property
-    def tau_mem(self) -> torch.Tensor:
-        """Membrane time constants in s."""
-        return 1 / self.tau_mem_inv
+    if not TYPE_CHECKING:  # a checker sees them above, with what can be assigned
 
-    @property
-    def tau_syn(self) -> torch.Tensor:
-        """Synaptic time constants in s."""
-        return 1 / self.tau_syn_inv
+        @property
+        def tau_mem(self) -> torch.Tensor:
+            """Membrane time constants in s."""
+            return 1 / self.tau_mem_inv
+
+        @property
+        def tau_syn(self) -> torch.Tensor:
+            """Synaptic time constants in s."""
+            return 1 / self.tau_syn_inv
 
     def __setattr__(self, name: str, value) -> None:
         if name in ("dt", "method", "alpha") and name in self.__dict__:
@@ -213,39 +254,80 @@ class NeuronParameters(nn.Module):
             name, value = TIMES[name], of_times(name, value)
         if name in UNITS and fields:
             self._check_name(name)
-            if name in self._parameters and isinstance(value, nn.Parameter):
-                check_value(name, value, self.dt)
-            elif name in self._parameters or name in self._buffers or parametrize.is_parametrized(self, name):
+            if name in self._parameters or name in self._buffers or parametrize.is_parametrized(self, name):
                 return self._assign(name, value)
         super().__setattr__(name, value)
 
     @torch.no_grad()
-    def _assign(self, name: str, value: float | torch.Tensor) -> None:
-        """Write values into the place of the old ones."""
+    def _assign(self, name: str, value: Value) -> None:
+        """Write values into the place of the old ones, or register what a declaration would have registered."""
+        place, constraint = self.stored(name), self.constraint(name)
+        if isinstance(value, (Distribution, Fixed, nn.Parameter)):
+            declared = value if isinstance(value, nn.Parameter) else check_declared(name, value)
+            made, new_constraint = self._make(name, declared, place.device, place.dtype)
+            if parametrize.is_parametrized(self):
+                kind = type(self)  # made by parametrize, which will change it; copies of this module share it
+                self.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+            kept = self._parameters if isinstance(made, nn.Parameter) else self._buffers
+            if name not in kept:  # else its place in the order of all parameters is kept as well
+                self._remove(name)
+            return self._place(name, made, new_constraint)
         check_declared(name, value)
-        place = self.stored(name)
-        new = torch.as_tensor(value).detach().to(device=place.device, dtype=place.dtype)
+        if isinstance(value, torch.Tensor):
+            check_no_gradient(name, value)
+            new = moved(value.detach(), place.device, place.dtype)
+        else:
+            new = torch.tensor(value, device=place.device, dtype=place.dtype)
         check_value(name, new, self.dt)
+        if new.dim() and not place.dim() and name in self._buffers:
+            check_size(name, new, self.size)
+            self._buffers[name] = new.clone()
+            return None
         try:
             new = new.expand(place.shape)
         except RuntimeError:
             expected, got = tuple(place.shape), tuple(new.shape)
             raise ValueError(f"{name}: expected a number or values of shape {expected}, got {got}") from None
-        if (constraint := self.constraint(name)) is not None:
-            try:
-                new = constraint.right_inverse(new)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-        place.copy_(new)
+        place.copy_(new if constraint is None else unconstrained(name, new, constraint))
+        return None
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        for name in self.neuron_fields:  # checked before they take the place of valid ones
-            if isinstance(value := state_dict.get(prefix + name), torch.Tensor):
-                check_value(name, value, self.dt)
-            value = state_dict.get(f"{prefix}parametrizations.{name}.original")
-            if isinstance(value, torch.Tensor) and (constraint := self.constraint(name)) is not None:
-                check_value(name, constraint(value), self.dt)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _remove(self, name: str) -> None:
+        """Forget what is registered under a name."""
+        if parametrize.is_parametrized(self, name):
+            parametrize.remove_parametrizations(self, name, leave_parametrized=False)
+        delattr(self, name)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        """Save the values beside the numbers of which a constraint makes them, which alone would say nothing."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self.neuron_fields:
+            if (constraint := self.constraint(name)) is not None:
+                value = getattr(self, name)
+                destination[prefix + name] = value if keep_vars else value.detach()
+                made = example(constraint, self.stored(name))
+                destination[f"{prefix}parametrizations.{name}._extra_state"] = made
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *reports) -> None:
+        """Check all values before one takes the place of another, and convert them to what is stored here.
+
+        PyTorch would copy values into the places of buffers where it is to assign the tensors of the checkpoint (it
+        sets attributes, and to set one of ours writes into the place of the old values), so that is done before.
+        """
+        for name in self.neuron_fields:
+            convert(self, name, state_dict, prefix, reports[-1])
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        for name in self.neuron_fields:
+            place, new = self.stored(name), state_dict.get(prefix + name)
+            if not isinstance(new, torch.Tensor) or self.constraint(name) is not None:
+                continue
+            larger = name in self._buffers and not place.dim() and new.dim() > 0
+            if assign and name in self._buffers and (larger or place.shape == new.shape):
+                self._buffers[name] = new
+            elif assign and place.shape == new.shape:
+                self._parameters[name] = nn.Parameter(new, requires_grad=place.requires_grad)
+            elif larger:
+                self._buffers[name] = place.new_empty(new.shape)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *reports)
 
     def validate(self) -> None:
         """Check all values against the limits of the integrator.
@@ -284,5 +366,6 @@ class NeuronParameters(nn.Module):
                 kind += f", {constraint!r}"
             lines.append(f"{name}={text}{' ' if UNITS[name] else ''}{UNITS[name]} ({kind})")
         if hasattr(self, "method"):
-            lines.append(f"method={self.method!r}, alpha={self.alpha:g}")
+            alpha = "" if self.method == "adjoint" else f", alpha={self.alpha:g}"
+            lines.append(f"method={self.method!r}{alpha}")
         return "\n".join(lines)

@@ -74,7 +74,14 @@ def check_method(method: str) -> str:
     return method
 
 
-def surrogate_derivative(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> torch.Tensor:
+def alpha_in_effect(method: str, alpha: float | None) -> float:
+    """Return `alpha`, or its default for a spike function: 1 for "super", else 100."""
+    if alpha is not None:
+        return alpha
+    return 1.0 if method == "super" else 100.0
+
+
+def surrogate_derivative(x: torch.Tensor, method: str = "super", alpha: float | None = None) -> torch.Tensor:
     r"""Return the derivative that `threshold` uses in the backward pass.
 
     With :math:`x = v - v_\mathrm{th}`:
@@ -94,7 +101,8 @@ def surrogate_derivative(x: torch.Tensor, method: str = "super", alpha: float = 
     Args:
         x: distance of the membrane voltage to the threshold, any shape.
         method: name of the spike function.
-        alpha: its shape parameter, positive; what it does depends on `method`.
+        alpha: its shape parameter, positive; what it does depends on `method`. None for the default, 1 for `super` and
+            100 for the others: with it, neurons learn as Norse's do.
 
     Returns:
         The derivative, of the shape of `x`.
@@ -107,7 +115,7 @@ def surrogate_derivative(x: torch.Tensor, method: str = "super", alpha: float = 
         scales are those of Norse 1.1, except that Norse ignores `alpha` for `super` and has no `sigmoid`, where
         :math:`\sigma = 1 / (1 + e^{-\alpha x})`. Explained in chapter 1.
     """
-    return DERIVATIVES[check_method(method)](x, alpha)
+    return DERIVATIVES[check_method(method)](x, alpha_in_effect(method, alpha))
 
 
 class _Threshold(torch.autograd.Function):
@@ -144,7 +152,7 @@ class _ForwardThreshold(_Threshold):
         return tangent * ctx.derivative(x, ctx.alpha)
 
 
-def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> torch.Tensor:
+def threshold(x: torch.Tensor, method: str = "super", alpha: float | None = None) -> torch.Tensor:
     r"""Emit a spike where the membrane is above threshold: :math:`z = \Theta(x)` with :math:`\Theta(0) = 0`.
 
     The backward pass uses `surrogate_derivative(x, method, alpha)` in place of the step's derivative. With `sigmoid`,
@@ -153,7 +161,7 @@ def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> t
     Args:
         x: distance of the membrane voltage to the threshold, :math:`v - v_\mathrm{th}`, any shape.
         method: name of the spike function, see `surrogate_derivative`.
-        alpha: its shape parameter, positive.
+        alpha: its shape parameter, positive; None for the default, see `surrogate_derivative`.
 
     Returns:
         Spikes, 0 or 1 (between them for `sigmoid`), of the shape and type of `x`.
@@ -161,7 +169,7 @@ def threshold(x: torch.Tensor, method: str = "super", alpha: float = 100.0) -> t
     Raises:
         ValueError: if `method` is unknown.
     """
-    derivative = DERIVATIVES[check_method(method)]
+    derivative, alpha = DERIVATIVES[check_method(method)], alpha_in_effect(method, alpha)
     if method == "heaviside":  # nothing to propagate, so nothing to keep for the backward pass
         return (x > 0).to(x.dtype)
     if method == "sigmoid":

@@ -6,6 +6,7 @@ chapter 4 writes out, with the checks that a library needs.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -202,7 +203,7 @@ def fit(
 
     Raises:
         ValueError: if `epochs` is not an integer of at least 0, the checkpoint holds more of them or was written with
-            another choice of generator, or as `train`.
+            another choice of generator or other constraints of the neuron parameters, or as `train`.
         RuntimeError: if the checkpoint is of another model.
         FloatingPointError: if a loss is not finite.
     """
@@ -250,7 +251,17 @@ def _resume(path: Path, model, optimizer, generator, epochs: int) -> History:
     history = History(**state["history"])
     if history.epochs > epochs:
         raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
+    before = copy.deepcopy(model.state_dict())
     model.load_state_dict(state["model"])
+    for name, parameter in model.named_parameters():
+        module, _, last = name.rpartition(".")
+        saved = None if f"{module}.parametrizations.{last}.original" in state["model"] else state["model"].get(name)
+        if saved is None or not torch.equal(parameter.detach(), saved.to(parameter)):
+            model.load_state_dict(before)
+            raise ValueError(
+                f"{name}: expected the constraint, its range and time step of the checkpoint {path}, got others, for "
+                "which its optimiser state has no meaning; to start from its values, load its entry 'model' alone"
+            )
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
     torch.cuda.set_rng_state_all(state["random_cuda"][: torch.cuda.device_count()])

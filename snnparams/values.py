@@ -98,6 +98,16 @@ class Learned(Fixed):
             raise ValueError(f"unknown constraint={constraint!r}; expected one of {', '.join(CONSTRAINTS)}")
 
 
+def as_tensor(value: float | torch.Tensor) -> torch.Tensor:
+    """Return a tensor where it is, a number on the CPU: the default device may be one without numbers, meta."""
+    return value if isinstance(value, torch.Tensor) else torch.tensor(value, device="cpu")
+
+
+def moved(value: torch.Tensor, device: torch.device | str | None, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor on a device and in a type; on the way it is never float64 where Apple's GPUs have none."""
+    return value.to(device).to(dtype) if dtype == torch.float64 else value.to(dtype).to(device)
+
+
 def check_value(name: str, value: float | torch.Tensor, dt: float | None = None) -> None:
     r"""Check that the integrator can handle a value of the neuron parameter `name`.
 
@@ -112,7 +122,7 @@ def check_value(name: str, value: float | torch.Tensor, dt: float | None = None)
     Raises:
         ValueError: with the parameter, the offending value and the limit.
     """
-    flat = torch.as_tensor(value).detach().flatten()
+    flat = as_tensor(value).detach().flatten()
     if flat.is_meta:  # a shape without values
         return
     unit = f" {UNITS[name]}" if UNITS[name] else ""
@@ -128,6 +138,41 @@ def check_value(name: str, value: float | torch.Tensor, dt: float | None = None)
         refuse(flat <= 0, "positive values")
         if dt is not None:
             refuse(dt * flat >= 1, f"dt * {name} < 1, that is values below {1 / dt:g}{unit} at dt = {dt:g} s")
+
+
+def check_no_gradient(name: str, value: torch.Tensor) -> None:
+    """Check that a tensor was not computed from another one, which would then learn nothing.
+
+    Raises:
+        TypeError: if it was.
+    """
+    if value.requires_grad:
+        raise TypeError(
+            f"{name}: expected an nn.Parameter or a tensor without gradient, got a tensor that requires "
+            "one; a cell would cut it off from what it was computed from. Give the nn.Parameter itself, "
+            "or call the step function with this tensor; NeuronParameters.share lets two layers learn one parameter, "
+            "and .detach() gives the values alone"
+        )
+
+
+def check_size(name: str, value: torch.Tensor, size: int | tuple[int, ...] | None) -> None:
+    """Check that there is one value, or one per neuron where the population is known.
+
+    Args:
+        name: the parameter.
+        value: its value or values.
+        size: number of neurons, or a shape that values need only fit; None where it is unknown.
+
+    Raises:
+        ValueError: if there are others.
+    """
+    got = tuple(value.shape)
+    if isinstance(size, int) and got not in ((), (size,)):
+        raise ValueError(f"{name}: expected one value, or one per neuron of shape ({size},), got {got}")
+    if isinstance(size, tuple):
+        pairs = zip(reversed(got), reversed(size), strict=False)
+        if len(got) > len(size) or any(a not in (1, b) for a, b in pairs):
+            raise ValueError(f"{name}: expected one value, or values that fit a population of {size}, got {got}")
 
 
 def check_dt(dt: float) -> float:
@@ -180,7 +225,7 @@ def of_times(name: str, value):
     if isinstance(value, nn.Parameter):
         raise TypeError(f"{name}: expected Learned({name}) or a value, got an nn.Parameter; give one to {TIMES[name]}")
     _check_plain(name, value)
-    flat = torch.as_tensor(value).flatten()
+    flat = as_tensor(value).detach().flatten()
     if not flat.is_meta and (bad := ~(torch.isfinite(flat) & (flat > 0))).any():
         raise ValueError(f"{name}: expected positive, finite times in s, got {flat[bad][0].item():g}")
     return 1 / value
@@ -211,6 +256,18 @@ def make_constraint(name: str, constraint: str | nn.Module | None, dt: float) ->
     return constraint
 
 
+def unconstrained(name: str, value: torch.Tensor, constraint: nn.Module) -> torch.Tensor:
+    """Return the numbers of which a constraint makes the values of the parameter `name`.
+
+    Raises:
+        ValueError: if a value is out of the range of the constraint.
+    """
+    try:
+        return constraint.right_inverse(value).detach()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def _draw(
     name: str, distribution: Distribution, shape: tuple[int, ...], low: float, high: float, limit: float
 ) -> torch.Tensor:
@@ -237,7 +294,7 @@ def _draw(
 def initial_value(
     name: str, given: Fixed, shape: tuple[int, ...] | None, constraint: nn.Module | None, dt: float
 ) -> torch.Tensor:
-    """Return the values of a declared parameter, drawn if it is a distribution.
+    """Return the values of a declared parameter, drawn if it is a distribution; numbers come on the CPU.
 
     Args:
         name: the parameter.
@@ -260,10 +317,11 @@ def initial_value(
             "give size=..., or shared=True for one value"
         )
     if not isinstance(value, Distribution):
-        value = torch.as_tensor(value, dtype=None if isinstance(value, torch.Tensor) else torch.float64)
+        value = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
         return value.expand(shape).detach().clone()
     low, high = (constraints.LEAST / dt, 1 / dt) if name in RATES else (-math.inf, math.inf)
     limit = high
     if isinstance(constraint, constraints.Constraint):
         low, high = max(low, constraint.low), min(high, constraint.high)
-    return _draw(name, value, shape, low, high, limit)
+    with torch.device("cpu"):  # the default device may have no float64, or no numbers at all
+        return _draw(name, value, shape, low, high, limit)

@@ -10,7 +10,13 @@ import snnparams as sp
 
 PACKAGE = ROOT / "snnparams"
 # inside the package only: what the public modules share, and how the kernels work
-INTERNAL = {"checks", "likeness", "population", *(f"kernels.{p.stem}" for p in (PACKAGE / "kernels").glob("[!_]*.py"))}
+INTERNAL = {
+    "checks",
+    "checkpoint",
+    "likeness",
+    "population",
+    *(f"kernels.{p.stem}" for p in (PACKAGE / "kernels").glob("[!_]*.py")),
+}
 
 
 def dotted(path):

@@ -325,3 +325,38 @@ def test_encoder():
     for bad in (math.nan, math.inf):
         with expect(ValueError, "input: expected finite values, got 1 that are not"):
             encode(torch.tensor([1.0, bad]))
+
+
+@pytest.mark.parametrize(
+    ("declared", "got"),
+    [
+        ({"tau_mem": Learned(0.02)}, "tau_mem_inv: expected a number or a tensor, because a function uses values as"),
+        ({"v_leak": Learned(torch.zeros(3), "none")}, "v_leak: expected a number or a tensor"),
+        (
+            {"tau_syn_inv": Fixed(150.0)},
+            "tau_syn_inv: expected a number or a tensor, because a function uses values as",
+        ),
+        (
+            {"tau_mem": sp.distributions.log_normal(median=0.02, variation=0.2)},
+            "tau_mem_inv: expected a number or a tensor",
+        ),
+    ],
+)
+def test_functions_take_values_and_not_what_a_layer_makes_of_them(declared, got):
+    x, w, kind = X[0], torch.zeros(3, 3), next(iter(declared.values()))
+    lif, lif_state = LIF(**declared), sp.LIFState(X[0], X[0], X[0])
+    calls = [
+        lambda: sp.lif_step(x, lif_state, w, w, lif),
+        lambda: sp.lif_recurrent_current_step(x, lif_state, w, lif),
+        lambda: sp.lif_feed_forward_step(x, sp.LIFFeedForwardState(x, x), lif),
+        lambda: sp.li_step(x, sp.LIState(x, x), w, LI(**declared)),
+        lambda: sp.li_feed_forward_step(x, sp.LIState(x, x), LI(**declared)),
+        lambda: sp.constant_current_lif_encode(x, 4, LIF(**declared)),
+    ]
+    for call in calls[:-1] if "v_leak" not in declared else calls:
+        with expect(TypeError, got) as caught:
+            call()
+        what = type(kind).__name__ if isinstance(kind, Fixed) else "Fixed of the distribution Transf"
+        assert f"got {what}" in str(caught.value)
+        assert "build a cell or layer with this declaration and give its .p" in str(caught.value)
+    sp.lif_feed_forward_step(x, sp.LIFFeedForwardState(x, x), sp.LIF(lif, size=3).p)

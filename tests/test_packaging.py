@@ -38,13 +38,17 @@ def built(tmp_path_factory):
 
 
 def modules():
-    return {p.relative_to(ROOT).as_posix() for p in (ROOT / "snnparams").rglob("*") if p.suffix in (".py", ".mplstyle")}
+    return {
+        p.relative_to(ROOT).as_posix()
+        for p in (ROOT / "snnparams").rglob("*")
+        if p.suffix in (".py", ".mplstyle", ".typed")
+    }
 
 
 def test_the_wheel_has_every_module(built):
     names = {name for name in zipfile.ZipFile(built[0]).namelist() if name.startswith("snnparams/")}
     assert names == modules()
-    assert {"snnparams/kernels/cpu.py", "snnparams/snnparams.mplstyle"} <= names
+    assert {"snnparams/kernels/cpu.py", "snnparams/snnparams.mplstyle", "snnparams/py.typed"} <= names
 
 
 def test_the_source_distribution_has_every_module_and_the_licence(built):

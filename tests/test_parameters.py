@@ -1,9 +1,14 @@
 """Declared neuron parameters in PyTorch's machinery: saved, copied, moved, shared, compiled, distributed, stacked."""
 
 import copy
+import dataclasses
+import inspect
 import io
+import math
+import pickle
 import re
 
+import norse.torch as norse
 import pytest
 import torch
 from test_constraints import LEARNED, RATES, VALUES, build, fields
@@ -271,3 +276,210 @@ def test_printed_module_says_how_each_parameter_is_treated():
     assert "v_reset=3 values, median 0.1, 0.09 to 0.11 (fixed)" in text
     assert "parametrizations" not in text
     assert set(RATES) < set(fields("LI"))
+
+
+# Assignments do what the same thing does when a layer is built
+
+
+def registered(p, name):
+    """How a parameter is held: as what, under which constraint, and its values."""
+    stored, constraint = p.stored(name), p.constraint(name)
+    return type(stored), None if constraint is None else repr(constraint), getattr(p, name).tolist()
+
+
+ASSIGNED = {
+    "an nn.Parameter": lambda: nn.Parameter(torch.tensor([60.0, 70.0, 80.0])),
+    "one shared nn.Parameter": lambda: nn.Parameter(torch.tensor(60.0)),
+    "learned": lambda: sp.Learned(60.0),
+    "learned, another constraint": lambda: sp.Learned(torch.tensor([60.0, 70.0, 80.0]), Interval(50.0, 90.0)),
+    "learned without constraint": lambda: sp.Learned(60.0, "none"),
+    "learned and drawn": lambda: sp.Learned(log_normal(median=60.0, variation=0.1), "decay"),
+    "shared": lambda: sp.Learned(60.0, shared=True),
+    "fixed": lambda: sp.Fixed(60.0),
+    "drawn": lambda: log_normal(median=60.0, variation=0.1),
+    "drawn once": lambda: sp.Fixed(log_normal(median=60.0, variation=0.1), shared=True),
+}
+
+
+@pytest.mark.parametrize("what", ASSIGNED)
+@pytest.mark.parametrize("before", ["fixed", *HOW])
+@pytest.mark.parametrize("kind", ["LIF", "LIFRecurrent"])
+def test_what_is_assigned_is_held_as_if_the_layer_had_been_built_with_it(kind, before, what):
+    layer = build(kind, {} if before == "fixed" else {"tau_mem_inv": before})
+    twin = copy.deepcopy(layer)
+    given = ASSIGNED[what]()
+    p = sp.LIFParameters(tau_mem_inv=given)
+    torch.manual_seed(3)
+    expected = (sp.LIF(p, size=3) if kind == "LIF" else sp.LIFRecurrent(4, 3, p)).p
+    torch.manual_seed(3)
+    layer.p.tau_mem_inv = given
+    assert registered(layer.p, "tau_mem_inv") == registered(expected, "tau_mem_inv")
+    listed = [name for name, _ in layer.p.named_parameters()]
+    assert listed == [name for name, _ in expected.named_parameters()]
+    if isinstance(given, nn.Parameter):
+        assert layer.p.stored("tau_mem_inv") is given
+    result = run(layer, kind, inputs(kind))
+    for parameter in layer.p.parameters():
+        assert torch.autograd.grad(result, parameter)[0].abs().sum() > 0
+    layer.load_state_dict(layer.state_dict())
+    # a copy that was made before goes its own way
+    assert registered(twin.p, "tau_mem_inv") == registered(build_like(kind, before), "tau_mem_inv")
+    run(twin, kind, inputs(kind))
+
+
+def build_like(kind, before):
+    return build(kind, {} if before == "fixed" else {"tau_mem_inv": before}).p
+
+
+@pytest.mark.parametrize("before", ["fixed", "none"])
+def test_a_copy_stays_as_it_is_when_another_parameter_of_its_original_is_replaced(before):
+    layer = build("LIF", {"tau_mem_inv": "log"} | ({} if before == "fixed" else {"v_th": before}))
+    twin, expected = copy.deepcopy(layer), layer.p.v_th.detach().clone()
+    layer.p.v_th = sp.Learned(0.9, "log")
+    assert torch.equal(twin.p.v_th, expected)
+    assert twin.p.constraint("v_th") is None
+    run(twin, "LIF", inputs("LIF"))
+    again = copy.deepcopy(layer)
+    again.p.v_th = 0.7
+    torch.testing.assert_close(layer.p.v_th.detach(), torch.full((3,), 0.9))
+    layer.p.tau_mem_inv = 80.0
+    layer.p.tau_mem_inv = nn.Parameter(torch.full((3,), 70.0))
+    assert again.p.constraint("tau_mem_inv").name == "log"
+    torch.testing.assert_close(again.p.tau_mem_inv, twin.p.tau_mem_inv)
+
+
+def test_time_constants_are_declared_by_assignment_as_well():
+    layer = build("LIF", {})
+    layer.p.tau_mem = sp.Learned(torch.tensor([0.01, 0.02, 0.04]))
+    assert layer.p.constraint("tau_mem_inv").name == "log"
+    torch.testing.assert_close(layer.p.tau_mem_inv.detach(), torch.tensor([100.0, 50.0, 25.0]))
+    torch.manual_seed(1)
+    layer.p.tau_syn = log_normal(median=5e-3, variation=0.2)
+    assert len(layer.p.tau_syn.unique()) == 3
+    with pytest.raises(
+        TypeError, match=r"tau_mem: expected Learned\(tau_mem\) or a value, got an nn.Parameter; give one"
+    ):
+        layer.p.tau_mem = nn.Parameter(torch.ones(3))
+    layer = sp.LIF()
+    layer.p.v_th = torch.tensor([0.3, 0.4, 0.5])  # one for each neuron, as when it is built
+    assert layer(torch.rand(4, 2, 3))[0].shape == (4, 2, 3)
+
+
+@pytest.mark.parametrize("before", ["fixed", *HOW])
+def test_what_building_refuses_assignment_refuses_and_nothing_changes(before):
+    layer = build("LIFRecurrent", {} if before == "fixed" else {"tau_mem_inv": before})
+    state = copy.deepcopy(layer.state_dict())
+    leaf = torch.full((3,), 0.02, requires_grad=True)
+    for name, bad, error, message in (
+        ("tau_mem", 1.0 * leaf, TypeError, "tau_mem_inv: expected an nn.Parameter or a tensor without gradient"),
+        ("tau_mem_inv", 1000 * leaf, TypeError, "tau_mem_inv: expected an nn.Parameter or a tensor without gradient"),
+        ("v_th", leaf, TypeError, "v_th: expected an nn.Parameter or a tensor without gradient"),
+        (
+            "tau_mem_inv",
+            nn.Parameter(torch.ones(3, dtype=F64)),
+            TypeError,
+            "expected a parameter of type torch.float32",
+        ),
+        ("tau_mem_inv", nn.Parameter(torch.ones(4)), ValueError, "tau_mem_inv: expected one value, or one per neuron"),
+        ("tau_mem_inv", nn.Parameter(torch.full((3,), 2e3)), ValueError, "expected dt * tau_mem_inv < 1"),
+        ("tau_mem_inv", sp.Learned(160.0, Interval(50.0, 150.0)), ValueError, "within the range of interval 50 to 150"),
+        ("tau_mem_inv", sp.Learned(torch.ones(2)), ValueError, "tau_mem_inv: expected one value, or one per neuron"),
+        ("v_th", sp.Learned(1.0, "decay"), ValueError, "v_th: expected a constraint for voltages"),
+        ("v_th", sp.Fixed(math.inf), ValueError, "v_th: expected finite values"),
+        ("tau_mem_inv", torch.distributions.Normal(100.0, 20.0), ValueError, "expected a distribution of positive"),
+        ("v_th", None, TypeError, "v_th: expected a number or a floating-point tensor, got NoneType"),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            setattr(layer.p, name, bad)
+        assert list(layer.state_dict()) == list(state)
+        assert all(torch.equal(value, state[key]) for key, value in layer.state_dict().items())
+    assert leaf.grad is None
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_what_another_layer_learns_is_tied_or_refused_by_name_and_never_copied(how):
+    first, second = build("LIF", {"tau_mem_inv": how}), build("LIF", {"tau_mem_inv": how}, scale=1.1)
+    before = second.p.tau_mem_inv.detach().clone()
+    if how == "none":  # an nn.Parameter
+        second.p.tau_mem_inv = first.p.tau_mem_inv
+        assert second.p.stored("tau_mem_inv") is first.p.stored("tau_mem_inv")
+        return
+    with pytest.raises(TypeError, match=r"NeuronParameters\.share lets two layers learn one parameter"):
+        second.p.tau_mem_inv = first.p.tau_mem_inv
+    assert torch.equal(second.p.tau_mem_inv, before)
+    second.p.tau_mem_inv = first.p.tau_mem_inv.detach()
+    torch.testing.assert_close(second.p.tau_mem_inv, first.p.tau_mem_inv)
+
+
+def test_a_computed_value_is_changed_by_assignment():
+    layer = build("LIF", {"tau_mem_inv": "log"})
+    with pytest.raises(TypeError, match=r"tau_mem_inv: expected an nn\.Parameter or a tensor without gradient"):
+        layer.p.tau_mem *= 2
+    tau = layer.p.tau_mem.detach()
+    tau[0] = 0.5
+    layer.p.tau_mem = tau
+    torch.testing.assert_close(layer.p.tau_mem[0].item(), 0.5, rtol=1e-5, atol=0)
+    with torch.no_grad():
+        layer.p.tau_mem *= 2
+    torch.testing.assert_close(layer.p.tau_mem[0].item(), 1.0, rtol=1e-5, atol=0)
+    assert "changes that tensor alone" in " ".join(sp.NeuronParameters.__doc__.split())
+
+
+def test_a_learned_parameter_that_is_replaced_keeps_its_place_in_the_order():
+    layer = build("LIF", {"tau_syn_inv": "none", "v_th": "none"})
+    names = [name for name, _ in layer.named_parameters()]
+    layer.p.tau_syn_inv = nn.Parameter(torch.full((3,), 120.0))
+    assert [name for name, _ in layer.named_parameters()] == names
+
+
+# Reading and replacing declarations
+
+
+def test_a_declaration_says_the_time_constants_that_it_was_given():
+    p = sp.LIFParameters(tau_mem=0.02)
+    assert (p.tau_mem, p.tau_mem_inv, p.tau_syn, p.tau_syn_inv) == (0.02, 50.0, 1 / 200, 200.0)
+    learned, drawn = sp.Learned(0.01), log_normal(median=5e-3, variation=0.3)
+    p = sp.LIParameters(tau_mem=learned, tau_syn=drawn)
+    assert p.tau_mem is learned
+    assert p.tau_syn is drawn
+    p = sp.LIFParameters(tau_mem_inv=sp.Learned(40.0, "decay", shared=True), tau_syn_inv=torch.tensor([100.0, 250.0]))
+    assert (p.tau_mem.value, p.tau_mem.constraint, p.tau_mem.shared) == (1 / 40, "decay", True)
+    torch.testing.assert_close(p.tau_syn, torch.tensor([0.01, 0.004]))
+    assert sp.LIFParameters(tau_mem_inv=nn.Parameter(torch.ones(2))).tau_mem is None
+    assert "tau_mem=" not in repr(p)
+
+
+@pytest.mark.parametrize("declaration", [sp.LIFParameters, sp.LIParameters])
+@pytest.mark.parametrize("given", [{"tau_mem": 0.02}, {"tau_mem_inv": 50.0}, {"tau_mem": sp.Learned(0.02)}, {}])
+def test_replacing_means_the_obvious(declaration, given):
+    p = declaration(**given)
+    for original in (p, copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        changed = dataclasses.replace(original, tau_mem=0.05)
+        assert (changed.tau_mem, changed.tau_mem_inv) == (0.05, 20.0)
+        changed = dataclasses.replace(changed, tau_mem_inv=10.0)
+        assert (changed.tau_mem, changed.tau_mem_inv) == (0.1, 10.0)
+        changed = dataclasses.replace(original, v_leak=0.3)
+        assert changed.v_leak == 0.3
+        assert changed.tau_mem is original.tau_mem
+        assert changed.tau_mem_inv is original.tau_mem_inv
+        changed = dataclasses.replace(changed, tau_mem=sp.Learned(0.04), tau_syn_inv=150.0)
+        assert (changed.tau_mem_inv.value, changed.tau_syn) == (25.0, 1 / 150)
+        with pytest.raises(ValueError, match="tau_mem: expected either it or tau_mem_inv, got both"):
+            dataclasses.replace(original, tau_mem=0.03, tau_mem_inv=40.0)
+        with pytest.raises(ValueError, match="tau_mem: expected positive, finite times in s, got -1"):
+            dataclasses.replace(original, tau_mem=-1.0)
+    with pytest.raises(ValueError, match="tau_mem: expected either it or tau_mem_inv, got both"):
+        declaration(tau_mem=0.02, tau_mem_inv=50.0)
+    with pytest.raises(
+        TypeError, match=f"{declaration.__name__}: unknown tau_ref; expected one of tau_syn_inv, [^_]*_"
+    ):
+        dataclasses.replace(p, tau_ref=1.0)
+    assert "_source" not in str(inspect.signature(declaration))
+
+
+def test_the_order_of_a_declarations_fields_is_norses():
+    ours = list(inspect.signature(sp.LIFParameters).parameters)
+    assert ours[:7] == list(norse.LIFParameters._fields[:7])
+    assert sp.LIFParameters(200.0, 90.0, 0.1, 0.9, -0.1, "tanh", 5.0).alpha == 5.0
+    with pytest.raises(TypeError):
+        sp.LIFParameters(200.0, 90.0, 0.1, 0.9, -0.1, "tanh", 5.0, 0.02)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
@@ -37,6 +39,50 @@ def test_derivatives_against_autograd_of_a_smooth_step(method, smooth_step):
     x = torch.linspace(-2, 2, 41, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(smooth_step(x, 1.7).sum(), x)
     torch.testing.assert_close(sp.surrogate_derivative(x.detach(), method, 1.7), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", DERIVATIVES)
+def test_the_default_of_alpha_is_the_number_that_learns_as_norse_does(method):
+    x = torch.linspace(-1.5, 1.5, 31, dtype=torch.float64, requires_grad=True)
+    expected = 1.0 if method == "super" else 100.0
+    derivative = sp.surrogate_derivative(x.detach(), method)
+    assert torch.equal(derivative, sp.surrogate_derivative(x.detach(), method, expected))
+    if method != "heaviside":
+        (gradient,) = torch.autograd.grad(sp.threshold(x, method).sum(), x)
+        torch.testing.assert_close(gradient, derivative, rtol=1e-12, atol=0)
+        assert not torch.equal(derivative, sp.surrogate_derivative(x.detach(), method, 7.0))
+    layer = sp.LIF(sp.LIFParameters(method=method))
+    assert layer.p.alpha == layer.p.values().alpha == expected
+    assert f"method={method!r}, alpha={expected:g}\n" in repr(layer)
+    assert sp.LIF(sp.LIFParameters(method=method, alpha=30)).p.alpha == 30.0
+    changed = dataclasses.replace(sp.LIFParameters(method=method), method="tanh")
+    assert sp.LIF(changed).p.alpha == 100.0
+
+
+def test_an_explicit_alpha_of_100_is_obeyed():
+    x = torch.full((6, 1, 1), 0.9)
+    gradients = {}
+    for alpha in (None, 1.0, 100.0):
+        for kernel in ("reference", "cpu"):
+            leak = torch.nn.Parameter(torch.zeros(()))
+            spikes, _ = sp.LIF(sp.LIFParameters(alpha=alpha, v_leak=leak), kernel=kernel)(x)
+            spikes.sum().backward()
+            gradients[alpha, kernel] = leak.grad.item()
+    for kernel in ("reference", "cpu"):
+        assert gradients[None, kernel] == gradients[1.0, kernel]
+        assert gradients[100.0, kernel] < 0.1 * gradients[1.0, kernel]
+
+
+def test_an_ensemble_compares_the_alpha_in_effect():
+    sp.Ensemble([sp.LIF(sp.LIFParameters()), sp.LIF(sp.LIFParameters(alpha=1.0))])
+    with pytest.raises(ValueError, match="members: expected module 'p' as in member 0"):
+        sp.Ensemble([sp.LIF(sp.LIFParameters()), sp.LIF(sp.LIFParameters(alpha=100.0))])
+
+
+def test_the_adjoint_method_shows_no_alpha():
+    text = repr(sp.LIF(sp.LIFParameters(method="adjoint")))
+    assert "method='adjoint'\n" in text
+    assert "alpha" not in text
 
 
 def test_sigmoid_gives_graded_spikes():

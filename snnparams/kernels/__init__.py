@@ -24,7 +24,7 @@ from torch.nn.functional import linear
 
 from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.kernels import fused, reference
-from snnparams.surrogate import check_method
+from snnparams.surrogate import alpha_in_effect, check_method
 
 KERNELS = ("reference", "cpu", "triton")
 PACKAGES = {"cpu": "numba", "triton": "triton"}
@@ -124,7 +124,7 @@ def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alp
 
 def _spiking(p, detach_reset: bool) -> dict:
     """Return what a population that spikes adds; voltages and currents are kept only for a backward pass."""
-    how = {"method": check_method(p.method), "alpha": p.alpha, "detach_reset": detach_reset}
+    how = {"method": check_method(p.method), "alpha": alpha_in_effect(p.method, p.alpha), "detach_reset": detach_reset}
     return how | {"keep": torch.is_grad_enabled(), "v_th": p.v_th, "v_reset": p.v_reset}
 
 

@@ -1,0 +1,440 @@
+"""Checkpoints keep their meaning: a layer that loads one has the same values afterwards, or it refuses."""
+
+import copy
+import io
+import json
+import re
+import warnings
+
+import pytest
+import torch
+from fixtures.write_checkpoints import FOLDER, TAU, Network, declared, fit, layers, recurrent, values
+from torch import nn
+
+import snnparams as sp
+from snnparams.constraints import Interval
+from snnparams.distributions import gamma, log_normal, uniform
+
+EXPECTED = json.loads((FOLDER / "expected.json").read_text())
+F64 = torch.float64
+RATES = torch.tensor([60.0, 90.0, 150.0])
+VOLTAGES = torch.tensor([0.3, 0.5, 0.8])
+KEY = "p.parametrizations.tau_mem_inv.original"
+
+
+def saved(module):
+    """What a file of a module's state holds, read without unpickling code."""
+    buffer = io.BytesIO()
+    torch.save(module.state_dict(), buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def unchanged(module, before):
+    return all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+class Scaled(nn.Module):
+    """A user's constraint, with a number of its own that is saved with it."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, x):
+        return self.scale * torch.exp(x)
+
+    def right_inverse(self, value):
+        return torch.log(value / self.scale)
+
+
+def declare(how, value):
+    """Declare a value in one of the ways in which a layer can hold it."""
+    if how == "fixed":
+        return value
+    if how == "parameter":
+        return nn.Parameter(value.clone())
+    if how == "own":
+        return sp.Learned(value, Scaled(3.0))
+    if how == "interval":
+        return sp.Learned(value, Interval(0.9 * value.min().item(), 1.1 * value.max().item()))
+    if how == "wider interval":
+        return sp.Learned(value, Interval(0.5 * value.min().item(), 2.0 * value.max().item()))
+    return sp.Learned(value, how)
+
+
+HOW = ["fixed", "parameter", "none", "log", "softplus", "decay", "interval", "wider interval", "own"]
+
+
+def layer(how, dt=1e-3, factor=1.0, dtype=torch.float32):
+    """A layer whose values are `factor` times RATES and VOLTAGES."""
+    voltage = "log" if how == "decay" else how
+    p = sp.LIFParameters(
+        tau_mem_inv=declare(how, (factor * RATES).to(dtype)), v_th=declare(voltage, (factor * VOLTAGES).to(dtype))
+    )
+    return sp.LIFRecurrent(4, 3, p, dt=dt, dtype=dtype)
+
+
+# Between layers
+
+
+@pytest.mark.parametrize("there", HOW)
+@pytest.mark.parametrize("here", HOW)
+def test_a_layer_has_the_values_of_the_layer_whose_checkpoint_it_loads(here, there):
+    source, target = layer(there), layer(here, dt=5e-4, factor=1.03)
+    learned = [name for name, _ in target.named_parameters()]
+    kinds = {name: type(target.p.constraint(name)) for name in ("tau_mem_inv", "v_th")}
+    report = target.load_state_dict(saved(source))
+    assert not report.missing_keys
+    assert not report.unexpected_keys
+    torch.testing.assert_close(target.p.tau_mem_inv.detach(), RATES, rtol=1e-5, atol=0)
+    torch.testing.assert_close(target.p.v_th.detach(), VOLTAGES, rtol=1e-5, atol=0)
+    assert torch.equal(target.input_weights, source.input_weights)
+    assert [name for name, _ in target.named_parameters()] == learned  # what is learned, and how, is the layer's
+    assert {name: type(target.p.constraint(name)) for name in kinds} == kinds
+    x = (torch.rand(20, 2, 4) < 0.5).float()
+    torch.testing.assert_close(target(x)[0], layer_with_dt(source, 5e-4)(x)[0])
+
+
+def layer_with_dt(source, dt):
+    """The network of a layer with fixed values, at another time step."""
+    p = sp.LIFParameters(tau_mem_inv=source.p.tau_mem_inv.detach(), v_th=source.p.v_th.detach())
+    weights = source.input_weights.detach(), source.recurrent_weights.detach()
+    return sp.LIFRecurrent(4, 3, p, *weights, dt=dt)
+
+
+@pytest.mark.parametrize("how", ["log", "softplus", "decay", "interval", "wider interval"])
+def test_under_the_same_constraint_what_is_stored_is_loaded_to_the_last_bit(how):
+    source, target = layer(how), layer(how)
+    with torch.no_grad():
+        for name in ("tau_mem_inv", "v_th"):
+            source.p.stored(name).add_(torch.tensor([-30.0, 0.123456, 40.0]))  # also where the map is nearly flat
+    target.load_state_dict(saved(source))
+    for name in ("tau_mem_inv", "v_th"):
+        assert torch.equal(target.p.stored(name), source.p.stored(name))
+
+
+def test_values_that_the_layer_cannot_have_are_refused_and_change_nothing():
+    fast = sp.LIFRecurrent(4, 3, sp.LIFParameters(tau_mem=sp.Learned(1.5e-3)), dt=1e-3)
+    for how, dt, message in (
+        ("log", 2e-3, "tau_mem_inv: expected dt * tau_mem_inv < 1, that is values below 500 1/s"),
+        ("decay", 2e-3, "tau_mem_inv: expected dt * tau_mem_inv < 1, that is values below 500 1/s"),
+        ("fixed", 2e-3, "tau_mem_inv: expected dt * tau_mem_inv < 1, that is values below 500 1/s"),
+        ("interval", 1e-3, "tau_mem_inv: expected values within the range of interval 54 to 165"),
+    ):
+        target = layer(how, dt=dt)
+        before = copy.deepcopy(target.p.state_dict())
+        with pytest.raises(ValueError, match=re.escape(message)):
+            target.load_state_dict(fast.state_dict())
+        assert unchanged(target.p, before)
+
+
+def test_one_value_for_all_neurons_and_one_for_each():
+    single = sp.LIFRecurrent(4, 3, sp.LIFParameters(tau_mem=0.02, v_th=sp.Learned(0.4, "log", shared=True)))
+    each = layer("log")
+    each.load_state_dict(single.state_dict())
+    torch.testing.assert_close(each.p.tau_mem.detach(), torch.full((3,), 0.02))
+    torch.testing.assert_close(each.p.v_th.detach(), torch.full((3,), 0.4))
+
+    fixed = sp.LIFRecurrent(4, 3, sp.LIFParameters(tau_mem=0.02))
+    fixed.load_state_dict(layer("softplus").state_dict())
+    torch.testing.assert_close(fixed.p.tau_mem_inv, RATES, rtol=1e-5, atol=0)
+    assert not list(fixed.p.parameters())
+
+    for shared in (nn.Parameter(torch.tensor(90.0)), sp.Learned(90.0, "log", shared=True)):
+        target = sp.LIFRecurrent(4, 3, sp.LIFParameters(tau_mem_inv=shared))
+        with pytest.raises(
+            ValueError, match=r"tau_mem_inv: expected one value, which all neurons share, got shape \(3,"
+        ):
+            target.load_state_dict(layer("log").state_dict())
+        torch.testing.assert_close(target.p.tau_mem_inv.item(), 90.0)
+
+    two = torch.ones(2)
+    with pytest.raises(RuntimeError, match="size mismatch for"):
+        sp.LIFRecurrent(4, 2, sp.LIFParameters(tau_mem_inv=two, v_th=two)).load_state_dict(each.state_dict())
+    with pytest.raises(
+        ValueError, match=r"tau_mem_inv: expected one value, or one per neuron of shape \(2,\), got \(3,"
+    ):
+        sp.LIFRecurrent(4, 2).load_state_dict(each.state_dict())
+
+
+def test_strictness_missing_keys_and_prefixes_are_those_of_pytorch():
+    source, target = layer("log"), nn.ModuleDict({"a": nn.ModuleDict({"b": layer("decay", factor=1.1)})})
+    state = {f"a.b.{name}": value for name, value in source.state_dict().items()}
+    target.load_state_dict(state)
+    torch.testing.assert_close(target["a"]["b"].p.tau_mem_inv.detach(), RATES)
+
+    partial = {name: value for name, value in source.state_dict().items() if "tau_mem" not in name} | {"p.more": RATES}
+    for how, missing in (("log", KEY), ("none", "p.tau_mem_inv"), ("fixed", "p.tau_mem_inv")):
+        target = layer(how, factor=1.1)
+        with pytest.raises(RuntimeError, match=rf'Missing key.*"{missing}"(.|\n)*Unexpected key.*"p.more"'):
+            target.load_state_dict(partial)
+        report = target.load_state_dict(partial, strict=False)
+        assert report == ([missing], ["p.more"])
+        torch.testing.assert_close(target.p.tau_mem_inv.detach(), 1.1 * RATES)
+        torch.testing.assert_close(target.p.v_th.detach(), VOLTAGES)
+    with pytest.raises(RuntimeError, match=r"expected torch\.Tensor"):
+        layer("fixed").load_state_dict(source.state_dict() | {"p.tau_mem_inv": 3.0})
+
+
+def test_a_checkpoint_holds_tensors_alone_and_changing_it_does_not_reach_the_layer():
+    source = layer("log")
+    state = source.state_dict()
+    assert all(isinstance(value, torch.Tensor) and not value.requires_grad for value in state.values())
+    torch.testing.assert_close(state["p.tau_mem_inv"], RATES)
+    assert state[KEY].data_ptr() == source.p.stored("tau_mem_inv").data_ptr()
+    halves = {name: value.half() for name, value in state.items()}  # rounding is no other constraint
+    target = layer("log", factor=1.1)
+    target.load_state_dict(halves)
+    assert torch.equal(target.p.stored("tau_mem_inv"), halves[KEY].float())
+
+
+def test_under_the_same_constraint_what_is_stored_counts_as_in_pytorch():
+    source, averaged = layer("log"), layer("log").state_dict()
+    for name, parameter in layer("log", factor=1.05).named_parameters():
+        averaged[name] = parameter.detach()  # a mean over training, for instance, written into a state
+    source.load_state_dict(averaged)
+    torch.testing.assert_close(source.p.tau_mem_inv.detach(), 1.05 * RATES)
+    other = layer("decay")
+    for key in [key for key in averaged if key.endswith("_extra_state")]:
+        del averaged[key]  # without it, what is stored is compared with the values
+    other.load_state_dict(averaged)
+    torch.testing.assert_close(other.p.tau_mem_inv.detach(), RATES)
+
+
+def test_bounds_tell_constraints_apart_that_agree_between_them():
+    far = sp.LIFRecurrent(4, 3, sp.LIFParameters(tau_mem=sp.Learned(1.001e-3)))  # where the map bends to its end
+    target = layer("log", dt=5e-4)
+    target.load_state_dict(saved(far))
+    torch.testing.assert_close(target.p.tau_mem.detach(), torch.full((3,), 1.001e-3))
+    state = far.state_dict()
+    del state["p.tau_mem_inv"]  # only what is stored, as in earlier files
+    target.load_state_dict(state)
+    assert (target.p.tau_mem < 1.0e-3).all()
+
+
+def test_a_file_in_which_what_is_stored_is_broken_is_refused():
+    source = layer("log")
+    with pytest.raises(ValueError, match="tau_mem_inv: expected finite values, got nan"):
+        layer("log").load_state_dict(source.state_dict() | {KEY: torch.full((3,), torch.nan)})
+
+
+def test_a_users_constraint_with_tensors_of_its_own():
+    source, target = layer("own"), layer("own", factor=1.1)
+    target.p.constraint("tau_mem_inv").scale.fill_(7.0)
+    target.load_state_dict(saved(source))
+    assert target.p.constraint("tau_mem_inv").scale == 3.0
+    assert torch.equal(target.p.stored("tau_mem_inv"), source.p.stored("tau_mem_inv"))
+
+
+def test_shared_parameters_stay_shared_and_are_converted_once():
+    torch.manual_seed(1)
+    source, same, other = Network(), Network(), Network(sp.Learned(2 * TAU, "decay"))
+    with torch.no_grad():
+        source.hidden.p.stored("tau_mem_inv").add_(0.1)
+    state = saved(source)
+    for target in (same, other):
+        target.load_state_dict(state)
+        assert target.second.p.stored("tau_mem_inv") is target.hidden.p.stored("tau_mem_inv")
+        for part in ("hidden", "second", "out"):
+            for name in ("tau_mem_inv", "tau_syn_inv"):
+                expected = getattr(getattr(source, part).p, name)
+                torch.testing.assert_close(getattr(getattr(target, part).p, name), expected)
+    tau = nn.Parameter(RATES.clone())
+    tied = nn.ModuleList([sp.LIF(sp.LIFParameters(tau_mem_inv=tau), size=3) for _ in range(2)])
+    state = {name: 2 * value for name, value in tied.state_dict().items()}
+    tied.load_state_dict(state)
+    assert list(tied.parameters()) == [tau]
+    assert torch.equal(tau.detach(), 2 * RATES)
+
+
+def test_an_ensemble_saves_and_loads():
+    members = [layer("log", factor=factor) for factor in (1.0, 1.05, 1.1)]
+    ensemble = sp.Ensemble(members)
+    for how in ("log", "softplus"):
+        other = sp.Ensemble([layer(how, factor=0.95) for _ in members])
+        other.load_state_dict(saved(ensemble))
+        for k, member in enumerate(members):
+            torch.testing.assert_close(other.member(k).p.tau_mem_inv, member.p.tau_mem_inv)
+    fixed = sp.Ensemble([layer("fixed", factor=factor) for factor in (0.9, 0.95, 0.97)])
+    fixed.load_state_dict(saved(ensemble))
+    torch.testing.assert_close(fixed.member(2).p.v_th, 1.1 * VOLTAGES)
+
+
+# Onto other devices and into other types
+
+
+@pytest.mark.parametrize("there", ["log", "decay", "fixed"])
+@pytest.mark.parametrize("here", ["log", "softplus", "none", "fixed"])
+def test_assigned_tensors_are_those_of_the_checkpoint(here, there):
+    state, x = layer(there, dtype=F64).state_dict(), torch.rand(5, 2, 4, dtype=F64)
+    with torch.device("meta"):
+        empty = layer(here, factor=1.1)
+    for target in (layer(here, factor=1.1), empty):
+        learned = [name for name, _ in target.named_parameters()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            target.load_state_dict(state, assign=True)
+        assert {(t.dtype, t.device.type) for t in target.state_dict().values()} == {(F64, "cpu")}
+        torch.testing.assert_close(target.p.tau_mem_inv.detach(), RATES.to(F64), rtol=1e-12, atol=0)
+        assert [name for name, _ in target.named_parameters()] == learned
+        name = "p.tau_syn_inv" if here != there else next(n for n in (KEY, "p.tau_mem_inv") if n in state)
+        assert target.state_dict()[name].data_ptr() == state[name].data_ptr()
+        spikes, last = target(x)
+        assert spikes.dtype == F64
+        last.v.sum().backward()
+        assert all(parameter.grad is not None for parameter in target.parameters())
+
+
+def test_one_value_per_neuron_is_assigned_to_a_fixed_one():
+    with torch.device("meta"):
+        target = sp.LIFRecurrent(4, 3, sp.LIFParameters(v_th=0.5))
+    state = layer("log").state_dict()
+    target.load_state_dict(state, assign=True)
+    assert target.p.v_th.data_ptr() == state["p.v_th"].data_ptr()
+    assert target(torch.rand(5, 2, 4))[0].shape == (5, 2, 3)
+
+
+WITHOUT_MEMORY = {
+    "numbers": lambda: {"tau_mem": 0.02, "v_th": 0.5},
+    "learned numbers": lambda: {"tau_mem": sp.Learned(0.02), "v_th": sp.Learned(0.5, "softplus")},
+    "decay": lambda: {"tau_mem": sp.Learned(0.02, "decay"), "v_th": sp.Learned(0.5, Interval(0.1, 1.0))},
+    "no constraint": lambda: {"tau_mem": sp.Learned(0.02, "none"), "v_th": sp.Learned(0.5)},
+    "drawn": lambda: {"tau_mem": log_normal(median=0.02, variation=0.3), "v_th": gamma(median=0.5, variation=0.3)},
+    "learned and drawn": lambda: {
+        "tau_mem": sp.Learned(uniform(mean=0.02, variation=0.3)),
+        "v_th": sp.Learned(sp.distributions.TruncatedNormal(0.5, 0.1, 0.2, 0.9), Interval(0.1, 1.0)),
+    },
+    "shared": lambda: {"tau_mem": sp.Learned(log_normal(mean=0.02, variation=0.3), shared=True)},
+    "tensors": lambda: {"tau_mem": torch.full((3,), 0.02), "v_th": sp.Learned(torch.full((3,), 0.5), "log")},
+}
+
+
+@pytest.mark.parametrize("how", ["context", "argument", "default device"])
+@pytest.mark.parametrize("what", WITHOUT_MEMORY)
+def test_built_on_the_meta_device_and_filled_later(what, how):
+    def build(**options):
+        return sp.LIFRecurrent(4, 3, sp.LIFParameters(**WITHOUT_MEMORY[what]()), **options)
+
+    source = build()
+    targets = []
+    for _ in range(2):
+        if how == "context":
+            with torch.device("meta"):
+                targets.append(build())
+        elif how == "argument":
+            targets.append(build(device="meta"))
+        else:
+            torch.set_default_device("meta")
+            try:
+                targets.append(build())
+            finally:
+                torch.set_default_device(None)
+    for target, assign in zip(targets, (True, False), strict=True):
+        assert {t.device.type for t in target.state_dict().values()} == {"meta"}
+        assert "shape (" in repr(target)
+        if not assign:
+            target.to_empty(device="cpu")
+        target.load_state_dict(saved(source), assign=assign)
+        assert values(target) == values(source)
+        x = 3 * torch.rand(8, 2, 4)
+        assert torch.equal(target(x)[0], source(x)[0])
+
+
+def test_built_under_a_default_device_that_is_the_cpu():
+    torch.set_default_device("cpu")
+    try:
+        torch.manual_seed(3)
+        one = sp.LIFRecurrent(4, 3, sp.LIFParameters(tau_mem=sp.Learned(log_normal(median=0.02, variation=0.3))))
+    finally:
+        torch.set_default_device(None)
+    torch.manual_seed(3)
+    other = sp.LIFRecurrent(4, 3, sp.LIFParameters(tau_mem=sp.Learned(log_normal(median=0.02, variation=0.3))))
+    assert values(one) == values(other)
+
+
+def test_invalid_numbers_are_refused_on_the_meta_device_as_well():
+    with torch.device("meta"):
+        with pytest.raises(ValueError, match="tau_mem_inv: expected positive values, got -5 1/s"):
+            sp.LIFParameters(tau_mem_inv=-5.0)
+        with pytest.raises(ValueError, match="tau_mem: expected positive, finite times in s, got 0"):
+            sp.LIFParameters(tau_mem=0.0)
+        with pytest.raises(ValueError, match="tau_mem_inv: expected a distribution of values from"):
+            sp.LIF(sp.LIFParameters(tau_mem=log_normal(median=2e-3, variation=1.0)), size=3)
+        with pytest.raises(ValueError, match="v_th: expected values within the range of interval"):
+            sp.LIF(sp.LIFParameters(v_th=sp.Learned(2.0, Interval(0.0, 1.0))), size=3)
+
+
+# Of earlier versions
+
+
+@pytest.mark.parametrize("name", [name for name, _ in layers()])
+def test_files_of_earlier_versions_load(name):
+    (target,) = (module for other, module in layers() if other == name)
+    state = torch.load(FOLDER / f"{name}.pt", weights_only=True)
+    report = target.load_state_dict(state)
+    assert report == ([], [])
+    assert all(torch.equal(target.state_dict()[key], value) for key, value in state.items())
+    for key, value in values(target).items():
+        torch.testing.assert_close(torch.tensor(value), torch.tensor(EXPECTED[name][key]), rtol=2e-6, atol=1e-7)
+
+
+def test_values_of_earlier_versions_go_into_any_layer():
+    for name in ("fixed", "parameter", "none_per_neuron"):
+        for how in ("log", "softplus", "decay", "interval"):
+            target = recurrent(how)
+            target.load_state_dict(torch.load(FOLDER / f"{name}.pt", weights_only=True))
+            expected = torch.tensor(EXPECTED[name]["p.tau_mem_inv"])
+            torch.testing.assert_close(target.p.tau_mem_inv.detach(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("how", ["fixed", "none"])
+def test_unconstrained_numbers_of_earlier_versions_are_not_taken_for_values(how):
+    target, state = recurrent(how), torch.load(FOLDER / "softplus_per_neuron.pt", weights_only=True)
+    before = copy.deepcopy(target.state_dict()["p.tau_mem_inv"])
+    message = "p.tau_mem_inv: expected values, got a file of an earlier version, which has unconstrained numbers alone"
+    with pytest.raises(RuntimeError, match=message):
+        target.load_state_dict(state)
+    assert torch.equal(target.state_dict()["p.tau_mem_inv"], before)
+    with pytest.raises(RuntimeError, match=message):  # the file has a value: it is not one that is missing
+        target.load_state_dict(state, strict=False)
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(tmp_path):
+    path = tmp_path / "fit.pt"
+    path.write_bytes((FOLDER / "fit.pt").read_bytes())
+    history = fit(Network(), path, 3)
+    assert history.epochs == 3
+    torch.testing.assert_close(history.test_losses[:2], EXPECTED["fit"]["losses"][:2], rtol=1e-6, atol=0)
+    model = Network()
+    model.load_state_dict(torch.load(FOLDER / "fit.pt", weights_only=True)["model"])
+    for key, value in values(model).items():
+        torch.testing.assert_close(torch.tensor(value), torch.tensor(EXPECTED["fit"][key]), rtol=2e-6, atol=1e-7)
+
+
+# The state of an optimiser
+
+
+def test_a_run_goes_on_bit_by_bit_and_not_under_another_constraint(tmp_path):
+    def network(constraint):
+        torch.manual_seed(2)
+        return Network(sp.Learned(TAU.clone(), constraint))
+
+    whole, halves = network("log"), network("log")
+    expected = fit(whole, None, 4)
+    fit(halves, tmp_path / "run.pt", 2)
+    resumed = network("log")
+    assert fit(resumed, tmp_path / "run.pt", 4).train_losses == expected.train_losses
+    assert values(resumed) == values(whole)
+
+    for constraint in ("decay", "none"):
+        other = network(constraint)
+        before = copy.deepcopy(other.state_dict())
+        with pytest.raises(ValueError, match=r"tau_mem_inv.*: expected the constraint, its range and .*, got others"):
+            fit(other, tmp_path / "run.pt", 5)
+        assert unchanged(other, before)
+
+
+def test_declarations_of_the_fixtures_are_those_of_their_names():
+    assert declared("fixed")["v_th"] == 0.7
+    assert {type(v) for v in declared("decay").values()} == {sp.Learned}
