@@ -224,7 +224,7 @@ class _Adjoint(torch.autograd.Function):
         return grad_x, of_z, of_v, of_i, of_w if ctx.with_w else None, *(of_p if ctx.with_p else [None] * 5), None, None
 
 
-@torch.compiler.disable
+@torch._disable_dynamo  # torch.compiler.disable, but imports torch._dynamo when it is called, not here
 def _sequence(currents, z_0, v_0, i_0, w, p, dt, kernel):
     """Call the node; the population's axes become one."""
     steps, rows, *population = currents.shape
