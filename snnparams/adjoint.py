@@ -41,6 +41,7 @@ Theory: Wunderlich and Pehle (2021), for weights. Derived for the neuron paramet
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -224,7 +225,10 @@ class _Adjoint(torch.autograd.Function):
         return grad_x, of_z, of_v, of_i, of_w if ctx.with_w else None, *(of_p if ctx.with_p else [None] * 5), None, None
 
 
-@torch._disable_dynamo  # torch.compiler.disable, but imports torch._dynamo when it is called, not here
+_untraced: Any = torch._disable_dynamo  # torch.compiler.disable would import torch._dynamo here, this does at a call
+
+
+@_untraced
 def _sequence(currents, z_0, v_0, i_0, w, p, dt, kernel):
     """Call the node; the population's axes become one."""
     steps, rows, *population = currents.shape

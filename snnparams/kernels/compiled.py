@@ -22,7 +22,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import torch
-from numba.core import caching
+from numba.core import caching, config
 
 from snnparams.data import cache_folder
 from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS, unpanelled
@@ -35,7 +35,7 @@ def _folder() -> Path:
     Numba itself knows of the processor and of changes in the file of a function, but not of the functions of other
     files that it calls. No folder is ever used for another source, so that an upgrade never meets old code.
     """
-    base = Path(numba.config.CACHE_DIR or cache_folder() / "compiled")
+    base = Path(vars(config)["CACHE_DIR"] or cache_folder() / "compiled")
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     versions = f"{numba.__version__} {platform.python_version()} {REGISTER} {REGISTERS} {ROWS}"
     return base / f"snnparams-{hashlib.sha256(b''.join([versions.encode(), *sources])).hexdigest()[:16]}"
@@ -62,7 +62,7 @@ class _Locator(caching._CacheLocator):
 
 
 class _Implementation(caching.CompileResultCacheImpl):
-    _locator_classes = [_Locator]  # noqa: RUF012, as Numba has it
+    _locator_classes = [_Locator]  # type: ignore[list-item]  # noqa: RUF012
 
 
 @functools.cache
