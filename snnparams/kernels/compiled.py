@@ -25,6 +25,7 @@ import torch
 from numba.core import caching, config
 
 from snnparams.data import cache_folder
+from snnparams.kernels import PROCESS
 from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS, unpanelled
 
 
@@ -119,16 +120,6 @@ compiled = _compile()
 in_threads = _compile(parallel=True)
 fused_multiply_add = _compile(fastmath={"contract"})  # where rounding may differ from the reference's: gradients
 one_at_a_time = threading.Lock()  # not all of Numba's thread pools bear two callers
-forked = False  # whether this process is a copy of one that may have had threads, which no copy has
-
-
-def _after_fork() -> None:
-    global one_at_a_time, forked
-    one_at_a_time, forked = threading.Lock(), True  # another thread may have held the lock: nobody would release it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 # The C library returns a freed block of some megabytes to the system at once and pays for it page by page when the
 # next step needs it again. Freeing one block just below 32 MB, never touched, makes glibc keep such blocks.
@@ -149,9 +140,10 @@ def shares(rows: int, count: int | None = None) -> np.ndarray:
 def run(function, function_in_threads, bounds: np.ndarray, *args) -> None:
     """Call a compiled function for all shares: in threads, or one after the other where there are none.
 
-    A process that was forked, such as a worker of a DataLoader, has none: OpenMP would end it.
+    A process that was forked, such as a worker of a DataLoader, has none: OpenMP would end it or wait for ever. Nor can
+    it rely on a lock that another thread may have held.
     """
-    if len(bounds) == 2 or forked:
+    if len(bounds) == 2 or os.getpid() != PROCESS:
         for k in range(len(bounds) - 1):
             function(*args, k, bounds[k], bounds[k + 1])
     else:
