@@ -1,4 +1,4 @@
-"""Layers and encoders in other processes: workers of a DataLoader, forked or spawned, whatever the parent did before."""
+"""Layers and encoders in other processes: workers of a DataLoader, forked or spawned, and other forks."""
 
 import os
 import sys
