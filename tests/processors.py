@@ -15,8 +15,8 @@ from llvmlite.binding import get_host_cpu_features
 from notebooks import ROOT
 
 TESTS = ["tests/test_kernels.py", "tests/test_adjoint.py", "tests/test_norse_parity.py"]
-# Triton's interpreter does not depend on the processor
-CHOICE = ["-k", "not triton and not gpu and not GPU", "-m", "not slow"]
+# neither Triton's interpreter nor a limit of small steps depends on the processor
+CHOICE = ["-k", "not triton and not gpu and not GPU and not converge", "-m", "not slow"]
 
 # what Numba compiles for; what PyTorch, oneDNN and MKL may use
 PROCESSORS = {
