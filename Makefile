@@ -57,7 +57,7 @@ test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygien
 	$(BIN)/pytest $(NBVAL) $(NOTEBOOKS)
 
 test-all: test test-processors test-offline ## test, and what takes longer: other processors, without a network, the browser
-	SNNPARAMS_BROWSER=required $(MAKE) test-browser
+	$(MAKE) test-browser
 
 test-processors: venv ## kernels as on other processors, and as far as can be told for arm64
 	$(BIN)/pytest -m slow
@@ -67,7 +67,9 @@ test-browser: book ## the built book in headless Chromium; without one the tests
 	$(BIN)/pytest tests/test_browser.py
 
 test-offline: venv ## all notebooks without data sets and without a network
-	cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && export SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache" && \
+	cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && export SNNPARAMS_OFFLINE=1 && \
+	export NUMBA_CACHE_DIR="$${NUMBA_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/snnparams/compiled}" && \
+	export XDG_CACHE_HOME="$$cache" && \
 	env -u SNNPARAMS_DATA $(BIN)/pytest tests/test_data.py && \
 	env -u SNNPARAMS_DATA $(BIN)/pytest $(NBVAL) $(NOTEBOOKS)
 
