@@ -4,13 +4,16 @@ BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard book/*.ipynb))
 SOURCES := $(wildcard snnparams/*.py snnparams/*/*.py snnparams/*.mplstyle book/results/*.json)
 
+# a cell may take half an hour on a slow machine; the limit behind it is for a kernel that does not answer at all
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000
+
 # progress bars are for people at a screen, not for stored pages
 export TQDM_DISABLE := 1
 # frozen-module notices of the debugger have no place in a notebook
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test test-browser test-offline pdf notebooks address format clean
+.PHONY: help venv book test test-all test-processors test-browser test-offline pdf notebooks address format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,17 +53,25 @@ test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygien
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy snnparams
-	$(BIN)/pytest --ignore tests/test_browser.py
-	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 $(NOTEBOOKS)
+	$(BIN)/pytest --ignore tests/test_browser.py -m "not slow"
+	$(BIN)/pytest $(NBVAL) $(NOTEBOOKS)
+
+test-all: test test-processors test-offline ## test, and what takes longer: other processors, without a network, the browser
+	$(MAKE) test-browser
+
+test-processors: venv ## kernels as on other processors, and as far as can be told for arm64
+	$(BIN)/pytest -m slow
+	$(BIN)/python tests/processors.py
 
 test-browser: book ## the built book in headless Chromium; without one the tests are skipped
 	$(BIN)/pytest tests/test_browser.py
 
 test-offline: venv ## all notebooks without data sets and without a network
-	cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && \
-	env -u SNNPARAMS_DATA SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache" $(BIN)/pytest tests/test_data.py && \
-	env -u SNNPARAMS_DATA SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache" \
-	    $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 $(NOTEBOOKS)
+	cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && export SNNPARAMS_OFFLINE=1 && \
+	export NUMBA_CACHE_DIR="$${NUMBA_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/snnparams/compiled}" && \
+	export XDG_CACHE_HOME="$$cache" && \
+	env -u SNNPARAMS_DATA $(BIN)/pytest tests/test_data.py && \
+	env -u SNNPARAMS_DATA $(BIN)/pytest $(NBVAL) $(NOTEBOOKS)
 
 pdf: book ## the book as _build/book.pdf, printed by Chromium
 	$(BIN)/jupyter-book build . -n -W --keep-going --builder singlehtml

@@ -41,6 +41,7 @@ Theory: Wunderlich and Pehle (2021), for weights. Derived for the neuron paramet
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.nn.functional import linear
@@ -268,7 +269,10 @@ class _AdjointBackward(torch.autograd.Function):
     jvp = _refuse("forward-mode derivative")
 
 
-@torch.compiler.disable
+_untraced: Any = torch._disable_dynamo  # torch.compiler.disable would import torch._dynamo here, this does at a call
+
+
+@_untraced
 def _sequence(currents, z_0, v_0, i_0, w, p, dt, kernel):
     """Call the node; the population's axes become one."""
     steps, rows, *population = currents.shape

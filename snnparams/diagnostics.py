@@ -44,7 +44,7 @@ def gradient_to_value(model: nn.Module) -> dict[str, float]:
     ratios = {}
     for name, parameter in graded.items():
         if (known := parameter != 0).any():
-            ratios[name] = (parameter.grad[known] / parameter.detach()[known]).abs().median().item()
+            ratios[name] = (parameter.grad.to_dense()[known] / parameter.detach()[known]).abs().median().item()
     return ratios
 
 
@@ -88,12 +88,14 @@ def activity(spikes: torch.Tensor, saturation: float = 0.5) -> Activity:
         saturation: share of the steps, 0 to 1; a neuron that spikes in so many or more is saturated.
 
     Raises:
-        ValueError: if the spikes have fewer axes, or `saturation` is out of range.
+        TypeError: if the spikes are no tensor.
+        ValueError: if they have fewer axes, or `saturation` is out of range.
     """
+    if not isinstance(spikes, torch.Tensor):
+        raise TypeError(f"spikes: expected a tensor of shape (T, B, ...), got {type(spikes).__name__}")
     if spikes.dim() < 3:
         raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
     if not 0 < saturation <= 1:
         raise ValueError(f"saturation: expected a share of at most 1, got {saturation}")
-    spikes = spikes if spikes.layout == torch.strided else spikes.to_dense()
-    share = spikes.detach().flatten(0, 1).float().mean(0)
+    share = spikes.detach().to_dense().flatten(0, 1).float().mean(0)
     return Activity(int((share == 0).sum()), int((share >= saturation).sum()), share.numel())

@@ -4,6 +4,9 @@ A cell is a dictionary of what JSON can hold. The function that computes cells t
 of results, again such dictionaries; it must depend on nothing but the cells. Where it runs is a matter of one argument:
 here, in several processes, or on an executor, such as that of a Dask cluster:
 `run(function, cells, folder, executor=Client(address).get_executor())`.
+
+Processes of this machine share nothing with each other: each has a pipe to the one that started them. So one that dies
+takes only the call with it that it was at, which another one tries again.
 """
 
 from __future__ import annotations
@@ -16,11 +19,17 @@ import itertools
 import json
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import snnparams
@@ -29,6 +38,9 @@ from snnparams.training import progress_bar
 FORMAT = 1  # of the files in a results folder
 HEADER = "grid.json"
 POLL = 0.05  # s between two looks at an executor's futures
+GRACE = 10.0  # s that a process may take to end
+MEMORY = "a system that runs out of memory kills processes"
+ATTEMPTS = 3  # calls whose process dies, after which their cells count as failed
 
 Cell = dict
 Function = Callable[[list[Cell]], list[dict]]
@@ -48,9 +60,19 @@ def grid(**axes: Iterable) -> list[Cell]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
+def _plain(value):
+    """Return what JSON can hold in place of a number or an array of NumPy or PyTorch."""
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        return value.tolist()
+    raise TypeError(
+        f"expected what JSON can hold (numbers, text, None, lists, dictionaries), or numbers and arrays of NumPy and "
+        f"PyTorch, got {type(value).__name__}, which is not JSON serializable"
+    )
+
+
 def _text(value) -> str:
     """Return a value as JSON, one text for equal values; NaN has none."""
-    return json.dumps(value, sort_keys=True, allow_nan=False)
+    return json.dumps(value, sort_keys=True, allow_nan=False, default=_plain)
 
 
 def _name(cell: Cell) -> str:
@@ -126,34 +148,160 @@ def _groups(cells: Sequence[Cell], together: Sequence[str]) -> list[list[Cell]]:
     return list(groups.values())
 
 
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _start_worker() -> None:
-    """Let a worker end when the process that started it is killed; it would wait for work forever."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _outcome(call: Callable[[], list[dict]]) -> list[dict] | Exception:
+def _outcome(call: Callable):
+    """Return what a call returns, or its error."""
     try:
         return call()
     except (Exception, concurrent.futures.CancelledError) as error:
         return error
 
 
-def _outcomes(
-    function: Function, groups: list[list[Cell]], executor
-) -> Generator[tuple[list[Cell], list | Exception], None, None]:
-    """Yield each list of cells with its results or its error, in the order in which they come."""
-    if executor is None:
-        for cells in groups:
-            yield cells, _outcome(functools.partial(function, cells))
-        return
+Outcomes = Generator[tuple[list[Cell], list | Exception], None, None]  # lists of cells with their results, or an error
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+class WorkerTraceback(Exception):
+    """Where an error came from in another process: the cause of the error that arrives."""
+
+    def __str__(self) -> str:
+        return "\n" + self.args[0]
+
+
+def _call(function_and_cells: bytes) -> list[dict]:
+    function, cells = pickle.loads(function_and_cells)
+    return function(cells)
+
+
+def _answer(outcome) -> bytes:
+    """Return an outcome and the text of its traceback, ready to be sent."""
+    text = "".join(traceback.format_exception(outcome)) if isinstance(outcome, Exception) else ""
+    try:
+        answer = pickle.dumps((outcome, text))
+        pickle.loads(answer)  # some errors can be pickled and not be read again
+        return answer
+    except Exception as error:
+        kept = f"{type(outcome).__name__}: {outcome}" if isinstance(outcome, Exception) else f"results: {error}"
+        return pickle.dumps((RuntimeError(f"what cannot be sent from one process to another: {kept}"), text))
+
+
+def _work(connection) -> None:
+    """Answer calls until the process that started this one closes the pipe, or is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: who started this process will end it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        connection.send_bytes(b"ready")
+        while True:
+            connection.send_bytes(_answer(_outcome(functools.partial(_call, connection.recv_bytes()))))
+
+
+def _received(answer: bytes):
+    """Return the outcome in an answer; an error is caused by what happened over there."""
+    content = _outcome(functools.partial(pickle.loads, answer))
+    if isinstance(content, Exception):
+        return content
+    outcome, text = content
+    if text:
+        outcome.__cause__ = WorkerTraceback(text)
+    return outcome
+
+
+class _Worker:
+    """A process that answers one call at a time, and the number of the call that it is at."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")  # threads, which PyTorch has, do not survive a fork
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs,))
+        self.process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        self.ready = False
+        self.at: int | None = None
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and self.at is None
+
+    def begin(self, at: int, call: bytes) -> None:
+        self.at = at
+        with contextlib.suppress(OSError):  # it died just now, which the next look at it will show
+            self.connection.send_bytes(call)
+
+    def receive(self) -> bytes | None:
+        """Return the answer, or None if the process died, maybe in the middle of it."""
+        try:
+            answer = self.connection.recv_bytes()
+        except (EOFError, OSError):
+            return None
+        self.ready, self.at = True, None
+        return answer
+
+    def end(self, seconds: float) -> str:
+        """End the process, unless it does so itself in that time, and return how it did."""
+        self.connection.close()  # at which an idle one ends
+        self.process.join(seconds)
+        self.process.kill()
+        self.process.join()
+        code = self.process.exitcode or 0
+        return f"by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
+
+
+def _in_processes(function: Function, groups: list[list[Cell]], count: int) -> Outcomes:
+    """Yield outcomes as they come from processes of this machine."""
+    calls = [pickle.dumps((function, cells)) for cells in groups]
+    waiting, deaths, failed_starts = deque(range(len(calls))), [0] * len(calls), 0
+    workers = [_Worker() for _ in range(min(count, len(calls)))]
+    try:
+        while waiting or any(worker.at is not None for worker in workers):
+            expected = {worker.connection: worker for worker in workers if not worker.idle}
+            for connection in wait(list(expected)):
+                worker = expected[connection]
+                at, answer = worker.at, worker.receive()
+                if answer is not None:
+                    failed_starts = 0
+                    if at is not None:
+                        yield groups[at], _received(answer)
+                    continue
+                how = worker.end(GRACE)
+                if at is None:
+                    failed_starts += 1
+                else:
+                    deaths[at] += 1
+                    if deaths[at] < ATTEMPTS:
+                        waiting.append(at)
+                    else:
+                        times = f"{ATTEMPTS} times, the last time {how}"
+                        yield groups[at], RuntimeError(f"its process ended {times}; {MEMORY}")
+                if failed_starts == ATTEMPTS:
+                    raise RuntimeError(
+                        f"processes: {ATTEMPTS} in a row ended before they began, the last one {how}. A script that "
+                        f'calls run must do so below if __name__ == "__main__"; other reasons are printed above'
+                    )
+                workers[workers.index(worker)] = _Worker()
+            for worker in workers:
+                if waiting and worker.idle:
+                    at = waiting.popleft()
+                    worker.begin(at, calls[at])
+    finally:
+        for worker in workers:
+            worker.connection.close()
+        for worker in workers:
+            worker.end(GRACE if worker.idle else 0)
+
+
+def _on_executor(function: Function, groups: list[list[Cell]], executor) -> Outcomes:
+    """Yield outcomes as they come from an executor."""
     waiting = []
     try:
-        waiting += [(executor.submit(function, cells), cells) for cells in groups]
+        for cells in groups:
+            future = _outcome(functools.partial(executor.submit, function, cells))
+            if isinstance(future, Exception):  # an executor that is broken or was shut down
+                yield cells, future
+            else:
+                waiting.append((future, cells))
         while waiting:
             done = [pair for pair in waiting if pair[0].done()]  # what every kind of future has
             waiting = [pair for pair in waiting if pair not in done]
@@ -164,6 +312,31 @@ def _outcomes(
     finally:
         for future, _ in waiting:
             future.cancel()
+
+
+def _outcomes(function: Function, groups: list[list[Cell]], processes: int, executor) -> Outcomes:
+    """Yield each list of cells with its results or its error, in the order in which they come."""
+    if executor is not None:
+        yield from _on_executor(function, groups, executor)
+    elif processes > 1 and groups:
+        yield from _in_processes(function, groups, processes)
+    else:
+        for cells in groups:
+            yield cells, _outcome(functools.partial(function, cells))
+
+
+def _function_name(function: Function) -> str:
+    """Return what tells a function from others: where it is found, and what functools.partial gave it."""
+    inner, given = function, ""
+    if isinstance(function, functools.partial):
+        inner = function.func
+        try:
+            given = f" with {_text([*function.args])[1:-1]} {_text(function.keywords)}"
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"function: arguments of functools.partial are part of the experiment; {error}") from None
+    if not callable(inner) or not hasattr(inner, "__qualname__"):
+        raise TypeError(f"function: expected a function, or functools.partial of one, got {type(inner).__name__}")
+    return f"{inner.__module__}.{inner.__qualname__}{given}"
 
 
 def run(
@@ -179,12 +352,14 @@ def run(
     """Compute all cells of a grid that have no result yet.
 
     Args:
-        function: takes a list of cells, returns a list of as many results. For processes and executors it must be one
-            that can be imported there.
+        function: takes a list of cells, returns a list of as many results; numbers and arrays of NumPy and PyTorch in
+            them become plain ones. For processes and executors it must be one that can be imported there. It may be a
+            `functools.partial`, whose arguments, which JSON must be able to hold, are then part of the experiment.
         cells: the grid, see `grid`; all different.
         folder: where results are kept, a file for each cell, written when the cell is done. If it holds results of
             the same grid, function and version, only missing cells are computed.
-        processes: how many processes of this machine work; 1 is this process itself.
+        processes: how many processes of this machine work; 1 is this process itself. One that dies (for want of memory,
+            say) is replaced, and its cells are tried again, `ATTEMPTS` times in all.
         executor: who works instead: a `concurrent.futures.Executor`, or something with its `submit`, whose futures have
             `done`, `result` and `cancel`.
         together: names of axes. Cells that differ in nothing else come in one call: an ensemble on a GPU, say.
@@ -196,9 +371,11 @@ def run(
     Raises:
         ValueError: if there are no cells or two equal ones, `processes` is no positive integer or more than 1 with an
             executor, or `together` names what no cell has.
-        TypeError: if a cell holds what JSON does not, or `together` is a string.
+        TypeError: if a cell holds what JSON does not, `together` is a string, or `function` is no function, or with
+            several processes one that they cannot import.
         ResultsError: if the folder holds files that are cut off, or of another grid or version.
-        RuntimeError: if cells failed, after all others are done and kept; its cause is the first failure.
+        RuntimeError: if cells failed, after all others are done and kept; its cause is the first failure. At once, if
+            no process can be started.
     """
     if isinstance(together, str):
         raise TypeError(f"together: expected a list of names of axes, got {together!r}")
@@ -213,18 +390,18 @@ def run(
     axes = list(dict.fromkeys(axis for cell in cells for axis in cell))
     if unknown := [axis for axis in together if axis not in axes]:
         raise ValueError(f"together: expected names among {', '.join(axes)}, got {unknown[0]!r}")
-    name = f"{function.__module__}.{function.__qualname__}"
+    name = _function_name(function)
+    if processes > 1:
+        try:
+            pickle.dumps(function)
+        except Exception as error:
+            raise TypeError(f"function: expected one that other processes can import, got {name}: {error}") from None
     _open(folder, {"format": FORMAT, "versions": versions(), "function": name, "together": together, "cells": cells})
     results = {_text(cell): result for cell in cells if (result := _kept(folder, cell)) is not None}
     # a group that is kept in part is computed as a whole: its cells get the numbers that they would have got
     missing = [group for group in _groups(cells, together) if any(_text(cell) not in results for cell in group)]
     failures = []
-    with contextlib.ExitStack() as stack:
-        if executor is None and processes > 1 and missing:
-            context = multiprocessing.get_context("spawn")  # threads, which PyTorch has, do not survive a fork
-            pool = concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_start_worker)
-            executor = stack.enter_context(pool)
-        outcomes = stack.enter_context(contextlib.closing(_outcomes(function, missing, executor)))
+    with contextlib.closing(_outcomes(function, missing, processes, executor)) as outcomes:
         for group, outcome in progress_bar(outcomes, progress, total=len(missing)):
             try:
                 if isinstance(outcome, Exception):

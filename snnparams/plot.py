@@ -22,31 +22,43 @@ def use_style() -> None:
     plt.style.use(STYLE)
 
 
-def to_numpy(x: torch.Tensor) -> np.ndarray:
-    """Return a copy of a tensor as a NumPy array.
+def to_numpy(x) -> np.ndarray:
+    """Return a copy of a tensor, or of what NumPy takes for an array, as a NumPy array.
 
     A copy, because `x.detach().cpu().numpy()` shares memory with a parameter on the CPU: a "before" that is
-    taken like that changes with the training.
+    taken like that changes with the training. A sparse tensor becomes a dense array, bfloat16 float32, which holds the
+    same numbers.
     """
-    return x.detach().cpu().clone().numpy()
+    if not isinstance(x, torch.Tensor):
+        return np.array(x)
+    x = x.detach().cpu().to_dense()
+    return (x.float() if x.dtype == torch.bfloat16 else x.clone()).numpy()
 
 
-def raster(ax: plt.Axes, spikes: torch.Tensor, dt: float = 0.001, **kwargs) -> None:
+def _place(x) -> int | None:
+    """Return where the numbers begin in memory, or None where they are in no one piece."""
+    if isinstance(x, torch.Tensor):
+        return x.data_ptr() if x.layout == torch.strided else None
+    return x.ctypes.data if isinstance(x, np.ndarray) else None
+
+
+def raster(ax: plt.Axes, spikes, dt: float = 0.001, **kwargs) -> None:
     """Draw one mark per spike, time in ms against the neuron's index.
 
     Args:
         ax: where to draw.
-        spikes: 0 or 1, shape (T, N).
+        spikes: 0 or 1, shape (T, N); a tensor, dense or sparse, or an array.
         dt: time step in s.
         **kwargs: for `Axes.scatter`.
 
     Raises:
         ValueError: if `spikes` has another number of dimensions.
     """
-    if spikes.dim() != 2:
-        raise ValueError(f"spikes: expected shape (T, N), got {tuple(spikes.shape)}")
-    steps, neurons = spikes.nonzero(as_tuple=True)
-    ax.scatter(1e3 * dt * to_numpy(steps), to_numpy(neurons), **{"s": 4, "marker": "|", "color": "k", **kwargs})
+    spikes = to_numpy(spikes)
+    if spikes.ndim != 2:
+        raise ValueError(f"spikes: expected shape (T, N), got {spikes.shape}")
+    steps, neurons = spikes.nonzero()
+    ax.scatter(1e3 * dt * steps, neurons, **{"s": 4, "marker": "|", "color": "k", **kwargs})
     ax.set(
         xlim=(0, 1e3 * dt * len(spikes)),
         ylim=(-0.5, spikes.shape[1] - 0.5),
@@ -55,20 +67,20 @@ def raster(ax: plt.Axes, spikes: torch.Tensor, dt: float = 0.001, **kwargs) -> N
     )
 
 
-def before_after(ax: plt.Axes, before: torch.Tensor, after: torch.Tensor, xlabel: str, bins: int = 20) -> None:
+def before_after(ax: plt.Axes, before, after, xlabel: str, bins: int = 20) -> None:
     """Draw the distributions of a neuron parameter before and after training on common bins.
 
     Args:
         ax: where to draw.
-        before: values before training, cloned, shape (N,).
-        after: values after it, shape (N,).
+        before: values before training, a copy, shape (N,); a tensor or an array.
+        after: values after it, shape (N,), likewise.
         xlabel: label of the axis, with its unit.
         bins: number of bins.
 
     Raises:
         ValueError: if the two share memory, so that they cannot differ.
     """
-    if before.data_ptr() == after.data_ptr():
+    if (place := _place(before)) is not None and place == _place(after):
         raise ValueError("before: expected a copy (.detach().clone()) taken before training, got the same memory")
     old, new = to_numpy(before), to_numpy(after)
     edges = np.histogram_bin_edges(np.concatenate([old, new]), bins).tolist()
@@ -101,25 +113,26 @@ def parameter_history(ax: plt.Axes, records, ylabel: str, label: str | None = No
     ax.set(xlabel="epoch", ylabel=ylabel)
 
 
-def recovery(ax: plt.Axes, truth: torch.Tensor, found: torch.Tensor, name: str, **kwargs) -> None:
+def recovery(ax: plt.Axes, truth, found, name: str, **kwargs) -> None:
     """Draw the recovered values of a neuron parameter against the true ones, on logarithmic axes.
 
     Args:
         ax: where to draw.
-        truth: true values, positive, shape (N,).
-        found: recovered ones; those that are not positive have no place on the axes and are left out.
+        truth: true values, positive, shape (N,); a tensor or an array.
+        found: recovered ones, likewise; those that are not positive have no place on the axes and are left out.
         name: of the parameter, with its unit, for both axes.
         **kwargs: for `Axes.plot`.
 
     Raises:
         ValueError: if the shapes differ.
     """
+    truth, found = to_numpy(truth), to_numpy(found)
     if truth.shape != found.shape:
-        raise ValueError(f"found: expected shape {tuple(truth.shape)}, got {tuple(found.shape)}")
+        raise ValueError(f"found: expected shape {truth.shape}, got {found.shape}")
     ends = [truth.min().item(), truth.max().item()]
     ax.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
     look = {"marker": "o", "linestyle": "none", "markersize": 3, "color": "C0", **kwargs}
-    ax.loglog(to_numpy(truth), to_numpy(found), **look)
+    ax.loglog(truth, found, **look)
     ax.set(xlabel=f"true {name}", ylabel=f"recovered {name}")
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import os
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.functional import nll_loss
-from tqdm.auto import tqdm
 
 from snnparams.checks import check_finite
 from snnparams.data import Split
@@ -55,6 +56,24 @@ class History:
             self.neuron_parameters.setdefault(name, []).append(values.flatten().tolist())
 
 
+@functools.cache
+def _bars() -> type:
+    """Return the kind of tqdm's bar for a terminal or a notebook, with a lock of this process alone.
+
+    tqdm's own lock is shared with every process forked from this one, and with tqdm's thread that watches slow bars: a
+    process killed while it draws would leave all others waiting for ever.
+    """
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):
+        monitor_interval = 0  # no such thread
+        _lock = threading.RLock()  # what set_lock sets: without it, tqdm makes its own
+
+    if hasattr(os, "register_at_fork"):  # a thread of the parent may hold the lock, and the child has no such thread
+        os.register_at_fork(after_in_child=lambda: Bar.set_lock(threading.RLock()))
+    return Bar
+
+
 def progress_bar(iterable, show: bool = True, total: int | None = None):
     """Wrap an iterable in tqdm's progress bar, which disappears when it is done.
 
@@ -67,7 +86,7 @@ def progress_bar(iterable, show: bool = True, total: int | None = None):
         total: how many items there are, where the iterable does not know.
     """
     hidden = not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
-    return tqdm(iterable, total=total, leave=False, disable=hidden or None)
+    return _bars()(iterable, total=total, leave=False, disable=hidden or None)
 
 
 def _check_split(split: Split, batch_size: int) -> None:
@@ -97,7 +116,11 @@ def validate_neuron_parameters(model: nn.Module) -> None:
 def _check_gradients(model: nn.Module, batch: int) -> None:
     """A spike of a NaN membrane is 0, so the loss of a broken spiking network can be finite; its gradients are not."""
     for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+        if parameter.grad is None:
+            continue
+        # of an embedding with sparse=True: the same row may come several times
+        values = parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad
+        if not torch.isfinite(values).all():
             raise FloatingPointError(f"batch {batch}: expected finite gradients, got one that is not for {name}")
 
 

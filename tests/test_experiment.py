@@ -1,18 +1,25 @@
 """Grids: kept cell by cell, resumed after whatever ended them, refused where they do not belong together."""
 
 import concurrent.futures
+import functools
+import io
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-import warnings
 from pathlib import Path
 
+import commands
+import numpy as np
 import pytest
+import torch
 
+import snnparams
 import snnparams.experiment as ex
 from snnparams.experiment import ResultsError, grid, run
 
@@ -148,19 +155,36 @@ def test_an_executor_whose_futures_are_its_own(tmp_path):
     assert run(square, cells_of(tmp_path, 6), tmp_path / "results", executor=Jobs) == expected(6)
 
 
-@POSIX
-def test_killed_at_random_moments_it_loses_and_repeats_nothing(tmp_path):
+def in_script(code, tmp_path, *arguments, **variables):
+    """Run code that knows this module's names as a script: a process without threads can fork, pytest's cannot."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nfrom test_experiment import *\nif __name__ == '__main__': {code}\n")
+    variables |= {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OPENBLAS_NUM_THREADS": "1"}
+    return commands.run(sys.executable, script, *arguments, env=os.environ | variables, timeout=300)
+
+
+class Screen(io.StringIO):
+    """Where a progress bar is drawn."""
+
+    def isatty(self):
+        return True
+
+
+def kill_at_random_moments(tmp_path):
+    """Run a grid in processes that are killed; one is not, in the end."""
+    assert threading.active_count() == 1
     cells, folder, rng, kills = cells_of(tmp_path, 60, seconds=0.004), tmp_path / "results", random.Random(0), 0
+    os.environ.pop("TQDM_DISABLE", None)
+    sys.stderr = Screen()
     longest = 0.02  # s; on a slow machine runs get longer until they achieve something
     while True:
         before = kept(folder) if folder.exists() else {}
         computed = len(log(tmp_path))
-        with warnings.catch_warnings():  # forking with threads is fine for a function that uses none
-            warnings.simplefilter("ignore")
-            child = os.fork()
+        list(snnparams.progress_bar(range(3)))  # so that there is a lock, if it is one that processes share
+        child = os.fork()
         if child == 0:
             try:
-                run(square, cells, folder, progress=False)
+                run(square, cells, folder)
             finally:
                 os._exit(0)
         time.sleep(rng.uniform(0, longest))
@@ -178,6 +202,218 @@ def test_killed_at_random_moments_it_loses_and_repeats_nothing(tmp_path):
         longest *= 1.0 if len(now) > len(before) else 1.2
     assert kills >= 3
     assert run(square, cells, folder) == expected(60)
+
+
+@POSIX
+def test_killed_at_random_moments_it_loses_and_repeats_nothing(tmp_path):
+    in_script("kill_at_random_moments(Path(sys.argv[1]))", tmp_path, tmp_path)
+
+
+class Deadly(Screen):
+    """A screen that kills whoever draws on it."""
+
+    def write(self, text):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_while_drawing():
+    """Draw a bar beside a process that was killed while it did, and in one forked while a thread did."""
+    os.environ.pop("TQDM_DISABLE", None)
+    sys.stderr = screen = Screen()
+    list(snnparams.progress_bar(range(3)))
+    assert screen.getvalue()
+    child = os.fork()
+    if child == 0:
+        sys.stderr = Deadly()
+        list(snnparams.progress_bar(range(3)))
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    list(snnparams.progress_bar(range(3)))
+    assert threading.active_count() == 1  # no thread watches the bars: it would wait for the lock as well
+
+    lock = type(snnparams.progress_bar([], show=False)).get_lock()
+    holds, release = threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            holds.set()
+            release.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holds.wait()
+    child = os.fork()
+    if child == 0:
+        list(snnparams.progress_bar(range(3)))
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    release.set()
+    thread.join()
+    print("drawn")
+
+
+@POSIX
+def test_who_dies_while_drawing_a_bar_stops_nobody_else(tmp_path):
+    assert in_script("kill_while_drawing()", tmp_path).strip() == "drawn"
+
+
+def test_a_bar_leaves_tqdm_as_it_was():
+    code = (
+        "import tqdm, snnparams\n"
+        "list(snnparams.progress_bar(range(3)))\n"
+        "assert not hasattr(tqdm.std.TqdmDefaultWriteLock, 'mp_lock') and not hasattr(tqdm.tqdm, '_lock')\n"
+        "assert tqdm.tqdm.monitor is None and tqdm.tqdm.monitor_interval == 10"
+    )
+    commands.run(sys.executable, "-c", code)
+
+
+def dies(cells):
+    """End the process that computes the cell 3, and once, while it draws a bar, the one at the cell 5."""
+    note(cells[0], "start")
+    if cells[0]["x"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if cells[0]["x"] == 5 and log(Path(cells[0]["log"]).parent).count(5) < 2:
+        os.environ.pop("TQDM_DISABLE", None)
+        sys.stderr = Deadly()
+        list(snnparams.progress_bar(range(3)))
+    time.sleep(0.05)
+    note(cells[0], "end")
+    return [{"square": cell["x"] ** 2} for cell in cells]
+
+
+@POSIX
+def test_a_process_that_dies_stops_neither_the_others_nor_the_run(tmp_path):
+    cells = cells_of(tmp_path, 8)
+    message = r"1 of 8 cells failed.*First: .*'x': 3.*its process ended 3 times, the last time by signal 9 \(Killed\)"
+    with pytest.raises(RuntimeError, match=message):
+        run(dies, cells, tmp_path / "results", processes=2)
+    assert len(kept(tmp_path / "results")) == 7
+    assert sorted(log(tmp_path)) == [0, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7]  # only what died is tried again
+    assert sorted(log(tmp_path, "end")) == [0, 1, 2, 4, 5, 6, 7]
+    assert not multiprocessing.active_children()
+
+
+@POSIX
+def test_a_process_that_is_killed_from_outside_is_replaced(tmp_path):
+    cells, folder, killed = cells_of(tmp_path, 12, seconds=0.2), tmp_path / "results", []
+
+    def kill():
+        wait_until(lambda: len(log(tmp_path)) >= 3)
+        killed.append(json.loads((tmp_path / "log").read_text().splitlines()[-1])[2])
+        os.kill(killed[0], signal.SIGKILL)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as background:
+        killer = background.submit(kill)
+        assert run(square, cells, folder, processes=2) == expected(12)
+        killer.result(timeout=1)
+    assert killed[0] != os.getpid()
+    assert len(log(tmp_path)) <= 13
+    assert sorted(log(tmp_path, "end")) == list(range(12))
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from snnparams.experiment import run\n"
+        "def nothing(cells): return [{}]\n"
+        f"run(nothing, [{{'x': k}} for k in range(50)], {str(tmp_path / 'results')!r}, processes=2)"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "processes: 3 in a row ended before they began, the last one with exit code 1. A script" in done.stderr
+    assert 'if __name__ == "__main__"' in done.stderr.splitlines()[-1]
+
+
+def awkward(cells):
+    """Raise, or return, what cannot be sent from one process to another."""
+    if cells[0]["x"] == 0:
+        return [{"y": threading.Lock()}]
+    if cells[0]["x"] == 1:
+        raise json.JSONDecodeError("cut off", "text", 3)  # an error with arguments of its own
+    if cells[0]["x"] == 2:
+
+        class Local(Exception):
+            pass
+
+        raise Local("nobody knows it")
+    return [{"y": 1}]
+
+
+def test_errors_keep_their_traceback_and_what_cannot_be_sent_is_said(tmp_path):
+    found = {cells[0]["x"]: outcome for cells, outcome in ex._in_processes(awkward, [[{"x": x}] for x in range(4)], 2)}
+    assert "cannot be sent from one process to another: results: " in str(found[0])
+    assert type(found[1]) is json.JSONDecodeError
+    assert "cannot be sent from one process to another: Local: nobody knows it" in str(found[2])
+    assert "in awkward" in str(found[2].__cause__)
+    assert found[3] == [{"y": 1}]
+
+
+def test_an_executor_that_breaks_does_not_stop_the_run(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+
+        class Broken:
+            def submit(self, function, cells):
+                if cells[0]["x"] == 2:
+                    raise concurrent.futures.BrokenExecutor("out of order")
+                return executor.submit(function, cells)
+
+        with pytest.raises(RuntimeError, match=r"1 of 4 cells failed.*'x': 2.*BrokenExecutor: out of order"):
+            run(square, cells_of(tmp_path, 4), tmp_path / "results", executor=Broken())
+    assert len(kept(tmp_path / "results")) == 3
+
+
+def scaled(factor, cells, *, offset=0):
+    return [{"y": factor * cell["x"] + offset} for cell in cells]
+
+
+def of_other_types(cells):
+    return [{"a": np.float32(0.1), "b": np.arange(3), "c": torch.tensor([[1, 2]]), "d": np.bool_(True)} for _ in cells]
+
+
+def test_numbers_and_arrays_become_plain_ones(tmp_path):
+    plain = {"a": float(np.float32(0.1)), "b": [0, 1, 2], "c": [[1, 2]], "d": True}
+    for _ in range(2):  # computed, then read
+        assert run(of_other_types, [{"x": np.int64(3)}], tmp_path / "results") == [plain]
+    with pytest.raises(RuntimeError, match=r"expected what JSON can hold .*, got set, which is not JSON serializable"):
+        run(a_set, [{"x": 1}], tmp_path / "other")
+
+
+def a_set(cells):
+    return [{"y": {1}} for _ in cells]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_partial_function_is_known_by_its_arguments(tmp_path, processes):
+    cells, folder = grid(x=[1, 2]), tmp_path / "results"
+    twice = functools.partial(scaled, 2, offset=1)
+    assert run(twice, cells, folder, processes=processes) == [{"y": 3}, {"y": 5}]
+    assert run(functools.partial(functools.partial(scaled, 2), offset=1), cells, folder) == [{"y": 3}, {"y": 5}]
+    for other in (functools.partial(scaled, 3, offset=1), functools.partial(scaled, 2, offset=2), scaled):
+        with pytest.raises(ResultsError, match=r"expected function .*scaled.*, got .*scaled with 2 \{\"offset\": 1\}"):
+            run(other, cells, folder)
+    with pytest.raises(TypeError, match=r"function: arguments of functools.partial are part of .*, got object"):
+        run(functools.partial(scaled, object()), cells, tmp_path / "other")
+
+
+def test_what_is_no_function_or_cannot_be_sent_is_refused(tmp_path):
+    class Callable:
+        def __call__(self, cells):
+            return [{} for _ in cells]
+
+    for given, name in ((Callable(), "Callable"), (functools.partial(Callable()), "Callable"), ("square", "str")):
+        with pytest.raises(TypeError, match=f"function: expected a function, or functools.partial of one, got {name}"):
+            run(given, [{"x": 1}], tmp_path / "a")
+    with pytest.raises(TypeError, match=r"function: expected one that other processes can import, got .*<lambda>"):
+        run(lambda cells: [{}], [{"x": 1}, {"x": 2}], tmp_path / "a", processes=2)
+    assert not (tmp_path / "a").exists()
+
+
+def wait_until(condition, seconds=120):
+    """Wait until something is so; a run that failed must not keep its test waiting."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def status(pid):
@@ -208,19 +444,12 @@ def test_when_the_run_is_killed_its_processes_end_and_it_goes_on(tmp_path):
     script.write_text(code)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen([sys.executable, script, json.dumps(cells), folder], env=environment)
-    for _ in range(600):
-        if folder.exists() and len(kept(folder)) >= 5:
-            break
-        time.sleep(0.1)
+    wait_until(lambda: folder.exists() and len(kept(folder)) >= 5)
     pids = children(process.pid)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(timeout=60)
     assert {json.loads(line)[2] for line in (tmp_path / "log").read_text().splitlines()} <= set(pids)
-    for _ in range(600):
-        if not any(map(alive, pids)):
-            break
-        time.sleep(0.1)
-    assert not any(map(alive, pids))
+    wait_until(lambda: not any(map(alive, pids)))
     before = kept(folder)
     assert 5 <= len(before) < 40
     (tmp_path / "log").unlink()
@@ -236,8 +465,7 @@ def test_dask_workers_of_which_one_is_killed(tmp_path):
     killed = []
 
     def kill_one():
-        while not (folder.exists() and len(kept(folder)) >= 5):
-            time.sleep(0.02)
+        wait_until(lambda: folder.exists() and len(kept(folder)) >= 5)
         killed.append(json.loads((tmp_path / "log").read_text().splitlines()[-1])[2])
         os.kill(killed[0], signal.SIGKILL)
 

@@ -132,3 +132,10 @@ def test_activity():
         sp.activity(spikes[..., 0])
     with pytest.raises(ValueError, match="saturation: expected a share of at most 1, got 2"):
         sp.activity(spikes, 2)
+
+
+def test_activity_of_sparse_spikes_and_of_what_is_no_tensor():
+    spikes = (torch.rand(20, 3, 5) < torch.tensor([0.0, 0.1, 0.4, 0.6, 1.0])).float()
+    assert sp.activity(spikes.to_sparse()) == sp.activity(spikes.bool()) == sp.activity(spikes)
+    with pytest.raises(TypeError, match=r"spikes: expected a tensor of shape \(T, B, ...\), got ndarray"):
+        sp.activity(spikes.numpy())

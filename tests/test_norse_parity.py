@@ -20,7 +20,11 @@ import snnparams as sp
 METHODS = ["heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc"]
 ALPHAS = {"heaviside": 1.0, "super": 1.0, "triangle": 0.3, "tanh": 4.0, "circ": 0.5, "heavi_erfc": 3.0}
 KINDS = ["LIFCell", "LIFRecurrentCell", "LICell", "LIF", "LIFRecurrent", "LI"]
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+TOLERANCE = 1e-10  # in float64
+# In float32 a gradient is as wrong as the sum of what cancels in it, which no fixed number bounds: up to 2e-5 in Norse,
+# and here, and other numbers on processors that add in another order. So the measure is Norse: of all gradients and
+# values of a kind of module, our worst may be this many times as far from the float64 result as Norse's worst.
+TIMES_NORSE = 8
 PROBLEMS_PER_KIND = 25  # x 6 kinds x 2 types = 300
 
 
@@ -66,6 +70,21 @@ class Problem:
         self.state = [(torch.rand(shape) < 0.3).double()] if self.recurrent else []
         self.state += [0.3 * torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)]
         self.loss_weights = torch.randn(self.T + 3, *shape, dtype=torch.float64)
+
+    def exactly(self):
+        """Return this float32 problem, with the same numbers, in float64."""
+        exact = copy.copy(self)
+        exact.dtype = torch.float64
+
+        def rounded(x):
+            return x.to(self.dtype).double()
+
+        exact.p = {name: rounded(x) for name, x in self.p.items()}
+        exact.x, exact.loss_weights = rounded(self.x), rounded(self.loss_weights)
+        exact.state = [rounded(x) for x in self.state]
+        if self.recurrent:
+            exact.w_in, exact.w_rec = rounded(self.w_in), rounded(self.w_rec)
+        return exact
 
     def leaf(self, x):
         return torch.nn.Parameter(x.to(self.dtype).clone())
@@ -146,15 +165,18 @@ def default_dtype(dtype):
         torch.set_default_dtype(before)
 
 
+def error(ours, theirs):
+    """Return the largest difference, relative to the largest number."""
+    return ((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp_min(1e-3)).item()
+
+
 def assert_close(ours, theirs, tolerance, what):
-    scale = theirs.abs().max().clamp_min(1e-3)
-    error = ((ours - theirs).abs().max() / scale).item()
-    assert error <= tolerance, f"{what}: relative error {error:.2g} > {tolerance:g}"
+    found = error(ours, theirs)
+    assert found <= tolerance, f"{what}: relative error {found:.2g} > {tolerance:.2g}"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_same_outputs_states_and_gradients_as_norse(kind, dtype):
+def compare(kind, dtype, use):
+    """Solve problems of a kind of module; hand over each, its name, and values and gradients of ours and of Norse."""
     seed = done = spikes = gradients = 0
     while done < PROBLEMS_PER_KIND:
         problem = Problem(kind, dtype, seed)
@@ -163,17 +185,39 @@ def test_same_outputs_states_and_gradients_as_norse(kind, dtype):
             continue  # on the threshold to within rounding: either answer is right
         ours, our_grads = problem.run("snnparams")
         theirs, their_grads = problem.run("norse")
+        their_grads = {name: gradient for name, gradient in their_grads.items() if gradient is not None}
         where = f"{kind}, problem {seed - 1}, {problem.method}"
-        assert_close(ours, theirs.to(dtype), TOLERANCE[dtype], f"values of {where}")
-        for name, gradient in their_grads.items():
-            if gradient is not None:
-                assert_close(our_grads[name], gradient, TOLERANCE[dtype], f"gradient of {name}, {where}")
-                gradients += 1
+        use(problem, where, {"values": ours, **our_grads}, {"values": theirs.to(dtype), **their_grads})
+        gradients += len(their_grads)
         done += 1
         spikes += int(theirs[: problem.T].sum()) if problem.spiking else 1
     assert seed < 2 * PROBLEMS_PER_KIND, f"{seed - done} of {seed} problems set aside: the margin is too wide"
     assert spikes > 0, "no problem had a spike"
     assert gradients > 3 * done
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_outputs_states_and_gradients_as_norse_in_float64(kind):
+    def use(problem, where, ours, theirs):
+        for name, value in theirs.items():
+            assert_close(ours[name], value, TOLERANCE, f"{name} of {where}")
+
+    compare(kind, torch.float64, use)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_close_to_the_float64_result_as_norse_in_float32(kind):
+    found = []
+
+    def use(problem, where, ours, theirs):
+        values, gradients = problem.exactly().run("norse")
+        exact = {"values": values, **gradients}
+        for name, value in theirs.items():
+            found.append((error(ours[name], exact[name]), error(value, exact[name]), f"{name} of {where}"))
+
+    compare(kind, torch.float32, use)
+    worst, bound = max(found), TIMES_NORSE * max(norse for _, norse, _ in found)
+    assert worst[0] <= bound, f"{worst[2]}: relative error {worst[0]:.2g} > {bound:.2g}"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
@@ -206,7 +250,8 @@ def test_same_encoding_as_norse(seed, dtype):
     assert torch.equal(ours.float(), norse_m.ConstantCurrentLIFEncoder(20, norse_lif.LIFParameters(**fields))(x))
     assert 0 < ours.mean() < 1
     if their_grad is not None:
-        assert_close(our_grad, their_grad, TOLERANCE[dtype], "gradient of the values")
+        # a sum of 20 steps whose terms have one sign, each of 20 factors: 40 roundings of its size
+        assert_close(our_grad, their_grad, 40 * torch.finfo(dtype).eps, "gradient of the values")
 
 
 @pytest.mark.parametrize("method", METHODS)

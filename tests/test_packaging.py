@@ -5,6 +5,7 @@ import shutil
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from commands import run
@@ -64,3 +65,34 @@ def test_the_installed_package_works(built, tmp_path):
     run(*install, "--disable-pip-version-check", built[0])
     where = run(sys.executable, "-c", USE, cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(target)})
     assert where.strip() == str(target / "snnparams" / "__init__.py")
+
+
+KERNEL = """
+import torch, snnparams as sp
+from snnparams.kernels import sparse
+sparse.compress((torch.rand(30, 5, 6) < 0.3).to_sparse())
+print(sp.__file__)
+"""
+
+GONE = "import importlib.util; print(importlib.util.find_spec('snnparams'))"
+
+
+def test_nothing_is_left_to_import_when_the_package_is_uninstalled(built, tmp_path):
+    """Compiled kernels lie elsewhere: a folder of them in the package would outlive it, and be a package itself."""
+    run(sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", tmp_path / "venv")
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    (packages,) = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").split()
+    others = [path for path in sys.path if path.endswith("-packages")]
+    Path(packages, "others.pth").write_text("\n".join(others))  # PyTorch, and pip
+    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NUMBA_CACHE_DIR")}
+    variables |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    pip = [python, "-m", "pip"]
+    where = {"cwd": tmp_path, "env": variables}
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", built[0], **where)
+    assert run(python, "-c", KERNEL, **where).strip() == str(Path(packages, "snnparams", "__init__.py"))
+    assert list((tmp_path / "cache" / "snnparams" / "compiled").iterdir())
+    run(*pip, "uninstall", "--quiet", "--yes", "snnparams", **where)
+    assert not Path(packages, "snnparams").exists()
+    # what is left of it on the path, where the project itself is not installed in the other packages
+    found = run(python, "-S", "-c", f"import sys; sys.path.append({packages!r}); {GONE}", **where)
+    assert found.strip() == "None"

@@ -2,6 +2,7 @@ import re
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -105,3 +106,28 @@ def test_slider_over_names():
     html = plot.Slider(draw, ["a | b", '"c"'], "task", str)._repr_html_()
     assert 'data-values="[&quot;a | b&quot;, &quot;\\&quot;c\\&quot;&quot;]"' in html
     assert ">a | b</output>" in html
+
+
+@pytest.mark.parametrize(
+    "form", [torch.Tensor.to_sparse, torch.Tensor.numpy, torch.Tensor.bfloat16, torch.Tensor.tolist]
+)
+def test_figures_of_whatever_holds_numbers(form):
+    spikes, values = torch.zeros(10, 3), torch.tensor([1.0, 2.0, 4.0])
+    spikes[2, 0] = spikes[7, 1] = 1
+    _, axes = plt.subplots(1, 3)
+    plot.raster(axes[0], form(spikes))
+    assert axes[0].collections[0].get_offsets().tolist() == [[2.0, 0.0], [7.0, 1.0]]
+    plot.before_after(axes[1], form(values), form(2 * values), "x")
+    assert sum(bar.get_height() for bar in axes[1].patches[:20]) == 3
+    plot.recovery(axes[2], form(values), form(2 * values), "x")
+    assert axes[2].lines[1].get_ydata().tolist() == [2.0, 4.0, 8.0]
+    with pytest.raises(ValueError, match=re.escape("spikes: expected shape (T, N), got (3,)")):
+        plot.raster(axes[0], form(values))
+
+
+def test_arrays_of_one_memory_are_refused_too():
+    values = torch.ones(4)
+    for before, after in ((values, values.numpy()), (values.numpy(), values.numpy()), (values.detach(), values)):
+        with pytest.raises(ValueError, match="got the same memory"):
+            plot.before_after(plt.subplots()[1], before, after, "x")
+    assert isinstance(plot.to_numpy([1, 2]), np.ndarray)

@@ -214,3 +214,33 @@ def test_what_stops_a_training(model):
     with pytest.raises(FloatingPointError, match="batch 1: expected a finite loss, got nan"):
         sp.train(model, split, optimizer)
     assert all(torch.equal(a, b) or a.isnan().all() for a, b in zip(before, model.parameters(), strict=True))
+
+
+class Words(torch.nn.Module):
+    """A classifier of sequences of words, whose embedding has sparse gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.out = torch.nn.Embedding(10, 3, sparse=True), sp.LI()
+
+    def forward(self, words):
+        return torch.log_softmax(self.out(self.embedding(words).transpose(0, 1))[0][-1], dim=1)
+
+
+def test_sparse_gradients_are_checked_as_dense_ones_are():
+    words = sp.Split(torch.randint(0, 10, (6, 4)), torch.randint(0, 3, (6,)))
+    sparse, dense = Words(), Words()
+    dense.embedding = torch.nn.Embedding(10, 3, _weight=sparse.embedding.weight.detach().clone())
+    losses = []
+    for model in (sparse, dense):
+        losses.append(sp.train(model, words, torch.optim.SGD(model.parameters(), lr=0.1), torch.Generator()))
+    assert losses[0] == losses[1]
+    assert sparse.embedding.weight.grad.is_sparse
+    torch.testing.assert_close(sparse.embedding.weight, dense.embedding.weight)
+    ratios = [sp.gradient_to_value(model)["embedding.weight"] for model in (sparse, dense)]
+    assert ratios[0] == pytest.approx(ratios[1])
+
+    half = torch.full((2, 3), torch.finfo(torch.float32).max)  # each is finite, their sum is not
+    sparse.embedding.weight.grad = torch.sparse_coo_tensor([[1, 1]], half, (10, 3), check_invariants=True)
+    with pytest.raises(FloatingPointError, match=r"batch 4: .* for embedding\.weight"):
+        sp.training._check_gradients(sparse, 4)

@@ -29,6 +29,7 @@ from snnparams.surrogate import alpha_in_effect, check_method
 KERNELS = ("reference", "cpu", "triton")
 PACKAGES = {"cpu": "numba", "triton": "triton"}
 INSTALLED = {name for name in PACKAGES.values() if importlib.util.find_spec(name)}  # torch.compile traces no find_spec
+PROCESS = os.getpid()  # one that is forked from it has another number, and none of its threads
 DTYPES = (torch.float32, torch.float64)  # of the fused kernels
 OLDEST = (7, 5)  # compute capability for which the Triton kernels are compiled and checked: a T4
 

@@ -10,15 +10,28 @@ piece, and `at` names the place of its first number.
 
 from __future__ import annotations
 
-import llvmlite.binding as llvm
 import torch
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-_FEATURES = llvm.get_host_cpu_features()
-# bytes of a vector register, and registers in the width of a panel: four rows of sums, and what is added, must fit
-REGISTER, REGISTERS = (64, 4) if _FEATURES.get("avx512f") else (32, 2) if _FEATURES.get("avx2") else (16, 4)
+
+def _features() -> set[str]:
+    """Return the features of the processor for which Numba compiles, which NUMBA_CPU_FEATURES can set."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return {name[1:] for name in features.split(",") if name.startswith("+")}
+
+
+def _registers(features: set[str]) -> tuple[int, int]:
+    """Return bytes of a vector register, and registers in the width of a panel.
+
+    Four rows of sums, and what is added, must fit.
+    """
+    return (64, 4) if "avx512f" in features else (32, 2) if "avx2" in features else (16, 4)
+
+
+REGISTER, REGISTERS = _registers(_features())
 ROWS = 4
 
 
