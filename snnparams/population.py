@@ -56,7 +56,6 @@ def in_own_type(forward: Forward) -> Forward:
     layer before it has made, is cast to the type of the parameters, and all products and sums are of that type.
     """
 
-    @functools.wraps(forward)
     def own(self, x, state=None):
         _refuse_reentrant_checkpoint()
         if not isinstance(x, torch.Tensor) or not autocast_is_on(x):
@@ -64,7 +63,9 @@ def in_own_type(forward: Forward) -> Forward:
         with torch.autocast(x.device.type, enabled=False):
             return forward(self, widened(x, self.p.v_leak.dtype), state)
 
-    return cast(Forward, own)
+    # torch.compile counts how often it compiles one code object: each forward has its own, as if there were no wrapper
+    own.__code__ = own.__code__.replace(co_name=forward.__qualname__)
+    return cast(Forward, functools.wraps(forward)(own))
 
 
 class Population(nn.Module):

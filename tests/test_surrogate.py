@@ -75,7 +75,7 @@ def test_an_explicit_alpha_of_100_is_obeyed():
 
 def test_an_ensemble_compares_the_alpha_in_effect():
     sp.Ensemble([sp.LIF(sp.LIFParameters()), sp.LIF(sp.LIFParameters(alpha=1.0))])
-    with pytest.raises(ValueError, match="members: expected module 'p' as in member 0"):
+    with pytest.raises(ValueError, match=r"members: expected p\.alpha as in member 0, 1\.0, got 100\.0 in member 1"):
         sp.Ensemble([sp.LIF(sp.LIFParameters()), sp.LIF(sp.LIFParameters(alpha=100.0))])
 
 
