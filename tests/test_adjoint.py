@@ -125,14 +125,14 @@ def test_gradients_are_those_of_the_plain_recursion(double, kernel, recurrent, s
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_kernels_agree_and_threads_change_nothing(recurrent):
+def test_kernels_agree_and_threads_change_nothing(double, recurrent):
     results, before = [], torch.get_num_threads()
     for kernel, threads in (("reference", 1), ("cpu", 1), ("cpu", 3)):
         torch.set_num_threads(threads)
         torch.manual_seed(1)
         p = population(random_values(40))
         layer = sp.LIFRecurrent(20, 40, p, kernel=kernel) if recurrent else sp.LIF(p, kernel=kernel)
-        x = (torch.rand(50, 9, 20) < 0.1).float()
+        x = (torch.rand(50, 9, 20) < 0.1).double()
         z, _ = layer(x) if recurrent else layer(1.5 * x.repeat(1, 1, 2))
         (z * torch.linspace(0, 1, 50)[:, None, None].sin()).sum().backward()
         results.append([z] + [q.grad for q in layer.parameters()])
@@ -140,7 +140,7 @@ def test_kernels_agree_and_threads_change_nothing(recurrent):
     assert results[0][0].sum() > 150
     for other in results[1:]:
         for got, expected in zip(other, results[0], strict=True):
-            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+            torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10 * expected.abs().max().item())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -160,19 +160,19 @@ def test_a_gpu_gives_the_numbers_of_the_cpu(double, recurrent):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_forward_is_that_of_every_other_method(kernel, recurrent):
+def test_forward_is_that_of_every_other_method(double, kernel, recurrent):
     values, outputs = random_values(8), []
     for method in ("heaviside", "adjoint"):
         torch.manual_seed(2)
         p = population(values, method)
         module = sp.LIFRecurrent(8, 8, p, kernel=kernel) if recurrent else sp.LIF(p, kernel=kernel)
-        x = (torch.rand(60, 4, 8) < 0.2).float()
+        x = (torch.rand(60, 4, 8) < 0.2).double()
         z, state = module(x)
         outputs.append((z, state.v, state.i))
         with torch.no_grad():
             torch.testing.assert_close(module(x)[0], z, rtol=0, atol=0)  # nothing is kept, nothing else changes
     for got, expected in zip(outputs[1], outputs[0], strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
     assert outputs[0][0].sum() > 20
 
 

@@ -9,10 +9,20 @@ import snnparams as sp
 from snnparams.models import mnist_model
 
 
+class Double(nn.Module):
+    """Turns float32 into float64."""
+
+    def forward(self, x):
+        return x.double()
+
+
 def member(seed, layout=torch.sparse_coo, v_th=0.5):
+    """Return a model in float64: Adam makes a step of full size from a rounding error of float32."""
     torch.manual_seed(seed)
     p = sp.LIFParameters(tau_mem_inv=nn.Parameter(100 + 20 * torch.rand(12)), v_th=torch.tensor(v_th), alpha=5.0)
-    return mnist_model(p, hidden_features=12, seq_length=8, spike_layout=layout)
+    model = mnist_model(p, hidden_features=12, seq_length=8, spike_layout=layout)
+    model.encoder.insert(1, Double())
+    return model.double()
 
 
 def step(model, optimizer, loss):
@@ -38,10 +48,10 @@ def test_training_an_ensemble_is_training_its_members_one_by_one(layout, thresho
         out = ensemble(images[0])
     for k, model in enumerate(members):
         alone = ensemble.member(k)
-        torch.testing.assert_close(out[k], model(images[0]), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(alone(images[0]), model(images[0]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(out[k], model(images[0]), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(alone(images[0]), model(images[0]), rtol=1e-9, atol=1e-9)
         for (name, a), (_, b) in zip(alone.named_parameters(), model.named_parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
         for a, b in zip(alone.buffers(), model.buffers(), strict=True):
             assert torch.equal(a, b)
 

@@ -16,6 +16,7 @@ from snnparams.surrogate import DERIVATIVES
 
 F32, F64 = torch.float32, torch.float64
 DEVICES = {"reference": "cpu", "cpu": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
+ROUNDINGS = 8  # of a number in each step
 FUSED = ["cpu", "triton", "triton in tiles"]
 LAYERS = {"LIF": sp.LIF, "LIFRecurrent": sp.LIFRecurrent, "LI": sp.LI}
 
@@ -39,12 +40,26 @@ def problems(draw):
     }
 
 
-def solve(problem, kernel, dtype):
-    """Return outputs, last state and all gradients of one problem."""
+def solve(problem, kernel, dtype, nudge=None):
+    """Return outputs, last state and all gradients of one problem.
+
+    With a `nudge`, the seed of random signs, each given number is rounded to float32 and changed by one such rounding;
+    0 only rounds.
+    """
     generator, device = torch.Generator().manual_seed(problem["seed"]), DEVICES[kernel]
 
     def random(*shape):
         return torch.rand(shape, dtype=F64, generator=generator).to(device)
+
+    signs = torch.Generator().manual_seed(nudge or 0)
+
+    def given(value):
+        if nudge is not None:
+            value = value.to(F32).double()
+        if nudge:
+            change = 2.0 * torch.randint(2, value.shape, generator=signs).to(device) - 1
+            value = value * (1 + torch.finfo(F32).eps / 2 * change)
+        return value.to(dtype)
 
     kind, neurons, steps, batch = (problem[k] for k in ("kind", "neurons", "steps", "batch"))
     shape = (neurons,) if problem["per_neuron"] else ()
@@ -53,7 +68,7 @@ def solve(problem, kernel, dtype):
     if kind != "LI":
         values |= {"v_th": 0.3 + 0.3 * random(*shape), "v_reset": 0.2 * random(*shape) - 0.2}
     register = nn.Parameter if problem["learned"] else torch.clone
-    values = {name: register(value.to(dtype)) for name, value in values.items()}
+    values = {name: register(given(value)) for name, value in values.items()}
     inputs = 6
     if kind == "LI":
         layer = sp.LI(sp.LIParameters(**values), dtype=dtype, device=device, kernel=kernel)
@@ -63,15 +78,15 @@ def solve(problem, kernel, dtype):
         if kind == "LIF":
             layer = sp.LIF(p, **options)
         else:
-            w_in = (problem["drive"] * (random(neurons, inputs) - 0.2)).to(dtype)
-            w_rec = (random(neurons, neurons) - 0.5 + 0.1 * problem["drive"]).to(dtype)
+            w_in = given(problem["drive"] * (random(neurons, inputs) - 0.2))
+            w_rec = given(random(neurons, neurons) - 0.5 + 0.1 * problem["drive"])
             layer = sp.LIFRecurrent(
                 inputs, neurons, p, input_weights=w_in, recurrent_weights=w_rec, autapses=True, **options
             )
     if kind == "LIFRecurrent":
         x = (random(steps, batch, inputs) < 0.3).to(dtype)
     else:
-        x = (problem["drive"] * (random(steps, batch, neurons) - 0.2)).to(dtype)
+        x = given(problem["drive"] * (random(steps, batch, neurons) - 0.2))
     if problem["layout"] == "sparse":
         x = x.to_sparse()
     elif problem["layout"] == "not contiguous":
@@ -79,12 +94,12 @@ def solve(problem, kernel, dtype):
     leaves = [] if x.is_sparse else [x.requires_grad_()]
     state = None
     if problem["with_state"]:
-        parts = [random(batch, neurons).to(dtype).requires_grad_() for _ in range(3 if kind == "LIFRecurrent" else 2)]
+        parts = [given(random(batch, neurons)).requires_grad_() for _ in range(3 if kind == "LIFRecurrent" else 2)]
         leaves += parts
         _, plain = layer(torch.zeros_like(x))
         state = type(plain)(*parts)
     out, last = layer(x, state)
-    loss = sum(((random(*part.shape) - 0.5).to(dtype) * part).sum() for part in (out, *last))
+    loss = sum((given(random(*part.shape) - 0.5) * part).sum() for part in (out, *last))
     leaves += list(layer.parameters())
     gradients = torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else []
     return [out.detach().cpu(), *(part.detach().cpu() for part in last)], [
@@ -126,81 +141,24 @@ def test_same_spikes_and_gradients_as_the_reference_in_float64(kernel, problem):
 @settings(deadline=None, max_examples=100)
 @given(problem=problems())
 def test_float32_is_close_to_the_reference_where_the_spikes_are_the_same(kernel, problem):
-    """A membrane within rounding of its threshold may go either way; gradients then differ, and rightly so."""
-    (out, *_), gradients = solve(problem, "reference", F32)
-    (out_fused, *_), gradients_fused = solve_fused(problem, kernel, F32)
-    if problem["kind"] == "LI" or problem["method"] == "sigmoid":
-        torch.testing.assert_close(out_fused, out, rtol=1e-5, atol=1e-5 * (1 + out.abs().max().item()))
-    elif not torch.equal(out_fused, out):
-        assert (out_fused != out).float().mean() < 0.02
+    """A membrane within rounding of its threshold may go either way; gradients then differ, and rightly so.
+
+    How far from float64 a result in float32 may be follows from the problem: by how much the result in float64 changes
+    if each number that is given changes by one rounding of float32, or by the rounding of a 1, from which a spike
+    function may subtract. A kernel rounds a few times in every step, so that as many such changes are allowed as there
+    are steps, times ROUNDINGS.
+    """
+    exact, *nudged = ([*o, *g] for o, g in (solve(problem, "reference", F64, nudge) for nudge in range(5)))
+    out, gradients = solve_fused(problem, kernel, F32)
+    found = [*out, *gradients]
+    hard = problem["kind"] != "LI" and problem["method"] != "sigmoid"
+    if hard and not all(torch.equal(other[0], exact[0]) for other in (*nudged, [found[0].double()])):
+        assert (found[0] != exact[0]).float().mean() < 0.02
         return
-    for a, b in zip(gradients_fused, gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * (1 + b.abs().max().item()))
-
-
-@pytest.mark.parametrize("neurons", [64, 65, 129])
-@pytest.mark.parametrize("device", [gpu.Device(75, 65536), gpu.Device(86, 101376), gpu.Device(90, 232448)])
-def test_blocks_of_every_size_give_the_numbers_of_the_reference(device, neurons):
-    """A T4, an A10 and an H100 hold blocks and tiles of different sizes; eighteen rows are more than one program."""
-    problem = {"kind": "LIFRecurrent", "seed": neurons, "steps": 3, "batch": 18, "neurons": neurons}
-    problem |= {"method": "super", "per_neuron": True, "learned": True, "with_state": True, "detach_reset": True}
-    problem |= {"layout": "plain", "drive": 1.0}
-    (out, *_), gradients = solve(problem, "reference", F64)
-    (out_fused, *_), gradients_fused = solve_as_on(device, problem, F64)
-    assert torch.equal(out_fused, out)
-    assert 0 < out.mean() < 1
-    for a, b in zip(gradients_fused, gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * (1 + b.abs().max().item()))
-
-
-@pytest.mark.filterwarnings("ignore:invalid value encountered")  # NumPy, of which the interpreter makes use
-@pytest.mark.parametrize("memory", [0, 232448], ids=["in tiles", "on chip"])
-def test_infinite_recurrent_weights_act_from_the_second_step_on(memory):
-    """Before the first step nobody fired, and after the last one nobody listens: no product with them is taken."""
-    weights = torch.zeros(5, 5, dtype=F64, device=DEVICES["triton"])
-    weights[1, 3] = torch.inf
-    x = torch.tensor([[[9.0, 9, 9, 0, 9]], [[0.0, 0, 0, 9, 0]], [[9.0, 9, 9, 9, 9]]], dtype=F64).to(weights)
-    p = 0.1, 0.2, 0.0, 0.5, 0.0
-    of_neurons = [torch.full((1, 5), value).to(weights) for value in p]
-    state = torch.zeros(1, 1, 5).to(weights)
-    with mock.patch.object(gpu, "device_of", return_value=gpu.Device(90, memory)):
-        z, *_, v_pre, i_pre = gpu.lif_forward(x[None], state, state, weights[None], *of_neurons, "super", 1.0, True)
-        grads = torch.ones_like(z), None, state, state
-        grad_x, *_ = gpu.lif_backward(
-            *grads, v_pre, i_pre, state, weights[None], *of_neurons, "super", 1.0, True, False, False
-        )
-    assert i_pre[0, 0].isfinite().all()
-    assert not i_pre[0, 1, 0, 1].isfinite()
-    assert grad_x[0, 2, 0, [0, 2, 4]].isfinite().all()
-    assert not grad_x[0, 1, 0, 3].isfinite()
-
-
-@pytest.mark.parametrize("memory", [None, 0, 232448], ids=["without recurrence", "in tiles", "on chip"])
-def test_networks_launched_at_once_are_those_launched_alone(memory):
-    """Three networks of two programs each."""
-    members, steps, rows, neurons = 3, 4, 18, 20
-
-    def random(*shape):
-        return torch.rand(members, *shape, dtype=F64, device=DEVICES["triton"])
-
-    x, v, i, grad_z, grad_v_pre = (random(steps, rows, neurons), *(random(rows, neurons) for _ in range(2)),
-                                   *(random(steps, rows, neurons) for _ in range(2)))  # fmt: skip
-    w = None if memory is None else random(neurons, neurons) - 0.5
-    p = 0.1 * random(neurons), 0.3 * random(neurons), random(neurons), random(neurons), -random(neurons)
-
-    def compute(k):
-        """Compute some of the networks."""
-        of = [None if t is None else t[k] for t in (x, v, i, w, *p)]
-        z, v_last, i_last, v_pre, i_pre = gpu.lif_forward(*of, "super", 2.0, True)
-        given = grad_z[k], grad_v_pre[k], v[k], i[k], v_pre, i_pre, v[k], of[3], *of[4:]
-        return z, v_last, i_last, *gpu.lif_backward(*given, "super", 2.0, False, True, w is not None)
-
-    with mock.patch.object(gpu, "device_of", return_value=gpu.Device(90, memory or 0)):
-        together = compute(slice(None))
-        assert 0 < together[0].mean() < 1
-        for k in range(members):
-            for a, b in zip(together, compute(slice(k, k + 1)), strict=True):
-                torch.testing.assert_close(a[k : k + 1], b, rtol=1e-12, atol=1e-12)
+    for right, ours, *others in zip(exact, found, *nudged, strict=True):
+        if right.numel() and right.abs().max() < 1e30:  # which float32 can hold on the way, too
+            change = max(torch.finfo(F32).eps, *((other - right).abs().max().item() for other in others))
+            assert (ours - right).abs().max() <= ROUNDINGS * (problem["steps"] + 1) * change
 
 
 def recurrent(kernel=None, dtype=F32):
