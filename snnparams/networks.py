@@ -1,0 +1,347 @@
+r"""The networks of chapter 6: one or two spiking layers, whose neurons are equal or differ, and a readout.
+
+Networks of one seed have equal weights before training and begin with equal firing rates, whatever their time constants.
+For that, a neuron's weights are those of the seed times a factor that gives all voltages one variance, times one
+number for the layer, found by bisection. Time constants count in time steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+from torch.nn.utils import parametrize
+
+from snnparams import kernels
+from snnparams.dynamics import LIFFeedForwardState, LIFState
+from snnparams.parameters import LIFParameters, NeuronParameters
+from snnparams.resets import check_reset, lif_with_reset
+from snnparams.task import Task
+from snnparams.values import Learned
+
+LEARNABLE = ("tau_mem", "tau_syn", "v_th")
+DT = 1e-3  # s, of a time step inside the network
+DETACH = True  # treat the spike as a constant in the reset, with and without recurrence
+READOUTS = ("mean", "max")
+PER_OUTPUT = "per output"
+FAST = 8.0  # time steps of a readout that forgets
+
+
+@dataclasses.dataclass(frozen=True)
+class Neurons:
+    """What may differ between two networks of one seed.
+
+    Args:
+        tau_mem: membrane time constant in time steps, the middle one where they differ, more than 1.
+        tau_syn: the same of synapses.
+        spread_mem: 1 for equal membranes; else the factor between the middle and the longest, and between the shortest
+            and the middle, of `tau_mem - 1`. Values are spaced evenly on a logarithmic scale.
+        spread_syn: the same of synapses.
+        distinct: number of distinct values where they differ; None for one per neuron.
+        learned: which of `LEARNABLE` are learned.
+        shared: whether the learned ones are one number for the layer (as in PLIF) instead of one per neuron.
+    """
+
+    tau_mem: float = 4.0
+    tau_syn: float = 20.0
+    spread_mem: float = 1.0
+    spread_syn: float = 1.0
+    distinct: int | None = None
+    learned: tuple[str, ...] = ()
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learned", tuple(self.learned))  # JSON knows lists only
+        for name in ("tau_mem", "tau_syn"):
+            if not getattr(self, name) > 1:
+                raise ValueError(f"{name}: expected more than 1 time step, got {getattr(self, name)}")
+        for name in ("spread_mem", "spread_syn"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name}: expected a factor of at least 1, got {getattr(self, name)}")
+        if self.distinct is not None and not self.distinct >= 1:
+            raise ValueError(f"distinct: expected None or at least 1, got {self.distinct}")
+        if unknown := set(self.learned) - set(LEARNABLE):
+            raise ValueError(f"learned: expected some of {', '.join(LEARNABLE)}, got {sorted(unknown)}")
+        if self.shared and (self.spread_mem > 1 or self.spread_syn > 1 or not self.learned):
+            raise ValueError("shared: expected equal neurons of which something is learned")
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What is equal in the networks that are compared.
+
+    Args:
+        hidden: neurons in each spiking layer.
+        layers: number of spiking layers.
+        recurrent: whether each layer is recurrent, without autapses.
+        rate: initial spikes per neuron and time step, on average.
+        alpha: slope of the surrogate gradient (`super`).
+        readout_tau: time steps of the readout's exponential filter, or "per output": spaced on a logarithmic scale from
+            the duration of the input, for the first output, to 8, for the last one.
+        readout: "mean" or "max" over time of the outputs, for tasks with classes. Binary answers are read when due.
+        reset: one of `snnparams.resets.RESETS`.
+        clear_synapse: whether a spike clears the synaptic current, too.
+        recurrent_share: share of a membrane's initial variance that comes through recurrent connections.
+    """
+
+    hidden: int = 48
+    layers: int = 1
+    recurrent: bool = False
+    rate: float = 0.06
+    alpha: float = 5.0
+    readout_tau: float | str = FAST
+    readout: str = "mean"
+    reset: str = "zero"
+    clear_synapse: bool = False
+    recurrent_share: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_reset(self.reset)
+        for name in ("hidden", "layers"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
+                raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")
+        if self.readout not in READOUTS:
+            raise ValueError(f"readout: expected one of {', '.join(READOUTS)}, got {self.readout!r}")
+        if self.readout_tau != PER_OUTPUT and not (
+            isinstance(self.readout_tau, int | float) and self.readout_tau >= 1
+        ):
+            raise ValueError(f"readout_tau: expected at least 1 time step or {PER_OUTPUT!r}, got {self.readout_tau!r}")
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate: expected more than 0 and less than 1 spike per time step, got {self.rate}")
+
+
+def spaced(middle: float, spread: float, count: int, distinct: int | None = None) -> torch.Tensor:
+    """Return time constants (count,) whose distance from 1 is spaced evenly on a logarithmic scale.
+
+    They are the middles of as many equal parts of the range as there are distinct values, as equally often as can be.
+
+    Args:
+        middle: the middle one, in time steps.
+        spread: factor between the middle and the ends of the range.
+        count: number of neurons.
+        distinct: number of distinct values; None for `count`.
+    """
+    distinct = count if distinct is None else min(distinct, count)
+    part = torch.arange(count) * distinct // count
+    return 1 + (middle - 1) * spread ** ((2 * part.double() + 1) / distinct - 1)
+
+
+def voltage_variance(tau_mem: torch.Tensor, tau_syn: torch.Tensor) -> torch.Tensor:
+    r"""Return the sum of the squares of what one unit of input current does to the voltage, over all later steps.
+
+    With :math:`p = 1 - 1/\tau_\mathrm{mem}` and :math:`q = 1 - 1/\tau_\mathrm{syn}` that is
+    :math:`(1 - p)^2 (1 + p q) / ((1 - p^2) (1 - q^2) (1 - p q))`: the variance of the voltage, without threshold, when
+    independent spikes of variance 1 arrive.
+
+    Args:
+        tau_mem: in time steps, at least 1.
+        tau_syn: likewise, of a shape that fits.
+    """
+    p, q = 1 - 1 / tau_mem, 1 - 1 / tau_syn
+    return (1 - p) ** 2 * (1 + p * q) / ((1 - p**2) * (1 - q**2) * (1 - p * q))
+
+
+class _Factor(nn.Module):
+    """Weights times fixed factors, one for each row or each weight."""
+
+    def __init__(self, factor: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor.float().clone())
+
+    def forward(self, weights):
+        return weights * self.factor
+
+
+class SpikingLayer(nn.Module):
+    """Weights and a LIF population, recurrent or not.
+
+    Args:
+        weights: of the input, (H, I), before the factors of the neurons.
+        recurrent_weights: (H, H), or None.
+        values: `tau_mem` and `tau_syn` in time steps and `v_th`, each (H,).
+        neurons: says which are learned.
+        architecture: says how the population resets, and the slope of the surrogate.
+    """
+
+    def __init__(self, weights, recurrent_weights, values: dict, neurons: Neurons, architecture: Architecture) -> None:
+        super().__init__()
+        self.reset, self.clear_synapse = architecture.reset, architecture.clear_synapse
+        declared: dict = {}
+        for name in LEARNABLE:
+            x = values[name].float() * (1.0 if name == "v_th" else DT)
+            if name in neurons.learned:
+                constraint = "log" if name == "v_th" else "decay"
+                declared[name] = Learned(x[0].item() if neurons.shared else x, constraint, shared=neurons.shared)
+            else:
+                declared[name] = x
+        self.p = NeuronParameters(LIFParameters(**declared, alpha=architecture.alpha), DT, len(weights))
+        gain = voltage_variance(values["tau_mem"], values["tau_syn"]).rsqrt()[:, None]
+        self.weights = nn.Parameter(weights.clone())
+        parametrize.register_parametrization(self, "weights", _Factor(gain), unsafe=True)
+        self.recurrent = recurrent_weights is not None
+        if self.recurrent:
+            self.recurrent_weights = nn.Parameter(recurrent_weights.clone())
+            no_autapses = gain * (1 - torch.eye(len(weights)))
+            parametrize.register_parametrization(self, "recurrent_weights", _Factor(no_autapses), unsafe=True)
+
+    def factors(self) -> list[torch.Tensor]:
+        """Return the fixed factors of the weights: of the input, and of recurrent ones if there are any."""
+        return [module[0].factor for module in self.parametrizations.values()]
+
+    def forward(self, spikes: torch.Tensor) -> torch.Tensor:
+        """Return spikes (T, B, H) for spikes (T, B, I)."""
+        currents, p = linear(spikes, self.weights), self.p.values()
+        recurrent_weights = self.recurrent_weights if self.recurrent else None
+        if self.reset != "zero" or self.clear_synapse:
+            how = {"reset": self.reset, "clear_synapse": self.clear_synapse, "alpha": p.alpha}
+            steps = DT * p.tau_mem_inv, DT * p.tau_syn_inv, p.v_th
+            return lif_with_reset(currents, *steps, **how, recurrent_weights=recurrent_weights, detach_reset=DETACH)
+        v, i, z = torch.zeros(3, *currents.shape[1:])
+        if not self.recurrent:
+            return kernels.lif(currents, LIFFeedForwardState(v, i), p, DT, DETACH)[0]
+        return kernels.lif_recurrent(currents, LIFState(z, v, i), recurrent_weights, p, DT, DETACH)[0]
+
+
+def filters(taus: torch.Tensor, steps: int) -> torch.Tensor:
+    """Return exponential filters (n, T) by lag, each with a sum of squares of 1 over infinite time.
+
+    Args:
+        taus: time constants in time steps, at least 1, (n,).
+        steps: number of lags T.
+    """
+    decay = (1 - 1 / taus.double())[:, None]
+    return ((1 - decay**2).sqrt() * decay ** torch.arange(steps)).float()
+
+
+class Network(nn.Module):
+    """One or two spiking layers and a readout, which returns logits and the spikes of each layer.
+
+    A readout is an exponential filter of the last layer's spikes, weights and a bias. Binary answers (B, A) are read
+    when they are due; classes (B, O) as the mean or maximum over time.
+    """
+
+    def __init__(self, layers: list[SpikingLayer], weights: torch.Tensor, task: Task, architecture: Architecture):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.readout_weights, self.bias = nn.Parameter(weights.clone()), nn.Parameter(torch.zeros(len(weights)))
+        self.readout, steps, tau = architecture.readout, task.steps, architecture.readout_tau
+        if tau == PER_OUTPUT:
+            taus = torch.logspace(math.log10(max(steps, FAST)), math.log10(FAST), len(weights))
+        else:
+            taus = torch.full((len(weights),), float(tau))
+        by_lag = filters(taus, steps)
+        self.answers = bool(task.answers)
+        if self.answers:
+            due, self.output = torch.tensor(task.answers).T
+            lags = due[:, None] - torch.arange(steps)  # (A, T)
+            kernel = by_lag[self.output[:, None], lags.clamp(min=0)] * (lags >= 0)
+        else:
+            lags = torch.arange(steps)[:, None] - torch.arange(steps)
+            kernel = by_lag[:, lags.clamp(min=0)] * (lags >= 0)  # (O, T, T)
+            kernel = kernel.mean(dim=1) if self.readout == "mean" else kernel
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, spikes: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return logits, (B, A) or (B, O), and spikes (T, B, H) of each layer."""
+        hidden = []
+        for layer in self.layers:
+            spikes = layer(spikes)
+            hidden.append(spikes)
+        return self.decode(spikes), hidden
+
+    def decode(self, spikes: torch.Tensor) -> torch.Tensor:
+        """Return logits for the spikes (T, B, H) of the last layer."""
+        if self.answers:
+            filtered = (self.kernel @ spikes.flatten(1)).view(-1, *spikes.shape[1:])  # (A, B, H)
+            logits = torch.einsum("abh,ah->ba", filtered, self.readout_weights[self.output])
+            return logits + self.bias[self.output]
+        outputs = linear(spikes, self.readout_weights)  # (T, B, O)
+        if self.readout == "mean":
+            return torch.einsum("tbo,ot->bo", outputs, self.kernel) + self.bias
+        return torch.einsum("ots,sbo->tbo", self.kernel, outputs).amax(dim=0) + self.bias
+
+
+def initial_values(neurons: Neurons, hidden: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Return `tau_mem` and `tau_syn` in time steps and `v_th` of each neuron, each (H,) and float64.
+
+    Membranes and synapses that both differ are paired at random.
+    """
+    tau_mem = spaced(neurons.tau_mem, neurons.spread_mem, hidden, neurons.distinct)
+    tau_syn = spaced(neurons.tau_syn, neurons.spread_syn, hidden, neurons.distinct)
+    order = torch.randperm(hidden, generator=generator)
+    return {"tau_mem": tau_mem[order], "tau_syn": tau_syn, "v_th": torch.ones(hidden, dtype=torch.float64)}
+
+
+def build(neurons: Neurons, architecture: Architecture, task: Task, seed: int) -> Network:
+    """Return an untrained network, whose layers spike at the rate that the architecture asks for.
+
+    Args:
+        neurons: what is special about this network.
+        architecture: what it has in common with others.
+        task: what it shall learn: 100 of its training inputs are used to set the rate.
+        seed: of the weights and the pairing of time constants.
+
+    Raises:
+        RuntimeError: if no scale of the weights gives the wanted rate.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hidden, share = architecture.hidden, architecture.recurrent_share if architecture.recurrent else 0.0
+    sample = task.encode(task.train.images[:100]).to_dense()
+    drive = sample.mean().item()
+    layers, inputs, spikes = [], task.features, sample
+    for _ in range(architecture.layers):
+        weights = torch.randn(hidden, inputs, generator=generator) / math.sqrt(inputs * drive / (1 - share))
+        recurrent = torch.randn(hidden, hidden, generator=generator)  # drawn in any case: the rest stays the same
+        recurrent = recurrent / math.sqrt(hidden * architecture.rate / share) if share else None
+        values = initial_values(neurons, hidden, generator)
+        layer = SpikingLayer(weights, recurrent, values, neurons, architecture)
+        spikes = reach_rate(layer, spikes, architecture.rate)
+        layers.append(layer)
+        inputs, drive = hidden, architecture.rate
+    readout_weights = torch.randn(task.outputs, hidden, generator=generator) / math.sqrt(hidden)
+    return Network(layers, readout_weights, task, architecture)
+
+
+@torch.no_grad()
+def reach_rate(
+    layer: SpikingLayer, sample: torch.Tensor, rate: float, tolerance: float = 0.02, most: float = 0.1
+) -> torch.Tensor:
+    """Multiply all weights of a layer by the number that gives the rate, and return its spikes.
+
+    The rate can jump past the wanted one: then the nearest rate will do, if it is within `most`.
+
+    Args:
+        layer: its factors are changed.
+        sample: spikes (T, B, I).
+        rate: wanted spikes per neuron and time step.
+        tolerance: share of the rate at which the search ends.
+        most: share of the rate that is accepted when it cannot get nearer.
+
+    Raises:
+        RuntimeError: if no such number gives the wanted rate.
+    """
+    before = [factor.clone() for factor in layer.factors()]
+
+    def scaled(number: float) -> torch.Tensor:
+        for factor, start in zip(layer.factors(), before, strict=True):
+            factor.copy_(number * start)
+        return layer(sample)
+
+    low, high = 2.0**-8, 2.0**8
+    reached: dict[float, float] = {}
+    for _ in range(40):
+        number = math.sqrt(low * high)
+        spikes = scaled(number)
+        reached[number] = spikes.mean().item()
+        if abs(reached[number] - rate) <= tolerance * rate:
+            return spikes
+        low, high = (number, high) if reached[number] < rate else (low, number)
+    number = min(reached, key=lambda number: abs(reached[number] - rate))
+    if abs(reached[number] - rate) > most * rate:
+        raise RuntimeError(
+            f"rate: expected {rate} spikes per neuron and time step within {most:.0%}, got {reached[number]:.4f}"
+        )
+    return scaled(number)
