@@ -1,8 +1,8 @@
 r"""What a population remembers, before any training: its temporal filters, and its linear memory capacity.
 
-A linear neuron is a filter: its voltage is :math:`\sum_k f_k x_{t-k}`, with a shape :math:`f` that its two time constants
-fix, times its weights. A readout adds voltages up, so it sees each input through the *span* of the filters. Equal
-neurons span one filter, however many there are; :math:`N` neurons of :math:`N` different synapses span :math:`N`.
+A linear neuron is a filter: its voltage is :math:`\sum_k f_k x_{t-k}`, with a shape :math:`f` that its two time
+constants fix, times its weights. A readout adds voltages up, so it sees each input through the *span* of the filters.
+Equal neurons span one filter, however many there are; :math:`N` neurons of :math:`N` different synapses span :math:`N`.
 
 **Linear memory capacity** (Jaeger 2001) asks how much of the past a linear readout can give back. The input
 is white noise :math:`u_t`; for each delay :math:`k` a readout is fitted to :math:`u_{t-k}`, and
@@ -22,7 +22,8 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.signal import lfilter
 
-from snnparams.networks import FAST, Architecture, Neurons, SpikingLayer, initial_values, reach_rate
+from snnparams.designs import FAST, Architecture, Neurons, initial_values
+from snnparams.networks import SpikingLayer, reach_rate
 
 RIDGES = tuple(10.0**k for k in range(-10, 1))  # strengths to choose from, as shares of the mean variance of a state
 WASHOUT = 150  # first steps of a sequence that do not count
@@ -65,12 +66,12 @@ def temporal_filters(tau_mem: ArrayLike, tau_syn: ArrayLike, steps: int) -> np.n
 def filter_count(tau_mem: ArrayLike, tau_syn: ArrayLike) -> int:
     r"""Return how many linearly independent filters linear neurons have: what a linear readout can make of them.
 
-    Proof. Exponentials :math:`e_p = (p^{k+1})_k` of different p are independent (Vandermonde). The filter of a neuron is,
-    up to its height, :math:`e_p - e_q`, an edge between two vertices of a graph whose vertices are the different
+    Proof. Exponentials :math:`e_p = (p^{k+1})_k` of different p are independent (Vandermonde). The filter of a neuron
+    is, up to its height, :math:`e_p - e_q`, an edge between two vertices of a graph whose vertices are the different
     decays; the rank of such differences is the number of vertices minus that of connected components. A neuron with
     :math:`p = q` has the derivative of :math:`e_p` by p, which is independent of all the rest, and counts once for
-    each such p. So N neurons with one membrane and N different synapses span N filters; with pairs from a membranes and b
-    synapses, no more than a + b - 1 (a + b vertices, connected) and not a x b.
+    each such p. So N neurons with one membrane and N different synapses span N filters; with pairs from a membranes and
+    b synapses, no more than a + b - 1 (a + b vertices, connected) and not a x b.
 
     Args:
         tau_mem: membrane time constants in time steps, at least 1, one or (N,).
@@ -126,8 +127,8 @@ def memory_capacity(states: np.ndarray, inputs: np.ndarray, delays: int = 100, w
 
     A ridge readout with an intercept is fitted on half of the sequences; a quarter chooses its strength, one for all
     delays; the last quarter measures. There the squared correlation of a readout that knows nothing
-    is :math:`1 / (n - 1)` on average, for n time steps, since the input is white. That is subtracted from each delay and
-    nothing is cut off at zero, so that ignorance adds up to 0 on average.
+    is :math:`1 / (n - 1)` on average, for n time steps, since the input is white. That is subtracted from each delay
+    and nothing is cut off at zero, so that ignorance adds up to 0 on average.
 
     Args:
         states: (S, T, N): sequences, time steps, neurons.

@@ -17,11 +17,10 @@ def _encode_bits(bits: torch.Tensor) -> torch.Tensor:
 
 def _generated(name: str, bits: torch.Tensor, labels: torch.Tensor, sizes: dict[str, int], answers: list) -> Task:
     """Return a task from generated spikes (N, T, I) and labels (N, A), the splits one after the other."""
-    splits, first = [], 0
-    for size in sizes.values():
-        splits.append(Split(bits[first : first + size], labels[first : first + size]))
-        first += size
-    return Task(name, *splits, _encode_bits, bits.shape[2], bits.shape[1], classes=2, answers=tuple(answers))
+    parts = zip(bits.split(list(sizes.values())), labels.split(list(sizes.values())), strict=True)
+    learn, choose, measure = (Split(*part) for part in parts)
+    steps, inputs = bits.shape[1:]
+    return Task(name, learn, choose, measure, _encode_bits, inputs, steps, classes=2, answers=tuple(answers))
 
 
 def _check_counts(**counts: int) -> None:
@@ -95,8 +94,8 @@ def multi_timescale_xor(
     validation: int = 1000,
     test: int = 2000,
     group: int = 12,
-    low: float = 0.02,
-    high: float = 0.10,
+    low: float = 0.04,
+    high: float = 0.20,
     seed: int = 0,
 ) -> Task:
     """A slow cue, then many fast ones; at each of them, say the exclusive or of the two. Generated.

@@ -1,13 +1,12 @@
 r"""The networks of chapter 6: one or two spiking layers, whose neurons are equal or differ, and a readout.
 
-Networks of one seed have equal weights before training and begin with equal firing rates, whatever their time constants.
-For that, a neuron's weights are those of the seed times a factor that gives all voltages one variance, times one
-number for the layer, found by bisection. Time constants count in time steps.
+Networks of one seed have equal weights before training and begin with equal firing rates, whatever their time
+constants. For that, a neuron's weights are those of the seed times a factor that gives all voltages one variance, times
+one number for the layer, found by bisection. Time constants count in time steps.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import torch
@@ -16,132 +15,26 @@ from torch.nn.functional import linear
 from torch.nn.utils import parametrize
 
 from snnparams import kernels
+from snnparams.designs import (
+    DETACH,
+    DT,
+    FAST,
+    LEARNABLE,
+    PER_OUTPUT,
+    Architecture,
+    Neurons,
+    initial_values,
+    voltage_variance,
+)
 from snnparams.dynamics import LIFFeedForwardState, LIFState
 from snnparams.parameters import LIFParameters, NeuronParameters
-from snnparams.resets import check_reset, lif_with_reset
+from snnparams.resets import lif_with_reset
 from snnparams.task import Task
 from snnparams.values import Learned
 
-LEARNABLE = ("tau_mem", "tau_syn", "v_th")
-DT = 1e-3  # s, of a time step inside the network
-DETACH = True  # treat the spike as a constant in the reset, with and without recurrence
-READOUTS = ("mean", "max")
-PER_OUTPUT = "per output"
-FAST = 8.0  # time steps of a readout that forgets
 
-
-@dataclasses.dataclass(frozen=True)
-class Neurons:
-    """What may differ between two networks of one seed.
-
-    Args:
-        tau_mem: membrane time constant in time steps, the middle one where they differ, more than 1.
-        tau_syn: the same of synapses.
-        spread_mem: 1 for equal membranes; else the factor between the middle and the longest, and between the shortest
-            and the middle, of `tau_mem - 1`. Values are spaced evenly on a logarithmic scale.
-        spread_syn: the same of synapses.
-        distinct: number of distinct values where they differ; None for one per neuron.
-        learned: which of `LEARNABLE` are learned.
-        shared: whether the learned ones are one number for the layer (as in PLIF) instead of one per neuron.
-    """
-
-    tau_mem: float = 4.0
-    tau_syn: float = 20.0
-    spread_mem: float = 1.0
-    spread_syn: float = 1.0
-    distinct: int | None = None
-    learned: tuple[str, ...] = ()
-    shared: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "learned", tuple(self.learned))  # JSON knows lists only
-        for name in ("tau_mem", "tau_syn"):
-            if not getattr(self, name) > 1:
-                raise ValueError(f"{name}: expected more than 1 time step, got {getattr(self, name)}")
-        for name in ("spread_mem", "spread_syn"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name}: expected a factor of at least 1, got {getattr(self, name)}")
-        if self.distinct is not None and not self.distinct >= 1:
-            raise ValueError(f"distinct: expected None or at least 1, got {self.distinct}")
-        if unknown := set(self.learned) - set(LEARNABLE):
-            raise ValueError(f"learned: expected some of {', '.join(LEARNABLE)}, got {sorted(unknown)}")
-        if self.shared and (self.spread_mem > 1 or self.spread_syn > 1 or not self.learned):
-            raise ValueError("shared: expected equal neurons of which something is learned")
-
-
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-    """What is equal in the networks that are compared.
-
-    Args:
-        hidden: neurons in each spiking layer.
-        layers: number of spiking layers.
-        recurrent: whether each layer is recurrent, without autapses.
-        rate: initial spikes per neuron and time step, on average.
-        alpha: slope of the surrogate gradient (`super`).
-        readout_tau: time steps of the readout's exponential filter, or "per output": spaced on a logarithmic scale from
-            the duration of the input, for the first output, to 8, for the last one.
-        readout: "mean" or "max" over time of the outputs, for tasks with classes. Binary answers are read when due.
-        reset: one of `snnparams.resets.RESETS`.
-        clear_synapse: whether a spike clears the synaptic current, too.
-        recurrent_share: share of a membrane's initial variance that comes through recurrent connections.
-    """
-
-    hidden: int = 48
-    layers: int = 1
-    recurrent: bool = False
-    rate: float = 0.06
-    alpha: float = 5.0
-    readout_tau: float | str = FAST
-    readout: str = "mean"
-    reset: str = "zero"
-    clear_synapse: bool = False
-    recurrent_share: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_reset(self.reset)
-        for name in ("hidden", "layers"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")
-        if self.readout not in READOUTS:
-            raise ValueError(f"readout: expected one of {', '.join(READOUTS)}, got {self.readout!r}")
-        if self.readout_tau != PER_OUTPUT and not (
-            isinstance(self.readout_tau, int | float) and self.readout_tau >= 1
-        ):
-            raise ValueError(f"readout_tau: expected at least 1 time step or {PER_OUTPUT!r}, got {self.readout_tau!r}")
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate: expected more than 0 and less than 1 spike per time step, got {self.rate}")
-
-
-def spaced(middle: float, spread: float, count: int, distinct: int | None = None) -> torch.Tensor:
-    """Return time constants (count,) whose distance from 1 is spaced evenly on a logarithmic scale.
-
-    They are the middles of as many equal parts of the range as there are distinct values, as equally often as can be.
-
-    Args:
-        middle: the middle one, in time steps.
-        spread: factor between the middle and the ends of the range.
-        count: number of neurons.
-        distinct: number of distinct values; None for `count`.
-    """
-    distinct = count if distinct is None else min(distinct, count)
-    part = torch.arange(count) * distinct // count
-    return 1 + (middle - 1) * spread ** ((2 * part.double() + 1) / distinct - 1)
-
-
-def voltage_variance(tau_mem: torch.Tensor, tau_syn: torch.Tensor) -> torch.Tensor:
-    r"""Return the sum of the squares of what one unit of input current does to the voltage, over all later steps.
-
-    With :math:`p = 1 - 1/\tau_\mathrm{mem}` and :math:`q = 1 - 1/\tau_\mathrm{syn}` that is
-    :math:`(1 - p)^2 (1 + p q) / ((1 - p^2) (1 - q^2) (1 - p q))`: the variance of the voltage, without threshold, when
-    independent spikes of variance 1 arrive.
-
-    Args:
-        tau_mem: in time steps, at least 1.
-        tau_syn: likewise, of a shape that fits.
-    """
-    p, q = 1 - 1 / tau_mem, 1 - 1 / tau_syn
-    return (1 - p) ** 2 * (1 + p * q) / ((1 - p**2) * (1 - q**2) * (1 - p * q))
+class RateError(RuntimeError):
+    """No scale of the weights gives the wanted rate."""
 
 
 class _Factor(nn.Module):
@@ -196,9 +89,9 @@ class SpikingLayer(nn.Module):
         currents, p = linear(spikes, self.weights), self.p.values()
         recurrent_weights = self.recurrent_weights if self.recurrent else None
         if self.reset != "zero" or self.clear_synapse:
-            how = {"reset": self.reset, "clear_synapse": self.clear_synapse, "alpha": p.alpha}
-            steps = DT * p.tau_mem_inv, DT * p.tau_syn_inv, p.v_th
-            return lif_with_reset(currents, *steps, **how, recurrent_weights=recurrent_weights, detach_reset=DETACH)
+            return lif_with_reset(
+                currents, p, DT, self.reset, self.clear_synapse, DETACH, recurrent_weights=recurrent_weights
+            )
         v, i, z = torch.zeros(3, *currents.shape[1:])
         if not self.recurrent:
             return kernels.lif(currents, LIFFeedForwardState(v, i), p, DT, DETACH)[0]
@@ -244,6 +137,10 @@ class Network(nn.Module):
             kernel = kernel.mean(dim=1) if self.readout == "mean" else kernel
         self.register_buffer("kernel", kernel, persistent=False)
 
+    def spiking_layers(self) -> list[SpikingLayer]:
+        """Return the spiking layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, SpikingLayer)]
+
     def forward(self, spikes: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return logits, (B, A) or (B, O), and spikes (T, B, H) of each layer."""
         hidden = []
@@ -264,17 +161,6 @@ class Network(nn.Module):
         return torch.einsum("ots,sbo->tbo", self.kernel, outputs).amax(dim=0) + self.bias
 
 
-def initial_values(neurons: Neurons, hidden: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Return `tau_mem` and `tau_syn` in time steps and `v_th` of each neuron, each (H,) and float64.
-
-    Membranes and synapses that both differ are paired at random.
-    """
-    tau_mem = spaced(neurons.tau_mem, neurons.spread_mem, hidden, neurons.distinct)
-    tau_syn = spaced(neurons.tau_syn, neurons.spread_syn, hidden, neurons.distinct)
-    order = torch.randperm(hidden, generator=generator)
-    return {"tau_mem": tau_mem[order], "tau_syn": tau_syn, "v_th": torch.ones(hidden, dtype=torch.float64)}
-
-
 def build(neurons: Neurons, architecture: Architecture, task: Task, seed: int) -> Network:
     """Return an untrained network, whose layers spike at the rate that the architecture asks for.
 
@@ -285,7 +171,7 @@ def build(neurons: Neurons, architecture: Architecture, task: Task, seed: int) -
         seed: of the weights and the pairing of time constants.
 
     Raises:
-        RuntimeError: if no scale of the weights gives the wanted rate.
+        RateError: if no scale of the weights gives the wanted rate.
     """
     generator = torch.Generator().manual_seed(seed)
     hidden, share = architecture.hidden, architecture.recurrent_share if architecture.recurrent else 0.0
@@ -294,8 +180,8 @@ def build(neurons: Neurons, architecture: Architecture, task: Task, seed: int) -
     layers, inputs, spikes = [], task.features, sample
     for _ in range(architecture.layers):
         weights = torch.randn(hidden, inputs, generator=generator) / math.sqrt(inputs * drive / (1 - share))
-        recurrent = torch.randn(hidden, hidden, generator=generator)  # drawn in any case: the rest stays the same
-        recurrent = recurrent / math.sqrt(hidden * architecture.rate / share) if share else None
+        back = torch.randn(hidden, hidden, generator=generator)  # drawn in any case: the rest stays the same
+        recurrent = back / math.sqrt(hidden * architecture.rate / share) if share else None
         values = initial_values(neurons, hidden, generator)
         layer = SpikingLayer(weights, recurrent, values, neurons, architecture)
         spikes = reach_rate(layer, spikes, architecture.rate)
@@ -321,7 +207,7 @@ def reach_rate(
         most: share of the rate that is accepted when it cannot get nearer.
 
     Raises:
-        RuntimeError: if no such number gives the wanted rate.
+        RateError: if no such number gives the wanted rate.
     """
     before = [factor.clone() for factor in layer.factors()]
 
@@ -341,7 +227,7 @@ def reach_rate(
         low, high = (number, high) if reached[number] < rate else (low, number)
     number = min(reached, key=lambda number: abs(reached[number] - rate))
     if abs(reached[number] - rate) > most * rate:
-        raise RuntimeError(
+        raise RateError(
             f"rate: expected {rate} spikes per neuron and time step within {most:.0%}, got {reached[number]:.4f}"
         )
     return scaled(number)

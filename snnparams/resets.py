@@ -1,8 +1,8 @@
 r"""A LIF population whose reset is another one: what a spike erases, and what survives it.
 
-The reset of `snnparams.LIF` sets the voltage back, so a membrane forgets at each spike what it has added up; its synaptic
-current stays. Chapter 6 asks whether that is why different membranes pay less than different synapses. These controls
-change the reset and nothing else:
+The reset of `snnparams.LIF` sets the voltage back, so a membrane forgets at each spike what it has added up; its
+synaptic current stays. Chapter 6 asks whether that is why different membranes pay less than different synapses. These
+controls change the reset and nothing else:
 
 ============== ========================================================================
 `reset`        the voltage after a spike
@@ -38,13 +38,10 @@ def check_reset(reset: str) -> str:
 
 def lif_with_reset(
     currents: torch.Tensor,
-    membrane_step: torch.Tensor,
-    synapse_step: torch.Tensor,
-    v_th: torch.Tensor,
-    *,
+    p,
+    dt: float,
     reset: str = "zero",
     clear_synapse: bool = False,
-    alpha: float = 5.0,
     detach_reset: bool = False,
     recurrent_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -52,12 +49,10 @@ def lif_with_reset(
 
     Args:
         currents: what the input brings, shape (T, B, H).
-        membrane_step: :math:`\Delta t / \tau_\mathrm{mem}`, a scalar or (H,), from 0 to 1.
-        synapse_step: :math:`\Delta t / \tau_\mathrm{syn}`, likewise.
-        v_th: threshold, likewise, positive.
+        p: neuron parameters, scalars or of shape (H,); leak and reset voltage are 0, whatever it says.
+        dt: time step in s.
         reset: one of `RESETS`.
         clear_synapse: whether a spike sets the synaptic current to 0, too.
-        alpha: slope of the surrogate gradient, that of `super`.
         detach_reset: treat the spike as a constant in what it resets.
         recurrent_weights: shape (H, H); None for no recurrence.
 
@@ -76,15 +71,15 @@ def lif_with_reset(
         i = i + current
         if recurrent_weights is not None and z is not None:
             i = i + linear(z, recurrent_weights)
-        v = v + membrane_step * (i - v)
-        i = i - synapse_step * i
-        z = threshold(v - v_th, "super", alpha)
+        v = v + dt * p.tau_mem_inv * (i - v)
+        i = i - dt * p.tau_syn_inv * i
+        z = threshold(v - p.v_th, p.method, p.alpha)
         spikes.append(z)
         erases = z.detach() if detach_reset else z
         if reset == "zero":
             v = (1 - erases) * v
         elif reset == "subtraction":
-            v = v - erases * v_th
+            v = v - erases * p.v_th
         if clear_synapse:
             i = (1 - erases) * i
     return torch.stack(spikes)
