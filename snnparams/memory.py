@@ -174,7 +174,12 @@ def white_noise(sequences: int, steps: int, seed: int) -> np.ndarray:
 
 
 def linear_states(
-    neurons: Neurons, inputs: np.ndarray, count: int = 100, recurrent: bool = False, seed: int = 0, radius: float = 0.95
+    neurons: Neurons,
+    inputs: np.ndarray,
+    count: int = 100,
+    recurrent: bool = False,
+    seed: int = 0,
+    radius: float = 0.995,
 ) -> np.ndarray:
     """Return the voltages (S, T, N) of linear neurons, that is of LIF neurons without a threshold.
 
@@ -185,6 +190,9 @@ def linear_states(
         recurrent: whether voltages come back as currents one step later, through random weights.
         seed: of weights and of the pairing of time constants.
         radius: spectral radius of the recurrent network's step: below 1, so that it forgets.
+
+    Raises:
+        ValueError: if a neuron by itself forgets more slowly than `radius` says.
     """
     generator = torch.Generator().manual_seed(seed)
     values = {name: x.numpy() for name, x in initial_values(neurons, count, generator).items()}
@@ -198,6 +206,11 @@ def linear_states(
 
     scale = 0.0
     if recurrent:
+        slowest = 1 - min(a.min(), b.min())
+        if not slowest < radius < 1:
+            raise ValueError(
+                f"radius: expected more than {slowest:.4f}, what a neuron has alone, and below 1, got {radius}"
+            )
         low, high = 0.0, 1e4
         for _ in range(60):
             scale = (low + high) / 2

@@ -125,17 +125,19 @@ class Network(nn.Module):
             taus = torch.logspace(math.log10(max(steps, FAST)), math.log10(FAST), len(weights))
         else:
             taus = torch.full((len(weights),), float(tau))
-        by_lag = filters(taus, steps)
-        self.answers = bool(task.answers)
+        self.taus, self.answers = taus, bool(task.answers)
         if self.answers:
             due, self.output = torch.tensor(task.answers).T
             lags = due[:, None] - torch.arange(steps)  # (A, T)
-            kernel = by_lag[self.output[:, None], lags.clamp(min=0)] * (lags >= 0)
+            self.kernel = filters(taus, steps)[self.output[:, None], lags.clamp(min=0)] * (lags >= 0)
         else:
-            lags = torch.arange(steps)[:, None] - torch.arange(steps)
-            kernel = by_lag[:, lags.clamp(min=0)] * (lags >= 0)  # (O, T, T)
-            kernel = kernel.mean(dim=1) if self.readout == "mean" else kernel
-        self.register_buffer("kernel", kernel, persistent=False)
+            self.kernel = self._kernel_over_time(steps)
+
+    def _kernel_over_time(self, steps: int) -> torch.Tensor:
+        """Return what a readout of classes makes of a spike at each time: (O, T) if it is a mean, else (O, T, T)."""
+        lags = torch.arange(steps)[:, None] - torch.arange(steps)
+        kernel = filters(self.taus, steps)[:, lags.clamp(min=0)] * (lags >= 0)
+        return kernel.mean(dim=1) if self.readout == "mean" else kernel
 
     def spiking_layers(self) -> list[SpikingLayer]:
         """Return the spiking layers, in order."""
@@ -156,9 +158,11 @@ class Network(nn.Module):
             logits = torch.einsum("abh,ah->ba", filtered, self.readout_weights[self.output])
             return logits + self.bias[self.output]
         outputs = linear(spikes, self.readout_weights)  # (T, B, O)
+        same = len(spikes) == self.kernel.shape[-1]  # an input can be stretched in time
+        kernel = self.kernel if same else self._kernel_over_time(len(spikes))
         if self.readout == "mean":
-            return torch.einsum("tbo,ot->bo", outputs, self.kernel) + self.bias
-        return torch.einsum("ots,sbo->tbo", self.kernel, outputs).amax(dim=0) + self.bias
+            return torch.einsum("tbo,ot->bo", outputs, kernel) + self.bias
+        return torch.einsum("ots,sbo->tbo", kernel, outputs).amax(dim=0) + self.bias
 
 
 def build(neurons: Neurons, architecture: Architecture, task: Task, seed: int) -> Network:

@@ -5,6 +5,7 @@ The unit is the seed: one number per seed and condition. Explained in chapter 6.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -195,6 +196,7 @@ def t_power(effect: float, n: int, level: float = 0.95) -> float:
     return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
 
 
+@functools.cache
 def smallest_effect(n: int, power: float = 0.8, level: float = 0.95) -> float:
     """Return the smallest effect, in standard deviations, that a paired design of n seeds sees with that power.
 

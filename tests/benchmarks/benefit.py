@@ -238,7 +238,7 @@ class Experiment:
         return found
 
     def flatten(self, stage: str, problems: dict[str, Problem], tuned: dict, kinds: dict[str, Kind]) -> dict[str, int]:
-        """Return for each task the epochs after which twice as many gain no kind half a point, or say that none does."""
+        """Return for each task the epochs after which twice as many gain no kind half a point; say if none does."""
         epochs = {task: problem.training["epochs"] for task, problem in problems.items()}
         waiting = set(problems)
         while waiting:

@@ -89,7 +89,7 @@ class Store:
     Args:
         folder: where the files are.
         processes: how many runs are computed at once, each in one thread.
-        accept_older: whether runs of other source or another PyTorch count. Results then mix versions, as each line says.
+        accept_older: whether runs of other source or another PyTorch count. Each line says with what it was made.
 
     Raises:
         SystemExit: if there are such runs and they do not count.
