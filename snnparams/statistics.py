@@ -193,7 +193,8 @@ def t_power(effect: float, n: int, level: float = 0.95) -> float:
     if n < 2:
         raise ValueError(f"n: expected at least 2, got {n}")
     critical, shift = stats.t.ppf((1 + level) / 2, n - 1), effect * n**0.5
-    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+    # not cdf(-critical, ..., shift), which is the same but NaN for large shifts
+    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.sf(critical, n - 1, -shift))
 
 
 @functools.cache

@@ -49,6 +49,7 @@ def test_power_of_a_t_test():
         share = (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean()
         assert t_power(effect, n) == pytest.approx(share, abs=0.015)
     assert t_power(0, 12) == pytest.approx(0.05, abs=1e-6)
+    assert t_power(smallest_effect(2), 2) == pytest.approx(0.8, abs=1e-6)
     assert t_power(smallest_effect(20), 20) == pytest.approx(0.8, abs=1e-6)
     assert smallest_effect(20) == pytest.approx(0.66, abs=0.005)  # as in tables (Cohen 1988)
 

@@ -133,7 +133,7 @@ def core_problems(size: int, epochs: int, validation: int, test: int) -> dict[st
     }
 
 
-def natural_problems(quick: bool, epochs: dict[str, int]) -> dict[str, Problem]:
+def natural_problems(quick: bool, epochs: int) -> dict[str, Problem]:
     """Return the problems of spoken digits (official split) and sequential MNIST, without and with recurrence."""
     sizes = (
         {"train": 300, "validation": 100, "test": 100} if quick else {"train": 10_000, "validation": 2000, "test": 2000}
@@ -143,7 +143,7 @@ def natural_problems(quick: bool, epochs: dict[str, int]) -> dict[str, Problem]:
     for title, recurrent in (("", {}), (", recurrent", {"recurrent": True})):
         hidden = {"hidden": 16 if quick else 64, "readout": "max", **recurrent}
         for name, task in (("spoken digits", spoken), ("sequential mnist", {"name": "sequential mnist", **sizes})):
-            training = {"epochs": epochs[name], "batch_size": 64}
+            training = {"epochs": epochs, "batch_size": 64}
             found[f"{name}{title}"] = Problem(task, hidden, training, by_seed=False)
     return found
 
