@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import sys
 
 import pytest
@@ -70,6 +71,7 @@ def test_runs_are_kept_and_found_again(tmp_path):
         assert name in lines[0]
     assert 0 <= lines[0]["result"]["test"]["accuracy"] <= 1
     assert set(lines[0]["result"]["learned"]) == {"tau_syn"}
+    assert Store(tmp_path, 1).hours() == {"core": pytest.approx(sum(x["seconds"] for x in lines) / 3600, rel=0.01)}
     again = Store(tmp_path, 1).run("core", planned(2, 1, 3))
     assert len(COMPUTED) == 3
     assert again[:2] == lines[::-1]
@@ -164,3 +166,30 @@ def test_kinds_differ_in_what_they_say_and_get_equal_tries(tmp_path, monkeypatch
     assert {x["tries"] for x in found.values()} == {9}
     keys = [key_of(run["job"], run["cell"]) for runs in tried for run in runs]
     assert len(keys) == len(set(keys)) == 9 * 5 * len(experiment.problems)
+
+
+def test_no_choice_ends_at_an_edge(tmp_path, monkeypatch):
+    def far(cell):
+        knobs = {**cell["neurons"], **cell["training"]}
+        peak = {"tau_mem": 30, "tau_syn": 90, "learning_rate": 0.04, "spread_syn": 3, "neuron_learning_rate": 0.1}
+        return 0.9 - 0.01 * sum(abs(math.log(knobs[name] / x)) for name, x in peak.items() if name in knobs)
+
+    def fake(self, stage, planned):
+        return [{**run, "result": {"validation": {"accuracy": far(run["cell"])}}} for run in planned]
+
+    monkeypatch.setattr(Store, "run", fake)
+    grid = dataclasses.replace(benefit.GRIDS["quick"], tries=6, control_tries=6, most_tries=90)
+    experiment = benefit.Experiment(grid, Store(tmp_path, 1))
+    experiment.done["dial"] = dict.fromkeys(experiment.problems, 3)
+    for stage in ("tuning", "control_tuning"):
+        found = experiment.stage(stage)
+        assert all(x["enclosed"] for x in found.values())
+        for task in {task for task, _ in found}:
+            groups = {}
+            for (other, name), x in found.items():
+                if other == task:
+                    groups.setdefault("" if stage == "tuning" else name.partition(", ")[2], set()).add(x["tries"])
+            assert all(len(tries) == 1 for tries in groups.values())  # what is compared gets equal tries
+            assert max(max(tries) for tries in groups.values()) > 6
+    assert found["windows 4", "equal, 192 neurons"]["knobs"]["tau_syn"] == 80
+    assert found["windows 4", "equal, 192 neurons"]["knobs"]["learning_rate"] == 0.04

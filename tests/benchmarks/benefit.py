@@ -7,7 +7,7 @@ _build/benefit_quick instead. Each process computes in one thread.
 
 The stages, in this order:
 
-dial         how many neurons a recurrent network gets: as many as leave the best equal ones between 75 and 90 %
+dial         how many neurons a recurrent network gets: as many as leave the best of a few equal ones at most 85 %
 tuning       every kind gets equally many tries over its own knobs, and none may end at an edge
 flat         doubling the epochs gains no kind of a task half a point on the validation split, or all get more
 core         five kinds, nine tasks, 20 seeds
@@ -61,7 +61,7 @@ from snnparams.statistics import smallest_effect
 from snnparams.trial import make_task
 from snnparams.tuning import best, enclosed, next_places, values
 
-STRENGTHS = (10.0, 100.0, 1000.0)  # of the loss term that holds rates
+STRENGTHS = (1.0, 10.0, 100.0)  # of the loss term that holds rates
 RATES = (0.05, 0.1, 0.2)
 WITHIN = 0.025  # share of the rate within which a strength must bring all kinds
 FLAT = 0.005  # accuracy that twice the epochs may gain
@@ -80,7 +80,7 @@ class Grid:
     most_epochs: int = 80
     tries: int = 24
     most_tries: int = 60
-    control_tries: int = 16
+    control_tries: int = 20
     core_seeds: int = 20
     seeds: int = 10
     repetitions: int = 2
@@ -192,16 +192,18 @@ class Experiment:
         Args:
             stage: names the file.
             entries: by task and condition: problem, kind, first places, and what the architecture has instead.
-            tries: for each; if one of a task ends at an edge, all entries of that task get six more.
+            tries: for each; if one of those that are compared ends at an edge, all of them get six more. These are the
+                kinds of a task, or those under one control (what stands behind a comma).
 
-        Raises:
-            SystemExit: if a choice is still at an edge when no more tries are left.
+        Returns:
+            For each the best knobs, their accuracy, the tries, and whether the choice is `enclosed`: at no edge.
         """
         scores: dict[tuple, dict] = {entry: {} for entry in entries}
-        allowed = {task: tries for task, _ in entries}
+        group = {(task, name): (task, "" if name in KINDS else name.partition(", ")[2]) for task, name in entries}
+        allowed = dict.fromkeys(group.values(), tries)
         while True:
             asked = {
-                entry: next_places(kind.knobs, first[: allowed[entry[0]]], scores[entry], allowed[entry[0]])
+                entry: next_places(kind.knobs, first[: allowed[group[entry]]], scores[entry], allowed[group[entry]])
                 for entry, (_, kind, first, _) in entries.items()
             }
             planned, places = [], []
@@ -214,23 +216,24 @@ class Experiment:
                         planned.append((task, condition, seed, cell))
                         places.append(place)
             if not planned:
-                edges = [e for e in entries if not enclosed(entries[e][1].knobs, scores[e])]
-                if self.grid.quick or not edges:
+                edges = {group[e] for e in entries if not enclosed(entries[e][1].knobs, scores[e])}
+                edges = {name for name in edges if allowed[name] + 6 <= self.grid.most_tries}
+                if not edges:
                     break
-                for task in {task for task, _ in edges}:
-                    allowed[task] += 6
-                    if allowed[task] > self.grid.most_tries:
-                        raise SystemExit(
-                            f"{stage}: {[e for e in edges if e[0] == task]} are at an edge after all tries"
-                        )
+                for name in edges:
+                    allowed[name] += 6
                 continue
             found: dict[tuple, list[float]] = {}
             for line, place in zip(self.trials(stage, planned), places, strict=True):
                 found.setdefault((line["task"], line["condition"], place), []).append(validation_accuracy(line))
             for (task, condition, place), accuracies in found.items():
                 scores[task, condition][place] = mean(accuracies)
+        for entry, x in scores.items():
+            if not enclosed(entries[entry][1].knobs, x) and not self.grid.quick:
+                print(f"  {stage}: {', '.join(entry)}: still at an edge after {len(x)} tries")
         return {
             entry: {
+                "enclosed": enclosed(entries[entry][1].knobs, x),
                 "place": best(x),
                 "knobs": values(entries[entry][1].knobs, best(x)),
                 "accuracy": max(x.values()),
@@ -527,6 +530,7 @@ class Experiment:
             "reference": reference,
             "power": {f"{n} seeds": smallest_effect(n) for n in (self.grid.core_seeds, self.grid.seeds)},
             "predictions": outcomes,
+            "core hours": self.store.hours(),
             **({} if self.natural_is_there() else {"natural tasks": "not run"}),
             **NOT_RUN,
         }

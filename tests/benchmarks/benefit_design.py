@@ -9,7 +9,7 @@ LEARNED = ("tau_mem", "tau_syn", "v_th")
 TUNING_SEEDS = (1001, 1002)  # used for nothing else
 FLAT_SEEDS = (1101, 1102, 1103)
 DIAL_SEEDS = (1201, 1202)
-EASY, HARD = 0.90, 0.75  # accuracy of equal neurons that a dial aims at; tuning may add some points to it
+EASY, HARD = 0.85, 0.75  # accuracy of equal neurons that a dial aims at; tuning and more epochs add some points to it
 SIZES = (48, 32, 24, 16, 12, 8, 6, 5, 4, 3, 2)  # neurons of recurrent networks: the dial
 RATE = {"low": 0.1, "high": 0.1}
 

@@ -111,6 +111,13 @@ class Store:
                     )
                 self.runs[key_of(line["job"], line["cell"])] = line
 
+    def hours(self) -> dict[str, float]:
+        """Return the hours of one core that the kept runs of each stage took."""
+        found: dict[str, float] = {}
+        for line in self.runs.values():
+            found[line["stage"]] = found.get(line["stage"], 0.0) + line["seconds"] / 3600
+        return rounded(found, 3)
+
     @staticmethod
     def _whole_lines(path: Path) -> list[dict]:
         """Return the lines of a file; a last one that is cut off, by a crash, is cut away."""
