@@ -7,7 +7,9 @@ Where the book explains which module:
 3  registering parameters   values, parameters, cells
 4  training on MNIST        data, encoding, layers, models, training
 5  training them well       constraints, groups, diagnostics
-6  does it help?            tasks, sound, conditions, benefit, experiment, statistics
+6  does it help?            memory, predictions, tasks, task, memory_tasks, sound, heidelberg, designs, networks,
+                            resets, regularisation, trial, tuning, reference_levels, drift, disturbances,
+                            experiment, statistics, conditions, benefit
 7  exact gradients          adjoint, yin_yang
 8  speed                    kernels, ensemble
 """
@@ -33,6 +35,7 @@ from snnparams.ensemble import Ensemble
 from snnparams.groups import parameter_groups
 from snnparams.layers import LI, LIF, LIFRecurrent
 from snnparams.parameters import NeuronParameters
+from snnparams.regularisation import rate_bounds_loss
 from snnparams.surrogate import surrogate_derivative, threshold
 from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
@@ -79,6 +82,7 @@ __all__ = [
     "load_mnist",
     "parameter_groups",
     "progress_bar",
+    "rate_bounds_loss",
     "spike_times",
     "surrogate_derivative",
     "threshold",

@@ -16,6 +16,7 @@ from torch.nn.functional import nll_loss
 
 from snnparams.conditions import DT, LEARNABLE, TASKS, Condition, Settings, build
 from snnparams.data import Split
+from snnparams.disturbances import add_noise, time_warp
 from snnparams.ensemble import Ensemble
 from snnparams.tasks import Task
 from snnparams.values import TIMES
@@ -23,32 +24,6 @@ from snnparams.values import TIMES
 WARPS = (0.5, 0.75, 1.5, 2.0)  # factors by which test inputs are stretched in time
 NOISE = (0.25, 0.5, 1.0, 2.0)  # random spikes added to test inputs, as a share of theirs
 QUANTILES = torch.linspace(0, 1, 21)
-
-
-def time_warp(spikes: torch.Tensor, factor: float) -> torch.Tensor:
-    """Return spikes (T, B, I) stretched in time by a factor; spikes that fall into one step become one.
-
-    Raises:
-        ValueError: if the factor is not positive.
-    """
-    if not factor > 0:
-        raise ValueError(f"factor: expected a positive number, got {factor}")
-    steps = (torch.arange(len(spikes), device=spikes.device) * factor).long()
-    out = torch.zeros(max(1, round(len(spikes) * factor)), *spikes.shape[1:], device=spikes.device)
-    return out.index_add_(0, steps.clamp(max=len(out) - 1), spikes.to_dense()).clamp_(max=1)
-
-
-def add_noise(spikes: torch.Tensor, level: float, generator: torch.Generator) -> torch.Tensor:
-    """Return spikes (T, B, I) and random ones at `level` times their mean rate, drawn on a CPU.
-
-    Raises:
-        ValueError: if the level is negative or so high that every input would spike all the time.
-    """
-    spikes = spikes.to_dense()
-    rate = level * spikes.mean().item()
-    if not 0 <= rate < 1:
-        raise ValueError(f"level: expected noise of 0 to 1 spikes per time step, got {rate:g} at level {level}")
-    return torch.maximum(spikes, (torch.rand(spikes.shape, generator=generator) < rate).to(spikes))
 
 
 def _freeze(ensemble: Ensemble, conditions: list[Condition]) -> list[nn.Parameter]:

@@ -5,12 +5,13 @@ The unit is the seed: one number per seed and condition. Explained in chapter 6.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import optimize, stats
 
 MOST_EXACT = 15  # seeds up to which all 2^n combinations of signs are counted
 RESAMPLES = 100_000  # random combinations of signs beyond that
@@ -158,3 +159,157 @@ def compare(conditions: Mapping[str, Mapping[int, float]], baseline: str, level:
     }
     p = holm({name: difference.p for name, difference in found.items()})
     return {name: difference._replace(p=p[name]) for name, difference in found.items()}
+
+
+class Contrast(NamedTuple):
+    """A weighted sum of conditions, seed by seed."""
+
+    mean: float  # over seeds
+    low: float  # t interval of that mean
+    high: float
+    p: float  # two-sided, of the one-sample t test against 0
+    deviation: float  # standard deviation between seeds
+    n: int  # number of seeds
+    detectable: float  # the smallest true mean that such a design sees with a power of 80 %
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: expected a number between 0 and 1, got {value}")
+
+
+def t_power(effect: float, n: int, level: float = 0.95) -> float:
+    """Return how likely a two-sided one-sample t test sees an effect.
+
+    Args:
+        effect: true mean over true standard deviation.
+        n: number of seeds, at least 2.
+        level: 1 minus the rate of false positives.
+
+    Raises:
+        ValueError: if n is below 2 or the level not between 0 and 1.
+    """
+    _check_share("level", level)
+    if n < 2:
+        raise ValueError(f"n: expected at least 2, got {n}")
+    critical, shift = stats.t.ppf((1 + level) / 2, n - 1), effect * n**0.5
+    # not cdf(-critical, ..., shift), which is the same but NaN for large shifts
+    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.sf(critical, n - 1, -shift))
+
+
+@functools.cache
+def smallest_effect(n: int, power: float = 0.8, level: float = 0.95) -> float:
+    """Return the smallest effect, in standard deviations, that a paired design of n seeds sees with that power.
+
+    Args:
+        n: number of seeds, at least 2.
+        power: wanted, more than 1 minus the level.
+        level: 1 minus the rate of false positives.
+
+    Raises:
+        ValueError: if n is below 2, or level or power are out of range.
+    """
+    _check_share("power", power)
+    if t_power(0, n, level) >= power:
+        raise ValueError(f"power: expected more than {1 - level:g}, got {power}")
+    low, high = 0.0, 1.0
+    while t_power(high, n, level) < power:
+        low, high = high, 2 * high
+    return float(optimize.brentq(lambda effect: t_power(effect, n, level) - power, low, high))
+
+
+def contrast(
+    conditions: Mapping[str, Mapping[int, float]], weights: Mapping[str, float], level: float = 0.95
+) -> Contrast:
+    """Return a weighted sum of conditions, taken within seeds: a main effect, an interaction, or a simple difference.
+
+    All conditions of a seed share its data, weights and order, so a seed is a block, and the sum within it is
+    free of what the block adds to all. With one number for each seed this is what a linear model with seeds as
+    blocks gives for that contrast alone, without its assumption that all conditions scatter alike.
+
+    Args:
+        conditions: a number by condition and seed.
+        weights: by condition; they must add up to 0.
+        level: of the interval.
+
+    Raises:
+        ValueError: if a condition is missing, the weights do not add up to 0 or are all 0, seeds differ or are fewer
+            than two, a number is not finite, or the level is out of range.
+    """
+    if missing := [name for name in weights if name not in conditions]:
+        raise ValueError(f"weights: expected names among {', '.join(conditions)}, got {missing[0]!r}")
+    if abs(sum(weights.values())) > 1e-9 or not any(weights.values()):
+        raise ValueError(f"weights: expected some that add up to 0, got {dict(weights)}")
+    seeds = [set(conditions[name]) for name in weights]
+    if any(other != seeds[0] for other in seeds):
+        raise ValueError("seeds: expected the same in all conditions of a contrast")
+    sums = [sum(w * conditions[name][seed] for name, w in weights.items()) for seed in sorted(seeds[0])]
+    return mean_contrast(sums, level)
+
+
+def mean_contrast(differences: ArrayLike, level: float = 0.95) -> Contrast:
+    """Return the mean of paired differences with its t interval, and the smallest mean that could be seen.
+
+    Args:
+        differences: one per seed, at least two.
+        level: of the interval.
+
+    Raises:
+        ValueError: if there are fewer than two, one is not finite, or the level is out of range.
+    """
+    return _t_contrast(_numbers("differences", differences), level, 0.0)
+
+
+def corrected_contrast(differences: ArrayLike, test_share: float, level: float = 0.95) -> Contrast:
+    r"""Return the mean difference over overlapping splits, by Nadeau and Bengio's corrected resampled t test.
+
+    Splits of one data set share training inputs, so their results are not independent, and a plain t test sees
+    differences that are not there far too often. The variance of the mean is taken as :math:`s^2 (1 / J +
+    n_\mathrm{test} / n_\mathrm{train})` instead of :math:`s^2 / J`.
+
+    Args:
+        differences: one for each split (a mean over the seeds of that split), J of them.
+        test_share: :math:`n_\mathrm{test} / n_\mathrm{train}` of a split; 0.25 for five folds.
+        level: of the interval.
+
+    Raises:
+        ValueError: if there are fewer than two, one is not finite, or share or level are out of range.
+
+    References:
+        C. Nadeau and Y. Bengio (2003), "Inference for the generalization error", Machine Learning 52.
+    """
+    if not test_share > 0:
+        raise ValueError(f"test_share: expected a positive number, got {test_share}")
+    return _t_contrast(_numbers("differences", differences), level, test_share)
+
+
+def _t_contrast(d: np.ndarray, level: float, shared: float) -> Contrast:
+    _check_share("level", level)
+    n, mean, deviation = len(d), float(d.mean()), float(d.std(ddof=1))
+    error = deviation * (1 / n + shared) ** 0.5
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 1e-12 * abs(mean) else float(mean == 0)
+    detectable = smallest_effect(n, level=level) * error * n**0.5
+    return Contrast(mean, mean - half, mean + half, p, deviation, n, detectable)
+
+
+def equivalence(differences: ArrayLike, margin: float) -> float:
+    """Return the p-value of two one-sided t tests (TOST): small if the mean lies within the margin on either side.
+
+    "Not significant" says that a difference was not seen; this says that there is none as large as the margin.
+
+    Args:
+        differences: paired, at least two.
+        margin: the largest difference that counts as none, positive, in the same unit.
+
+    Raises:
+        ValueError: if the margin is not positive, there are fewer than two differences, or one is not finite.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin: expected a positive number, got {margin}")
+    d = _numbers("differences", differences)
+    if np.ptp(d) == 0:  # no t statistic
+        return float(not abs(d[0]) < margin)
+    above = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(d, margin, alternative="less").pvalue
+    return float(max(above, below))

@@ -6,52 +6,18 @@ that turns a batch of inputs into spikes. Explained in chapter 6.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable
 
 import torch
 from torch.nn.functional import avg_pool2d
 
 from snnparams.data import Split, load_mnist
 from snnparams.encoding import constant_current_lif_encode, integrate_and_fire, threshold_crossings
+from snnparams.memory_tasks import multi_timescale_xor as multi_timescale_xor  # part of this module for its users
+from snnparams.memory_tasks import windows as windows
 from snnparams.sound import SPEAKERS, load_spoken_digits, mel_levels
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A classification task.
-
-    Args:
-        name: what it is called.
-        train: inputs (N, ...) and labels (N,) to learn from.
-        validation: those for choices.
-        test: those for the one last measurement.
-        encode: turns a batch of inputs (B, ...) into spikes (T, B, I).
-        features: number of inputs I of the network.
-        steps: number of time steps T.
-        classes: number of classes.
-    """
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    encode: Callable[[torch.Tensor], torch.Tensor]
-    features: int
-    steps: int
-    classes: int = 10
-
-    def to(self, device: torch.device | str) -> Task:
-        """Return the task on another device."""
-        splits = {name: getattr(self, name).to(device) for name in ("train", "validation", "test")}
-        return dataclasses.replace(self, **splits)
-
-    @property
-    def chance(self) -> float:
-        """Accuracy on the test split of the best answer that does not look at the input."""
-        return self.test.labels.bincount().max().item() / len(self.test.labels)
+from snnparams.task import Task
 
 
 def _order(count: int, seed: int) -> torch.Tensor:
@@ -156,24 +122,34 @@ def _encode_sound(levels: torch.Tensor, most: float) -> torch.Tensor:
 
 
 def spoken_digits(
-    speaker: str | None = None, steps: int = 200, bands: int = 32, most: float = 0.5, seed: int = 0
+    speaker: str | None = None,
+    steps: int = 200,
+    bands: int = 32,
+    most: float = 0.5,
+    seed: int = 0,
+    fold: int | None = None,
 ) -> Task:
     """Spoken digits (FSDD): a spike train for each frequency band, the denser the louder.
 
     The official split: of each speaker's 50 repetitions of a digit, 0 to 4 are the test split; here 5 random ones of
     the others are for validation. With a `speaker`, all recordings of that one are the test split and all of the
-    next one, in alphabetical order, for validation, so that both ask for voices never heard.
+    next one, in alphabetical order, for validation, so that both ask for voices never heard. With a `fold`, repetitions
+    10 `fold` to 10 `fold` + 9 are the test split: the five folds test every recording once, and any two of their
+    training splits share about three quarters.
 
     Args:
         speaker: the speaker to leave out, or None for the official split.
         steps: number of time steps, of 5 ms; 20 of the 3,000 recordings are longer than 200 and are cut off.
         bands: number of frequency bands.
         most: spikes per time step of the loudest band, at most 1.
-        seed: of the choice of validation recordings in the official split.
+        seed: of the choice of validation recordings in the official split and in folds.
+        fold: 0 to 4, or None for the official split.
 
     Raises:
-        ValueError: if there is no such speaker or `most` is out of range.
+        ValueError: if there is no such speaker or fold, both are given, or `most` is out of range.
     """
+    if fold is not None and (speaker is not None or isinstance(fold, bool) or fold not in range(5)):
+        raise ValueError(f"fold: expected 0 to 4 and no speaker, got {fold!r} and speaker {speaker!r}")
     if speaker is not None and speaker not in SPEAKERS:
         raise ValueError(f"speaker: expected one of {', '.join(SPEAKERS)}, got {speaker!r}")
     if not 0 < most <= 1:
@@ -181,10 +157,12 @@ def spoken_digits(
     recordings = load_spoken_digits()
     levels = (255 * mel_levels(recordings.waves, steps, bands)).round().to(torch.uint8)  # (N, T, bands)
     if speaker is None:
-        rank = torch.stack([_order(45, seed * 60 + group) for group in range(60)])  # of repetitions 5 to 49
+        first, count = (0, 5) if fold is None else (10 * fold, 10)  # repetitions of the test split
+        rank = torch.stack([_order(50 - count, seed * 60 + group) for group in range(60)])  # of all others
         group = recordings.digits * len(SPEAKERS) + recordings.speakers
-        test = recordings.indices < 5
-        validation = ~test & (rank[group, recordings.indices.sub(5).clamp(min=0)] < 5)
+        test = (recordings.indices >= first) & (recordings.indices < first + count)
+        place = (recordings.indices - first - count) % 50  # among the others; of the test split, beyond them
+        validation = ~test & (rank[group, place.clamp(max=49 - count)] < 5)
     else:
         k = SPEAKERS.index(speaker)
         test = recordings.speakers == k
@@ -192,6 +170,7 @@ def spoken_digits(
     masks = (~test & ~validation, validation, test)
     learn, choose, measure = (Split(levels[m], recordings.digits[m]) for m in masks)
     name = "spoken digits" if speaker is None else f"spoken digits without {speaker}"
+    name = name if fold is None else f"spoken digits, fold {fold}"
     return Task(name, learn, choose, measure, functools.partial(_encode_sound, most=most), bands, steps)
 
 

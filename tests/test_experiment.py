@@ -518,8 +518,8 @@ def test_results_of_another_version_are_refused(done, monkeypatch):
     cells, folder = done
     before = everything(folder)
     for field, value in (("snnparams", "9.9"), ("source", "0123"), ("torch", "1.0")):
-        changed = ex.versions() | {field: value}
-        monkeypatch.setattr(ex, "versions", lambda changed=changed: changed)
+        changed = ex.versions(square) | {field: value}
+        monkeypatch.setattr(ex, "versions", lambda function, changed=changed: changed)
         with pytest.raises(
             ResultsError, match=rf"of another version: expected versions .*{value}.*Give another folder"
         ):
@@ -568,6 +568,49 @@ def test_the_source_of_the_package_is_part_of_the_version(tmp_path, monkeypatch)
     copied = ex.versions()
     (package / "training.py").write_text("# changed\n")
     assert len({before["source"], copied["source"], ex.versions()["source"]}) == 3
+
+
+def test_a_version_covers_what_the_function_imports_and_nothing_else(tmp_path, monkeypatch):
+    package = tmp_path / "snnparams"
+    source = {
+        "__init__": "from snnparams.a import thing",
+        "a": "from snnparams.b import other\ndef thing(): ...",
+        "b": "import math\ndef other():\n    from snnparams.inner import deep",
+        "unused": "from snnparams import a",
+        "inner/__init__": "NAMES = {'x': 'snnparams.inner.named'}",
+        "inner/deep": "",
+        "inner/named": "",
+        "inner/alone": "",
+    }
+    for name, text in source.items():
+        path = package / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(ex.snnparams, "__file__", str(package / "__init__.py"))
+    used = {"snnparams.a", "snnparams.b", "snnparams.inner", "snnparams.inner.deep", "snnparams.inner.named"}
+    for text, found in {
+        "from snnparams import thing": used,  # by the module that defines it
+        "from snnparams import a": used,
+        "from snnparams.a import thing": used,
+        "import snnparams.b": used - {"snnparams.a"},
+        "from snnparams.inner import alone": {"snnparams.inner", "snnparams.inner.alone", "snnparams.inner.named"},
+        "import math": set(),
+        "import snnparams as sp": {*used, "snnparams.unused", "snnparams.inner.alone"},
+    }.items():
+        (tmp_path / "own.py").write_text(text)
+        assert ex.imported_modules(tmp_path / "own.py") == found, text
+
+    own = tmp_path / "own.py"
+    own.write_text("from snnparams import thing")
+    monkeypatch.setattr(ex.inspect, "getsourcefile", lambda function: str(own))
+    before = ex.versions(nothing)
+    (package / "unused.py").write_text("# changed")
+    assert ex.versions(nothing) == before
+    assert ex.versions()["source"] != before["source"]
+    for path in (package / "inner" / "named.py", own):
+        last = ex.versions(nothing)
+        path.write_text(path.read_text() + "\n# changed")
+        assert ex.versions(nothing)["source"] != last["source"]
 
 
 def nothing(cells):

@@ -196,6 +196,28 @@ def test_official_split_of_spoken_digits(sounds):
     assert task.chance == 0.1
 
 
+def test_five_folds_test_every_recording_once(sounds, monkeypatch):
+    everything = sound.load_spoken_digits()
+    loudness = sound.mel_levels(everything.waves, steps=30)
+    monkeypatch.setattr(tasks, "load_spoken_digits", lambda: everything)
+    monkeypatch.setattr(tasks, "mel_levels", lambda *_: loudness)
+    levels = (255 * loudness).round().to(torch.uint8)
+    of = {tuple(row): int(k) for row, k in zip(levels.flatten(1).tolist(), everything.indices, strict=True)}
+    tested = []
+    for fold in range(5):
+        task = tasks.spoken_digits(fold=fold)
+        assert task.name == f"spoken digits, fold {fold}"
+        assert {of[row] for row in rows(task.test)} == set(range(10 * fold, 10 * fold + 10))
+        assert [len(s.labels) for s in (task.train, task.validation, task.test)] == [2100, 300, 600]
+        assert (task.validation.labels.bincount() == 30).all()
+        assert not set(rows(task.validation)) & (set(rows(task.train)) | set(rows(task.test)))
+        tested += rows(task.test)
+    assert len(tested) == len(set(tested)) == 3000
+    for bad in ({"fold": 5}, {"fold": True}, {"fold": 0, "speaker": "theo"}):
+        with pytest.raises(ValueError, match="fold: expected 0 to 4 and no speaker, got"):
+            tasks.spoken_digits(**bad)
+
+
 def test_a_speaker_left_out_is_heard_in_no_other_split(sounds, monkeypatch):
     everything = sound.load_spoken_digits()
     loudness = sound.mel_levels(everything.waves, steps=30)
