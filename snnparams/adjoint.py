@@ -165,7 +165,7 @@ def _backward(
         jump = (grad_v * (slope + (v_th - v_reset)) - later / a) / slope.clamp(min=grazing)
         jump = torch.where(fires & (slope >= 0), jump.clamp(-largest, largest), 0)
         if with_p:
-            p += torch.stack([*(jump * trace for trace in traces), -jump, grad_v * fires])
+            p += torch.stack([*(jump * trace for trace in traces), -jump, torch.where(fires, grad_v, 0)])
         grad_v = torch.where(fires, jump, grad_v)
         grad_i = grad_i - b * grad_i + a * grad_v
         grad_v = grad_v - a * grad_v

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from snnparams import adjoint
+from snnparams import adjoint, kernels
 from snnparams.dynamics import (
     LIFFeedForwardState,
     LIFState,
@@ -97,6 +97,8 @@ class LIFRecurrentCell(Recurrent):
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (B, H) and the new state."""
         p, state = self._start(input_spikes, "(B, I)", state)
+        if input_spikes.is_sparse:
+            input_spikes = kernels.dense(input_spikes)
         recurrent_weights = self.effective_recurrent_weights()
         if p.method == "adjoint":
             current = torch.nn.functional.linear(input_spikes, self.input_weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -49,10 +50,12 @@ def check_input(
     least = len(axes) - open_ended
     if x.dim() < least or (x.dim() > least and not open_ended):
         raise ValueError(f"input: expected shape {layout}, got {x.dim()} dimensions, {tuple(x.shape)}")
-    for axis, length in zip(axes, x.shape, strict=False):
+    for axis, length in itertools.zip_longest(axes[: x.dim()], x.shape, fillvalue="..."):
         if length == 0:
-            what = {"T": "at least one time step", "B": "a batch of at least one"}.get(axis, f"{axis} > 0")
-            raise ValueError(f"input: expected {what} in shape {layout}, got {tuple(x.shape)}")
+            known = {"T": "at least one time step", "B": "a batch of at least one", "...": "at least one neuron"}
+            raise ValueError(
+                f"input: expected {known.get(axis, f'{axis} > 0')} in shape {layout}, got {tuple(x.shape)}"
+            )
     if features is not None and x.shape[-1] != features:
         raise ValueError(f"input: expected {features} features in shape {layout}, got {tuple(x.shape)}")
     if x.dtype != dtype:

@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from snnparams.checks import autocast_is_on, check_finite, check_finite_later, check_fits, widened
 from snnparams.declaration import as_given
-from snnparams.kernels import choose, dense_spikes, sparse_spikes
+from snnparams.kernels import DTYPES, choose, dense_spikes, sparse_spikes
 from snnparams.parameters import LIFParameters, NeuronParameters
 from snnparams.surrogate import check_method, threshold
 from snnparams.values import check_dt, check_value
@@ -78,6 +78,12 @@ def constant_current_lif_encode(
         values.append(value)
     tau_mem_inv, v_leak, v_th, v_reset = values
     if layout == torch.sparse_coo:
+        if input_current.device.type != "cpu" or input_current.dtype not in DTYPES:
+            got = f"{input_current.dtype} on {input_current.device}"
+            raise TypeError(
+                f"layout: expected float32 or float64 on a CPU for torch.sparse_coo, got {got}; use "
+                "layout=torch.strided"
+            )
         return sparse_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
     required = torch.is_grad_enabled() and any(t.requires_grad for t in (input_current, *values))
     required |= forward_ad._current_level >= 0

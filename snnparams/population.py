@@ -52,16 +52,19 @@ def _refuse_reentrant_checkpoint() -> None:
 def in_own_type(forward: Forward) -> Forward:
     """Let a cell or layer compute in the type of its parameters, also under autocast.
 
-    There a cell or layer is like the operators that PyTorch keeps in float32: an input in half precision, which a
-    layer before it has made, is cast to the type of the parameters, and all products and sums are of that type.
+    There a cell or layer is like the operators that PyTorch keeps in float32: an input or a state in half precision,
+    which a layer before it has made, is cast to the type of the parameters, and all products and sums are of that type.
     """
 
     def own(self, x, state=None):
         _refuse_reentrant_checkpoint()
         if not isinstance(x, torch.Tensor) or not autocast_is_on(x):
             return forward(self, x, state)
+        dtype = self.p.v_leak.dtype
+        if isinstance(state, tuple):
+            state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
         with torch.autocast(x.device.type, enabled=False):
-            return forward(self, widened(x, self.p.v_leak.dtype), state)
+            return forward(self, widened(x, dtype), state)
 
     # torch.compile counts how often it compiles one code object: each forward has its own, as if there were no wrapper
     own.__code__ = own.__code__.replace(co_name=forward.__qualname__)

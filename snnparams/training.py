@@ -266,6 +266,20 @@ def _save(path: Path, model, optimizer, generator, history: History) -> None:
     os.replace(temporary, path)
 
 
+def _check_optimizer(path: Path, optimizer, saved: dict) -> None:
+    """Check that an optimiser is of the kind whose state a checkpoint holds."""
+
+    def kind(groups) -> list[tuple]:
+        return [(len(group["params"]), *sorted(set(group) - {"params", "initial_lr"})) for group in groups]
+
+    expected, got = kind(saved["param_groups"]), kind(optimizer.state_dict()["param_groups"])
+    if expected != got:
+        raise ValueError(
+            f"optimizer: expected one as in the checkpoint {path}, with groups of {expected} (number of parameters, "
+            f"options), got {got}"
+        )
+
+
 def _resume(path: Path, model, optimizer, generator, epochs: int) -> History:
     state = torch.load(path, map_location="cpu", weights_only=True)
     if (generator is None) != (state["order"] is None):
@@ -285,6 +299,11 @@ def _resume(path: Path, model, optimizer, generator, epochs: int) -> History:
                 f"{name}: expected the constraint, its range and time step of the checkpoint {path}, got others, for "
                 "which its optimiser state has no meaning; to start from its values, load its entry 'model' alone"
             )
+    try:
+        _check_optimizer(path, optimizer, state["optimizer"])
+    except ValueError:
+        model.load_state_dict(before)
+        raise
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
     torch.cuda.set_rng_state_all(state["random_cuda"][: torch.cuda.device_count()])

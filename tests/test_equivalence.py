@@ -260,6 +260,17 @@ def test_infinities_and_nan_in_the_forward_pass_of_the_adjoint(where):
     assert any(t.isnan().any() for t in outputs[0])
 
 
+@pytest.mark.parametrize("kind", ["LIF", "LIFRecurrent"])
+def test_an_infinite_input_leaves_the_same_gradients_of_the_adjoint(kind):
+    found = []
+    for kernel in ("reference", "cpu"):
+        layer, x = build(kind, kernel, "adjoint"), inputs(kind)
+        x[3, 1, 2] = float("inf")
+        (layer(x.requires_grad_())[0] * torch.linspace(0, 1, STEPS)[:, None, None]).sum().backward()
+        found.append([x.grad, *(p.grad for p in layer.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
 # ------------------------------------------------------------------------------------------------------ heaviside
 
 

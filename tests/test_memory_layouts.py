@@ -144,8 +144,13 @@ def unchecked(indices, values, shape):
 )  # fmt: skip
 def test_indices_that_are_not_what_the_tensor_says_are_refused(indices):
     spikes = unchecked(torch.tensor(indices), torch.ones(2, dtype=F64), (9, 3, 4))
-    with pytest.raises(ValueError, match=re.escape("expected indices within (9, 3, 4) in the order of rows, got [")):
-        build("LIFRecurrent", "cpu")(spikes)
+    for kernel in ("cpu", "reference"):
+        with pytest.raises(ValueError, match=re.escape("expected indices within (9, 3, 4) in the order of rows, got ")):
+            build("LIFRecurrent", kernel)(spikes)
+    one_step = unchecked(torch.tensor(indices)[[0, 2]].clamp(max=9), torch.ones(2, dtype=F64), (9, 4))
+    if one_step.is_coalesced() and (torch.tensor(indices)[1] < 3).all():
+        with pytest.raises(ValueError, match=re.escape("expected indices within (9, 4) in the order of rows, got ")):
+            build("LIFRecurrentCell")(one_step)
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
@@ -183,6 +188,36 @@ def test_an_encoder_under_vmap_and_compilation(kernel):
     x[1, 2] = float("nan")
     with pytest.raises(ValueError, match="input: expected finite values, got 1 that are not"):
         torch.vmap(lambda row: sp.constant_current_lif_encode(row, 5))(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_an_encoder_has_a_forward_derivative_or_refuses():
+    x, tangent = 3 * torch.rand(3, 4), torch.ones(3, 4)
+
+    def loss(x, layout):
+        spikes = sp.ConstantCurrentLIFEncoder(20, layout=layout)(x)
+        return (spikes.to_dense() if spikes.is_sparse else spikes).sum()
+
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(leaf, torch.strided), leaf)
+    dense = torch.func.jvp(lambda x: loss(x, torch.strided), (x,), (tangent,))[1]
+    assert dense.item() == pytest.approx(gradient.sum().item(), rel=1e-4)
+    assert dense > 0
+    with pytest.raises(NotImplementedError, match="sparse spikes have none; use dense ones"):
+        torch.func.jvp(lambda x: loss(x, torch.sparse_coo), (x,), (tangent,))
+
+
+def test_a_sparse_encoder_says_which_types_it_takes():
+    encode = sp.ConstantCurrentLIFEncoder(4, layout=torch.sparse_coo)
+    with pytest.raises(TypeError, match=r"layout: expected float32 or float64 on a CPU for torch.sparse_coo, got"):
+        encode(torch.ones(2, 3, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+@pytest.mark.parametrize("shape", [(3, 2, 0), (3, 2, 4, 0), (3, 2, 0, 4)])
+def test_a_population_without_neurons_is_refused(shape, method):
+    with pytest.raises(ValueError, match=re.escape(f"expected at least one neuron in shape (T, B, ...), got {shape}")):
+        sp.LIF(sp.LIFParameters(method=method))(torch.zeros(shape))
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own

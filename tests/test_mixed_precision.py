@@ -65,6 +65,17 @@ def test_under_autocast_an_input_of_half_precision_counts_as_the_same_numbers_in
         module(x.long())
 
 
+@pytest.mark.parametrize("kind", LAYERS + CELLS)
+def test_a_state_that_a_product_of_half_precision_made_is_widened_too(kind):
+    module, x = build(kind), torch.rand(7, 3, 5)
+    x = x[0] if kind.endswith("Cell") else x
+    states = type(module(x)[1])
+    half = [torch.rand(3, 5).bfloat16() for _ in states._fields]
+    expected, _ = module(x, states(*(t.float() for t in half)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(module(x, states(*half))[0], expected)
+
+
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("layout", [torch.strided, torch.sparse_coo])
 def test_an_encoder_behind_a_product_of_half_precision(layout, dtype):

@@ -118,6 +118,20 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, own_generator):
         sp.fit(other, *data, torch.optim.Adam(other.parameters()), 4, generator, checkpoint=path)
 
 
+def test_the_checkpoint_of_another_optimiser_is_refused_and_changes_nothing(model, tmp_path):
+    data, path = (two_classes(40, 0), two_classes(20, 1)), tmp_path / "run.pt"
+    sp.fit(model, *data, setup(model)[0], 1, checkpoint=path)
+    other = Classifier(tau_mem_inv=torch.nn.Parameter(torch.full((12,), 80.0)))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    for optimizer in (
+        torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9),
+        torch.optim.Adam(list(other.parameters())[:-1]),
+    ):
+        with pytest.raises(ValueError, match=r"optimizer: expected one as in the checkpoint .*run\.pt, with groups of"):
+            sp.fit(other, *data, optimizer, 2, checkpoint=path)
+        assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
 def test_a_crash_while_writing_keeps_the_last_whole_checkpoint(model, tmp_path, monkeypatch):
     path = tmp_path / "a.pt"
     optimizer, generator = setup(model)

@@ -227,9 +227,32 @@ def input_currents(spikes: torch.Tensor, weights: torch.Tensor, kernel: str | No
     if spikes.requires_grad:
         raise ValueError("input: expected sparse spikes without gradient, got some that require one; use .to_dense()")
     if choose(kernel, spikes) != "cpu":
-        return linear(spikes.to_dense(), weights)
+        return linear(dense(spikes), weights)
     rows = fused.compressed(spikes)
     return fused.sparse_product(*rows, weights).view(*spikes.shape[:2], -1)
+
+
+def dense(spikes: torch.Tensor) -> torch.Tensor:
+    """Return sparse COO spikes as a dense tensor.
+
+    Raises:
+        ValueError: if the indices lie outside of the tensor or are not in order, although it says that they are; on a
+            GPU a RuntimeError, when the host next waits for it.
+    """
+    indices, sizes = spikes._indices(), spikes.shape
+    flat = torch.zeros_like(indices[0])
+    for axis, size in zip(indices, sizes, strict=True):
+        flat = flat * size + axis
+    limits = torch.tensor(sizes, device=indices.device)[:, None]
+    valid = ((indices >= 0) & (indices < limits)).all()
+    if spikes.is_coalesced():
+        valid = valid & (flat.diff() > 0).all()
+    expected = f"input: expected indices within {tuple(sizes)} in the order of rows"
+    if spikes.is_cuda:
+        torch._assert_async(valid, expected)
+    elif not valid:
+        raise ValueError(f"{expected}, got others; build the tensor with check_invariants=True")
+    return spikes.to_dense()
 
 
 def sparse_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
@@ -253,7 +276,7 @@ def sparse_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
         raise ValueError("input: expected values and parameters without gradient for layout torch.sparse_coo")
     choose("cpu", x)
     rows, columns = math.prod(x.shape[:-1]), x.shape[-1] if x.dim() else 1
-    given = [t.detach().expand(x.shape).reshape(rows, columns).contiguous() for t in (x, a, v_leak, v_th, v_reset)]
+    given = [t.expand(x.shape).reshape(rows, columns) for t in (x, a, v_leak, v_th, v_reset)]
     indices = fused.encode(given[0], steps, *given[1:])
     if x.dim() != 2:
         step, row, column = indices
@@ -280,4 +303,4 @@ def dense_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
         ValueError: if the kernel cannot take the input.
     """
     choose("triton", x)
-    return fused.encode_dense(x, steps, *(t.detach().expand(x.shape) for t in (a, v_leak, v_th, v_reset)))
+    return fused.encode_dense(x, steps, *(t.expand(x.shape) for t in (a, v_leak, v_th, v_reset)))

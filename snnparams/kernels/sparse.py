@@ -13,15 +13,16 @@ from snnparams.kernels.vectors import gather, panels, scatter, width
 @compiled
 def _row_starts(step, row, column, steps, rows, inputs, row_start, columns):
     """Write where each row begins, and the columns; return the place of an index that is not valid, or -1."""
-    before = 0
+    before = -1
     for k in range(len(step)):
         r = step[k] * rows + row[k]
         inside = 0 <= step[k] < steps and 0 <= row[k] < rows and 0 <= column[k] < inputs
-        if not inside or r < before:
+        place = r * inputs + column[k]
+        if not inside or place <= before:
             return k
         row_start[r + 1] += 1
         columns[k] = column[k]
-        before = r
+        before = place
     for r in range(len(row_start) - 1):
         row_start[r + 1] += row_start[r]
     return -1
