@@ -132,7 +132,7 @@ def test_kernels_agree_and_threads_change_nothing(double, recurrent):
         torch.manual_seed(1)
         p = population(random_values(40))
         layer = sp.LIFRecurrent(20, 40, p, kernel=kernel) if recurrent else sp.LIF(p, kernel=kernel)
-        x = (torch.rand(50, 9, 20) < 0.1).double()
+        x = (torch.rand(50, 9, 20) < 0.2).double()
         z, _ = layer(x) if recurrent else layer(1.5 * x.repeat(1, 1, 2))
         (z * torch.linspace(0, 1, 50)[:, None, None].sin()).sum().backward()
         results.append([z] + [q.grad for q in layer.parameters()])
