@@ -50,11 +50,7 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
             return
         state_dict[key] = value.detach()
     else:
-        if loaded := {k[len(inside) + 2 :]: t for k, t in state_dict.items() if k.startswith(f"{inside}0.")}:
-            constraint = copy.deepcopy(constraint)  # with the tensors that it will have
-            device = present[0].device
-            there = {k: t.to(device) if isinstance(t, torch.Tensor) and not t.is_meta else t for k, t in loaded.items()}
-            constraint.load_state_dict(there, strict=False, assign=True)
+        constraint = with_tensors(constraint, state_dict, f"{inside}0.", present[0].device)
         if p._rows is not None:
             constraint = of_members(constraint, p._rows[name])
         state_dict.pop(key, None)
@@ -67,6 +63,17 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
         check_size(name, new, p.size)
     elif not place.dim() and new.numel() != 1:  # of several values PyTorch would take the first
         raise ValueError(f"{name}: expected one value, which all neurons share, got shape {tuple(new.shape)}")
+
+
+def with_tensors(constraint: torch.nn.Module, state_dict: dict, prefix: str, device: torch.device) -> torch.nn.Module:
+    """Return a constraint with the tensors that it will have when it has loaded a state, on a device."""
+    loaded = {k[len(prefix) :]: t for k, t in state_dict.items() if k.startswith(prefix)}
+    if not loaded:
+        return constraint
+    there = {k: t.to(device) if isinstance(t, torch.Tensor) and not t.is_meta else t for k, t in loaded.items()}
+    constraint = copy.deepcopy(constraint)
+    constraint.load_state_dict(there, strict=False, assign=True)
+    return constraint
 
 
 class _OfMembers(torch.nn.Module):

@@ -16,7 +16,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
-from snnparams.checkpoint import NO_VALUES, of_members, to_store
+from snnparams.checkpoint import NO_VALUES, of_members, to_store, with_tensors
 from snnparams.likeness import OF_PYTORCH, check_alike, join
 from snnparams.parameters import NeuronParameters
 from snnparams.values import check_value
@@ -277,6 +277,8 @@ class Ensemble(nn.Module):
         if constraint is None and value is None:
             raise ValueError(f"{keys[there]}values: {NO_VALUES}")
         if constraint is not None:
+            tensors = f"{prefix}stacked." + join(path, f"parametrizations.{name}.0.")
+            constraint = with_tensors(constraint, state_dict, tensors, found["values"].device)
             value = to_store(name, value, stored, of_members(constraint, frozen.members.tolist()), part.dt)
         here = keys[plain if constraint is None else inside]
         state_dict[here + "values"] = value

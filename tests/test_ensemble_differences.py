@@ -612,7 +612,7 @@ def test_frozen_values_that_are_invalid_are_refused():
     with pytest.raises(ValueError, match="tau_mem_inv: expected positive values, got -5"):
         target.load_state_dict(state | {key: torch.full((1, 3), -5.0)})
     with pytest.raises(ValueError, match=r"expected dt \* tau_mem_inv < 1"):
-        frozen_ensemble("log", dt=5e-2, tau_mem=0.2).load_state_dict(state)
+        frozen_ensemble("log", dt=4e-3).load_state_dict(frozen_ensemble("none", tau_mem=1.5e-3).state_dict())
 
 
 class Scaled(nn.Module):
