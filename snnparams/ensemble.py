@@ -234,7 +234,9 @@ class Ensemble(nn.Module):
         """Refuse that a forward pass keeps a tensor elsewhere: it is of one member, and of no use afterwards."""
         kept = [name for name in parameters if name in replaced]
         for name, values in parameters.items():  # those put together from learned and frozen ones are copies
-            if values is not self.stacked.get_parameter(name) and not values.is_inference() and values._version:
+            path, _, last = name.rpartition(".")
+            registered = self.stacked.get_submodule(path)._parameters[last]  # no nn.Parameter under functional_call
+            if values is not registered and not values.is_inference() and values._version:
                 kept.append(name)
         for path, module in self.stacked.named_modules():
             attributes = {name: value for name, value in vars(module).items() if name not in OF_PYTORCH}
