@@ -283,9 +283,18 @@ def test_a_state_holds_parameters_and_buffers_alone():
 def test_distributed_checkpoints_load():
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
-    source, target = layer("log"), layer("log", factor=1.1)
-    set_model_state_dict(target, get_model_state_dict(source))
-    assert values(target) == values(source)
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        source, target = layer("log"), layer("log", factor=1.1)
+        parallel = nn.parallel.DistributedDataParallel(target)
+        set_model_state_dict(parallel, get_model_state_dict(source))
+        assert values(target) == values(source)
+        x = 3 * torch.rand(8, 2, 4)
+        assert torch.equal(parallel(x)[0], source(x)[0])
+        assert get_model_state_dict(parallel).keys() == source.state_dict().keys()
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_bounds_tell_constraints_apart_that_agree_between_them():
@@ -337,6 +346,10 @@ def test_shared_parameters_stay_shared_and_are_converted_once():
 def test_an_ensemble_saves_and_loads():
     members = [layer("log", factor=factor) for factor in (1.0, 1.05, 1.1)]
     ensemble = sp.Ensemble(members)
+    x = 3 * torch.rand(8, 2, 4)
+    again = sp.Ensemble([layer("log", factor=0.95) for _ in members])
+    state = {name: value.clone() for name, value in ensemble.state_dict().items()}
+    assert torch.equal(torch.func.functional_call(again, state, (x,))[0], ensemble(x)[0])
     for how in ("log", "softplus"):
         other = sp.Ensemble([layer(how, factor=0.95) for _ in members])
         other.load_state_dict(saved(ensemble))
