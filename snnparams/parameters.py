@@ -308,9 +308,8 @@ class NeuronParameters(nn.Module):
                 kind = type(self)  # made by parametrize, which will change it; copies of this module share it
                 self.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
             kept = self._parameters if isinstance(made, nn.Parameter) else self._buffers
-            if (
-                constraint is not None or name not in kept
-            ):  # else its place in the order of all parameters is kept as well
+            # else its place in the order of all parameters is kept as well
+            if constraint is not None or name not in kept:
                 self._remove(name)
             return self._place(name, made, new_constraint)
         check_declared(name, value)
@@ -365,7 +364,7 @@ class NeuronParameters(nn.Module):
             elif larger:
                 self._buffers[name] = place.new_empty(new.shape)
         order = list(self._buffers)
-        values = {name: self._buffers.pop(name) for name in self.constrained()}
+        values = {name: self._buffers.pop(name) for name in self.constrained() if name in self._buffers}
         try:  # PyTorch is to load what is stored alone, of which the values follow
             super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *reports)
         finally:
