@@ -1,9 +1,9 @@
 """Checkpoints of neuron parameters: what a file holds of one becomes what a layer stores.
 
 A file holds the values of every parameter under its name. Where a constraint makes them of unconstrained numbers, it
-holds those too, and what the constraint makes of a few given numbers: this tells one from another, whatever its kind,
-range and time step. Under the same one the unconstrained numbers are loaded as they are, as PyTorch would; under
-another, or none, the values count. Files of version 0.1.0 and before have the unconstrained numbers alone.
+holds those too. If the constraint of the layer makes the same values of them, they are loaded as they are, as PyTorch
+would; else the values count, and the layer stores those numbers of which its own constraint makes them. Files of
+version 0.1.0 and before have the unconstrained numbers alone.
 """
 
 from __future__ import annotations
@@ -12,13 +12,8 @@ import copy
 
 import torch
 
+from snnparams.constraints import Constraint
 from snnparams.values import check_size, check_value, unconstrained
-
-
-def example(constraint: torch.nn.Module, stored: torch.Tensor) -> torch.Tensor:
-    """Return what a constraint makes of given numbers, at its ends and between: shape (5, ...) of what is stored."""
-    with torch.no_grad():
-        return torch.stack([constraint(torch.full_like(stored, x)) for x in (-1000.0, -1.0, 0.0, 1.0, 1000.0)])
 
 
 def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[str]) -> None:
@@ -37,7 +32,6 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
     """
     key, inside = prefix + name, f"{prefix}parametrizations.{name}."
     value, stored = state_dict.get(key), state_dict.get(inside + "original")
-    made_there = state_dict.pop(inside + "_extra_state", None)
     present = [t for t in (value, stored) if t is not None]
     if not present or not all(isinstance(t, torch.Tensor) for t in present):
         return  # missing, or refused by PyTorch
@@ -52,26 +46,16 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
     if constraint is None:
         state_dict.pop(inside + "original", None)
         if value is None:
-            error_messages.append(
-                f"{key}: expected values, got a file of an earlier version, which has unconstrained numbers alone. "
-                "Load it into a layer with the constraint that it was written with, and save the state of that"
-            )
+            error_messages.append(f"{key}: {NO_VALUES}")
             return
         state_dict[key] = value.detach()
     else:
-        if loaded := {k[len(inside) + 2 :]: t for k, t in state_dict.items() if k.startswith(f"{inside}0.")}:
-            constraint = copy.deepcopy(constraint)  # with the tensors that it will have
-            constraint.load_state_dict(loaded, strict=False)
-        if stored is not None:
-            check_value(name, constraint(stored), p.dt)
-        if made_there is None:  # left out
-            same = value is None or (stored is not None and _agree(constraint(stored), value))
-        else:
-            same = stored is not None and _agree(example(constraint, stored), made_there)
-        if value is not None and not same:
-            state_dict[inside + "original"] = unconstrained(name, value.detach(), constraint)
+        constraint = with_tensors(constraint, state_dict, f"{inside}0.", present[0].device)
+        if p._rows is not None:
+            constraint = of_members(constraint, p._rows[name])
         state_dict.pop(key, None)
         key = inside + "original"
+        state_dict[key] = to_store(name, value, stored, constraint, p.dt)
     new = state_dict[key]
     if place.dim() and not new.dim():
         state_dict[key] = new.detach().expand(place.shape).clone()
@@ -81,11 +65,85 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
         raise ValueError(f"{name}: expected one value, which all neurons share, got shape {tuple(new.shape)}")
 
 
-def _agree(computed: torch.Tensor, values: torch.Tensor) -> bool:
-    """Return whether two constraints made the same of the same numbers, but for rounding."""
-    if computed.shape != values.shape:
+def with_tensors(constraint: torch.nn.Module, state_dict: dict, prefix: str, device: torch.device) -> torch.nn.Module:
+    """Return a constraint with the tensors that it will have when it has loaded a state, on a device."""
+    loaded = {k[len(prefix) :]: t for k, t in state_dict.items() if k.startswith(prefix)}
+    if not loaded:
+        return constraint
+    there = {k: t.to(device) if isinstance(t, torch.Tensor) and not t.is_meta else t for k, t in loaded.items()}
+    constraint = copy.deepcopy(constraint)
+    constraint.load_state_dict(there, strict=False, assign=True)
+    return constraint
+
+
+class _OfMembers(torch.nn.Module):
+    """A user's constraint in an ensemble: each member has its own, and none sees the values of another."""
+
+    def __init__(self, constraint: torch.nn.Module, rows: list[int]) -> None:
+        super().__init__()
+        own: list[dict] = [{id(b): b[k] for b in constraint.buffers()} for k in rows]
+        for k, tensors in zip(rows, own, strict=True):
+            tensors.update({id(p): torch.nn.Parameter(p.detach()[k]) for p in constraint.parameters()})
+        self.each = torch.nn.ModuleList(copy.deepcopy(constraint, tensors) for tensors in own)
+
+    def forward(self, stored: torch.Tensor) -> torch.Tensor:
+        return torch.stack([one(x) for one, x in zip(self.each, stored, strict=True)])
+
+    def right_inverse(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.stack([one.right_inverse(x) for one, x in zip(self.each, value, strict=True)])
+
+    def __repr__(self) -> str:
+        return repr(self.each[0])
+
+
+def of_members(constraint: torch.nn.Module, rows: list[int]) -> torch.nn.Module:
+    """Return a constraint in an ensemble as it applies to what is stored of the members with these indices."""
+    return constraint if isinstance(constraint, Constraint) else _OfMembers(constraint, rows)
+
+
+NO_VALUES = (
+    "expected values, got a file of an earlier version, which has unconstrained numbers alone. "
+    "Load it into a layer with the constraint that it was written with, and save the state of that"
+)
+
+
+def to_store(
+    name: str, value: torch.Tensor | None, stored: torch.Tensor | None, constraint: torch.nn.Module, dt: float
+) -> torch.Tensor:
+    """Return the unconstrained numbers of a parameter: those of the file where they mean its values, else others.
+
+    Args:
+        name: the parameter.
+        value: its values in the file, any shape, already checked; None in a file that has none.
+        stored: the unconstrained numbers in the file, of the same shape; None in a file that has none.
+        constraint: of the module that loads them.
+        dt: its time step in s.
+
+    Raises:
+        ValueError: if numbers or values are invalid, or no numbers give the values under this constraint.
+    """
+    if stored is not None and not stored.is_meta and not torch.isfinite(stored).all():
+        check_value(name, stored)  # raises
+    if value is None:
+        assert stored is not None
+        check_value(name, constraint(stored), dt)
+        return stored
+    if stored is not None and stored.shape == value.shape and (value.is_meta or _makes(constraint, stored, value)):
+        return stored
+    new = unconstrained(name, value.detach(), constraint)
+    if not isinstance(constraint, Constraint) and not value.is_meta:
+        rounding = max(1e-3, 16 * torch.finfo(value.dtype).eps)  # of a user's functions there and back
+        if not torch.allclose(constraint(new).detach(), value, rounding, rounding * value.abs().max().item()):
+            raise ValueError(f"{name}: expected values that the constraint {constraint!r} can give, got others")
+    return new
+
+
+def _makes(constraint: torch.nn.Module, stored: torch.Tensor, value: torch.Tensor) -> bool:
+    """Return whether a constraint makes these values of what is stored, but for rounding in the type of the file."""
+    try:
+        with torch.no_grad():
+            made = constraint(stored)
+    except Exception:  # what a user's constraint raises for numbers that it does not allow, which are of another
         return False
-    if values.is_meta:
-        return True
-    rounding = 32 * torch.finfo(values.dtype).eps
-    return torch.allclose(computed, values, rtol=rounding, atol=rounding, equal_nan=True)
+    rounding = 4 * torch.finfo(value.dtype).eps
+    return made.shape == value.shape and torch.allclose(made.to(value.dtype), value, rtol=rounding, atol=0)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
+from snnparams.checkpoint import NO_VALUES, of_members, to_store, with_tensors
 from snnparams.likeness import OF_PYTORCH, check_alike, join
 from snnparams.parameters import NeuronParameters
+from snnparams.values import check_value
 
 
 class _PartlyFrozen(nn.Module):
@@ -28,15 +31,19 @@ class _PartlyFrozen(nn.Module):
         size: number of all members E.
 
     Called with the values that are learned, shape (E - F, ...), it returns those of all members in their order.
+
+    `made` is for checkpoints: what a constraint makes of the values, which are unconstrained numbers then.
     """
 
     values: torch.Tensor
+    made: torch.Tensor | None
     members: torch.Tensor
     order: torch.Tensor
 
     def __init__(self, values: torch.Tensor, members: torch.Tensor, size: int) -> None:
         super().__init__()
         self.register_buffer("values", values)
+        self.register_buffer("made", None)
         self.register_buffer("members", members)
         learned = [k for k in range(size) if k not in members]
         order = torch.tensor([*learned, *members.tolist()], device=members.device).argsort()
@@ -51,7 +58,13 @@ class _PartlyFrozen(nn.Module):
         if members is not None and members.tolist() != self.members.tolist():
             expected, got = self.members.tolist(), members.tolist()
             raise ValueError(f"{prefix}members: expected frozen members {expected} in the state, got {got}")
+        made, self.made = self.made, None  # follows from the values, which the ensemble has converted
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.made = made
+
+
+def _keep_after_load(ensemble: Ensemble, incompatible_keys) -> None:
+    ensemble._keep_frozen_values()
 
 
 def _key(name: str) -> str:
@@ -68,6 +81,12 @@ def _independent(value):
 
 def _is_of_one_member(value) -> bool:
     return isinstance(value, torch.Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
+
+
+def _computed(module: nn.Module) -> set[str]:
+    """Return the names of buffers that hold what constraints make of other numbers, for checkpoints alone."""
+    found = ((path, part) for path, part in module.named_modules() if isinstance(part, NeuronParameters))
+    return {join(path, name) for path, part in found for name in part.constrained()}
 
 
 def _can_stay_one(owner: nn.Module, name: str) -> bool:
@@ -115,7 +134,10 @@ class Ensemble(nn.Module):
         stacked: dict[int, torch.Tensor] = {}
         for name, parameter in members[0].named_parameters():
             stacked[id(parameter)] = self._stack(name, [member.get_parameter(name) for member in members])
+        computed = _computed(members[0])
         for name, buffer in members[0].named_buffers():
+            if name in computed:
+                continue
             path, _, last = name.rpartition(".")
             buffers = [member.get_buffer(name) for member in members]
             alike = all(torch.equal(buffer, other) for other in buffers)
@@ -125,6 +147,24 @@ class Ensemble(nn.Module):
         self.stacked_buffers = [name for name, buffer in names if id(buffer) in stacked]
         self.stacked = copy.deepcopy(members[0], stacked)  # these in place of copies, also where modules share them
         self.training = self.stacked.training
+        for path, part in self._neuron_parameters():
+            part._rows = {}
+            for name in part.neuron_fields:
+                frozen = self._frozen(path, part, name)
+                without = [] if frozen is None else frozen.members.tolist()
+                part._rows[name] = [k for k in range(self.size) if k not in without]
+            part.keep_values()
+        self._keep_frozen_values()
+        self.register_load_state_dict_post_hook(_keep_after_load)
+
+    def _neuron_parameters(self) -> list[tuple[str, NeuronParameters]]:
+        return [(path, part) for path, part in self.stacked.named_modules() if isinstance(part, NeuronParameters)]
+
+    def _frozen(self, path: str, part: NeuronParameters, name: str) -> _PartlyFrozen | None:
+        """Return what holds a neuron parameter of the members that do not learn it, if some do."""
+        inside = name if part.constraint(name) is None else f"parametrizations.{name}.original"
+        key = _key(join(path, inside))
+        return cast(_PartlyFrozen, self.frozen[key]) if key in self.frozen else None
 
     def _stack(self, name: str, parameters: list[nn.Parameter]) -> nn.Parameter:
         """Return what is learned of a parameter, or all if nothing is; the rest becomes a part of `frozen`."""
@@ -154,8 +194,9 @@ class Ensemble(nn.Module):
 
     def forward(self, *args, **options):
         """Return what the members return, stacked."""
-        parameters = self._parameters_of_all()
+        parameters, computed = self._parameters_of_all(), _computed(self.stacked)
         buffers = dict(self.stacked.named_buffers(remove_duplicate=False))
+        buffers = {name: buffer for name, buffer in buffers.items() if name not in computed}
         axes = dict.fromkeys(parameters, 0) | {name: 0 if name in self.stacked_buffers else None for name in buffers}
 
         def member(values, _):
@@ -193,7 +234,9 @@ class Ensemble(nn.Module):
         """Refuse that a forward pass keeps a tensor elsewhere: it is of one member, and of no use afterwards."""
         kept = [name for name in parameters if name in replaced]
         for name, values in parameters.items():  # those put together from learned and frozen ones are copies
-            if values is not self.stacked.get_parameter(name) and not values.is_inference() and values._version:
+            path, _, last = name.rpartition(".")
+            registered = self.stacked.get_submodule(path)._parameters[last]  # no nn.Parameter under functional_call
+            if values is not registered and not values.is_inference() and values._version:
                 kept.append(name)
         for path, module in self.stacked.named_modules():
             attributes = {name: value for name, value in vars(module).items() if name not in OF_PYTORCH}
@@ -206,11 +249,53 @@ class Ensemble(nn.Module):
                 "it, or register a buffer for it before the ensemble is built"
             )
 
+    @torch.no_grad()
+    def _keep_frozen_values(self) -> None:
+        """Compute what constraints make of frozen numbers, for a checkpoint."""
+        for path, part in self._neuron_parameters():
+            for name in part.constrained():
+                if (frozen := self._frozen(path, part, name)) is not None:
+                    constraint = of_members(cast(nn.Module, part.constraint(name)), frozen.members.tolist())
+                    frozen.made = constraint(frozen.values).clone()
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        self._keep_frozen_values()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _convert(self, part, name: str, frozen: _PartlyFrozen, state_dict: dict, prefix: str, path: str) -> None:
+        """Make of the frozen values in a state what is stored here, as is done with those that are learned.
+
+        The state holds them under the name of what was stored: that has another one with a constraint than without.
+        """
+        plain, inside = join(path, name), join(path, f"parametrizations.{name}.original")
+        constraint, keys = part.constraint(name), {key: f"{prefix}frozen.{_key(key)}." for key in (plain, inside)}
+        there = next((key for key in (plain, inside) if f"{keys[key]}values" in state_dict), None)
+        if there is None:
+            return  # missing
+        found = {what: state_dict.pop(keys[there] + what, None) for what in ("values", "made", "members")}
+        value, stored = (found["made"], found["values"]) if there == inside else (found["values"], None)
+        if value is not None:
+            check_value(name, value, part.dt)
+        if constraint is None and value is None:
+            raise ValueError(f"{keys[there]}values: {NO_VALUES}")
+        if constraint is not None:
+            tensors = f"{prefix}stacked." + join(path, f"parametrizations.{name}.0.")
+            constraint = with_tensors(constraint, state_dict, tensors, found["values"].device)
+            value = to_store(name, value, stored, of_members(constraint, frozen.members.tolist()), part.dt)
+        here = keys[plain if constraint is None else inside]
+        state_dict[here + "values"] = value
+        if found["members"] is not None:
+            state_dict[here + "members"] = found["members"]
+
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         for name in self.stacked_buffers:  # a state of before may hold one buffer for all members
             value, shape = state_dict.get(f"{prefix}stacked.{name}"), self.stacked.get_buffer(name).shape
             if isinstance(value, torch.Tensor) and value.shape == shape[1:]:
                 state_dict[f"{prefix}stacked.{name}"] = value.expand(shape).clone()
+        for path, part in self._neuron_parameters():
+            for name in part.neuron_fields:
+                if (frozen := self._frozen(path, part, name)) is not None:
+                    self._convert(part, name, frozen, state_dict, prefix, path)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def member(self, k: int) -> nn.Module:
@@ -230,4 +315,9 @@ class Ensemble(nn.Module):
         for name in self.stacked_buffers:
             buffer = self.stacked.get_buffer(name)
             own.setdefault(id(buffer), buffer[k].clone())
-        return copy.deepcopy(self.stacked, own)
+        alone = copy.deepcopy(self.stacked, own)
+        for part in alone.modules():
+            if isinstance(part, NeuronParameters):
+                del part._rows
+                part.keep_values()
+        return alone

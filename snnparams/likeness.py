@@ -75,6 +75,11 @@ def _check_own_parameters(members: Sequence[nn.Module]) -> None:
         if not isinstance(member, nn.Module):
             raise TypeError(f"members: expected modules, got {type(member).__name__} as member {k}")
         for name, parameter in member.named_parameters():
+            if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+                raise ValueError(
+                    f"members: expected parameters without hooks, which their stacked copy would not have, got one on "
+                    f"{name} of member {k}; register it on the parameter of the ensemble"
+                )
             if owners.setdefault(parameter, k) != k and parameter.requires_grad:
                 raise ValueError(
                     f"members: expected learned parameters of their own, got {name} shared by members "
@@ -139,6 +144,11 @@ def describe(module: nn.Module) -> dict[str, Any]:
             found[join(path, kind)] = hooks
         found |= {join(path, name): value for name, value in vars(part).items() if name not in OF_PYTORCH}
     return found
+
+
+def same_modules(a: nn.Module, b: nn.Module) -> bool:
+    """Return whether two modules are alike in all that can change numbers, their parameters and buffers included."""
+    return a is b or _Likeness(nn.Module(), nn.Module()).holds(a, b)
 
 
 def join(path: str, name: str) -> str:

@@ -6,7 +6,8 @@ is a buffer and a learned one an `nn.Parameter`. Explained in chapters 3 and 5.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import copy
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from torch.distributions import Distribution
 from torch.nn.utils import parametrize
 
 from snnparams import constraints
-from snnparams.checkpoint import convert, example
+from snnparams.checkpoint import convert, of_members
 from snnparams.declaration import LIFParameters, LIParameters, Value
 from snnparams.surrogate import alpha_in_effect
 from snnparams.values import (
@@ -80,11 +81,13 @@ class NeuronParameters(nn.Module):
     and not the neurons: assign instead, as in `p.tau_mem = values`.
 
     A checkpoint (`state_dict`) holds what is stored and, for a parameter under a constraint, its values in 1/s or
-    without a unit as well, under the name of the field. A layer with the same constraint takes what is stored. One
-    with another constraint, range or time step takes the values, checked against its own limits, as does one in which
-    the parameter is fixed; and a learned parameter takes those of a fixed one. One value fills all neurons, and a fixed
-    parameter of one value takes one per neuron. The state of an optimiser belongs to what is stored, and means nothing
-    under another constraint.
+    without a unit as well, under the name of the field: a buffer beside `parametrizations.<field>.original`, computed
+    anew for each checkpoint. A layer whose constraint makes the same values of what is stored takes that. One with
+    another constraint, range or time step takes the values, checked against its own limits, as does one in which
+    the parameter is fixed; and a learned parameter takes those of a fixed one. So who changes what is stored in a
+    checkpoint has to change the values too, or leave them out. One value fills all neurons, and a fixed parameter of
+    one value takes one per neuron. The state of an optimiser belongs to what is stored, and means nothing under another
+    constraint.
 
     Args:
         p: the declaration.
@@ -100,6 +103,7 @@ class NeuronParameters(nn.Module):
     """
 
     size: int | tuple[int, ...] | None = None  # of a module that was pickled before it was kept
+    _rows: dict[str, list[int]] | None = None  # in an ensemble: of which members each parameter is stored here
 
     if TYPE_CHECKING:
         tau_syn_inv = _Field()
@@ -123,10 +127,10 @@ class NeuronParameters(nn.Module):
             raise TypeError(f"p: expected LIFParameters or LIParameters, got {type(p).__name__}")
         dtype = dtype or torch.get_default_dtype()
         self.declaration = type(p).__name__
-        self.neuron_fields = p.neuron_fields
         self.dt, self.size = check_dt(dt), size
         if isinstance(p, LIFParameters):
             self.method, self.alpha = p.method, alpha_in_effect(p.method, p.alpha)
+        self.neuron_fields = p.neuron_fields  # from here on other names are refused
         made = {name: self._make(name, getattr(p, name), device, dtype) for name in self.neuron_fields}
         for name, (value, constraint) in made.items():
             self._place(name, value, constraint)
@@ -176,6 +180,23 @@ class NeuronParameters(nn.Module):
             self.register_buffer(name, value)
         if constraint is not None:  # stored unconstrained from here on
             parametrize.register_parametrization(self, name, constraint)
+            self.keep_values()
+
+    def constrained(self) -> list[str]:
+        """Return the names of the parameters that have a constraint."""
+        return [name for name in self.neuron_fields if self.constraint(name) is not None]
+
+    @torch.no_grad()
+    def keep_values(self) -> None:
+        """Compute the values under constraints for a checkpoint: buffers, which nothing else reads.
+
+        As attributes these names stay the values that are computed at every use. Done for every `state_dict()`.
+        """
+        for name in self.constrained():
+            constraint = self.get_submodule(f"parametrizations.{name}.0")
+            if self._rows is not None:
+                constraint = of_members(constraint, self._rows[name])
+            self._buffers[name] = constraint(self.stored(name)).detach().clone()
 
     def constraint(self, name: str) -> nn.Module | None:
         """Return what keeps the parameter of that name valid, or None.
@@ -215,6 +236,7 @@ class NeuronParameters(nn.Module):
             ValueError: if it is not learned in both, differs in shape, type or constraint, or has a value that is
                 invalid at this time step.
         """
+        from snnparams.likeness import same_modules  # which imports this module
 
         def kind(p):
             stored, constraint = p.stored(name), p.constraint(name)
@@ -224,10 +246,17 @@ class NeuronParameters(nn.Module):
         if kind(self) != kind(other) or not isinstance(stored := other.stored(name), nn.Parameter):
             raise ValueError(f"{name}: expected two learned parameters of one kind, got {kind(self)} and {kind(other)}")
         check_value(name, getattr(other, name), self.dt)
-        if self.constraint(name) is None:
+        own, others = self.constraint(name), other.constraint(name)
+        if own is None or others is None:
             self.register_parameter(name, stored)
-        else:
-            self.parametrizations[name].original = stored
+            return
+        if not same_modules(copy.deepcopy(own).eval(), copy.deepcopy(others).eval()):
+            raise ValueError(
+                f"{name}: expected two constraints that make the same values of all numbers, got {own!r} and "
+                f"{others!r}, which differ in their attributes or tensors"
+            )
+        self.parametrizations[name].original = stored
+        self.keep_values()
 
     def values(self) -> Values:
         """Return all values, each computed once: for the many time steps of one forward pass."""
@@ -256,6 +285,11 @@ class NeuronParameters(nn.Module):
             self._check_name(name)
             if name in self._parameters or name in self._buffers or parametrize.is_parametrized(self, name):
                 return self._assign(name, value)
+        elif fields and not (name.startswith("_") or isinstance(value, nn.Module) or hasattr(self, name)):
+            times = [time for time, rate in TIMES.items() if rate in fields]
+            raise AttributeError(
+                f"unknown {name} of {self.declaration}; expected one of {', '.join([*fields, *times])}"
+            )
         super().__setattr__(name, value)
 
     @torch.no_grad()
@@ -263,13 +297,19 @@ class NeuronParameters(nn.Module):
         """Write values into the place of the old ones, or register what a declaration would have registered."""
         place, constraint = self.stored(name), self.constraint(name)
         if isinstance(value, (Distribution, Fixed, nn.Parameter)):
+            if self._rows is not None:
+                raise ValueError(
+                    f"{name}: expected a number or values of shape {tuple(place.shape)} in an ensemble, "
+                    f"got {type(value).__name__}; build the members anew with it"
+                )
             declared = value if isinstance(value, nn.Parameter) else check_declared(name, value)
             made, new_constraint = self._make(name, declared, place.device, place.dtype)
             if parametrize.is_parametrized(self):
                 kind = type(self)  # made by parametrize, which will change it; copies of this module share it
                 self.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
             kept = self._parameters if isinstance(made, nn.Parameter) else self._buffers
-            if name not in kept:  # else its place in the order of all parameters is kept as well
+            # else its place in the order of all parameters is kept as well
+            if constraint is not None or name not in kept:
                 self._remove(name)
             return self._place(name, made, new_constraint)
         check_declared(name, value)
@@ -279,7 +319,7 @@ class NeuronParameters(nn.Module):
         else:
             new = torch.tensor(value, device=place.device, dtype=place.dtype)
         check_value(name, new, self.dt)
-        if new.dim() and not place.dim() and name in self._buffers:
+        if new.dim() and not place.dim() and constraint is None and name in self._buffers:
             check_size(name, new, self.size)
             self._buffers[name] = new.clone()
             return None
@@ -289,23 +329,19 @@ class NeuronParameters(nn.Module):
             expected, got = tuple(place.shape), tuple(new.shape)
             raise ValueError(f"{name}: expected a number or values of shape {expected}, got {got}") from None
         place.copy_(new if constraint is None else unconstrained(name, new, constraint))
-        return None
+        return self.keep_values()
 
     def _remove(self, name: str) -> None:
         """Forget what is registered under a name."""
         if parametrize.is_parametrized(self, name):
+            del self._buffers[name]  # the values for checkpoints, in whose place PyTorch puts the original
             parametrize.remove_parametrizations(self, name, leave_parametrized=False)
         delattr(self, name)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         """Save the values beside the numbers of which a constraint makes them, which alone would say nothing."""
+        self.keep_values()
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name in self.neuron_fields:
-            if (constraint := self.constraint(name)) is not None:
-                value = getattr(self, name)
-                destination[prefix + name] = value if keep_vars else value.detach()
-                made = example(constraint, self.stored(name))
-                destination[f"{prefix}parametrizations.{name}._extra_state"] = made
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *reports) -> None:
         """Check all values before one takes the place of another, and convert them to what is stored here.
@@ -327,7 +363,14 @@ class NeuronParameters(nn.Module):
                 self._parameters[name] = nn.Parameter(new, requires_grad=place.requires_grad)
             elif larger:
                 self._buffers[name] = place.new_empty(new.shape)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *reports)
+        order = list(self._buffers)
+        values = {name: self._buffers.pop(name) for name in self.constrained() if name in self._buffers}
+        try:  # PyTorch is to load what is stored alone, of which the values follow
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *reports)
+        finally:
+            loaded = {name: values[name] if name in values else self._buffers[name] for name in order}
+            self._buffers.clear()
+            self._buffers.update(loaded)
 
     def validate(self) -> None:
         """Check all values against the limits of the integrator.
@@ -338,8 +381,11 @@ class NeuronParameters(nn.Module):
         Raises:
             ValueError: with the parameter, the offending value and the limit.
         """
+        self.keep_values()
+        constrained = self.constrained()
         for name in self.neuron_fields:
-            check_value(name, getattr(self, name), self.dt)
+            value = self._buffers[name] if name in constrained else getattr(self, name)
+            check_value(name, cast(torch.Tensor, value), self.dt)
 
     def _get_name(self) -> str:
         return self.declaration

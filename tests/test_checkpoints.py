@@ -189,17 +189,112 @@ def test_a_checkpoint_holds_tensors_alone_and_changing_it_does_not_reach_the_lay
     assert torch.equal(target.p.stored("tau_mem_inv"), halves[KEY].float())
 
 
-def test_under_the_same_constraint_what_is_stored_counts_as_in_pytorch():
-    source, averaged = layer("log"), layer("log").state_dict()
+def test_the_values_count_where_what_is_stored_says_something_else():
+    state = layer("log").state_dict()
     for name, parameter in layer("log", factor=1.05).named_parameters():
-        averaged[name] = parameter.detach()  # a mean over training, for instance, written into a state
-    source.load_state_dict(averaged)
-    torch.testing.assert_close(source.p.tau_mem_inv.detach(), 1.05 * RATES)
-    other = layer("decay")
-    for key in [key for key in averaged if key.endswith("_extra_state")]:
-        del averaged[key]  # without it, what is stored is compared with the values
-    other.load_state_dict(averaged)
-    torch.testing.assert_close(other.p.tau_mem_inv.detach(), RATES)
+        state[name] = parameter.detach()
+    for how in ("log", "decay"):
+        target = layer(how, factor=1.1)
+        target.load_state_dict(state)
+        torch.testing.assert_close(target.p.tau_mem_inv.detach(), RATES)
+    del state["p.tau_mem_inv"]
+    target = layer("log", factor=1.1)
+    target.load_state_dict(state)
+    torch.testing.assert_close(target.p.tau_mem_inv.detach(), 1.05 * RATES)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ends"),
+    [
+        (torch.bfloat16, ((0.1, 1.0), (0.1, 1.2))),
+        (torch.float16, ((0.1, 1.0), (0.1, 1.2))),
+        (torch.float32, ((0.0, 2e-6), (0.0, 4e-6))),
+    ],
+)
+def test_constraints_that_differ_little_do_not_change_the_values(ends, dtype):
+    start = torch.tensor([0.3, 0.5, 0.8], dtype=F64) * ends[0][1]
+
+    def build(bounds, values):
+        p = sp.LIParameters(v_leak=sp.Learned(values.to(dtype), Interval(*bounds)))
+        return sp.LI(p, size=3, dtype=dtype)
+
+    source, target = build(ends[0], start), build(ends[1], 0.9 * start)
+    target.load_state_dict(saved(source))
+    rounding = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(target.p.v_leak, source.p.v_leak, rtol=rounding, atol=0)
+
+
+class OfAll(nn.Module):
+    """A user's constraint that depends on the whole tensor, and takes positive numbers alone."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        if not x.is_meta and (x <= 0).any():
+            raise RuntimeError("expected positive numbers")
+        return 100 * x / self.scale(x)
+
+    def right_inverse(self, value):
+        return value / 100
+
+
+def test_users_constraints_that_depend_on_the_whole_tensor():
+    def build(scale, values):
+        return sp.LI(sp.LIParameters(tau_mem_inv=sp.Learned(values, OfAll(scale))), size=3)
+
+    by_mean, by_largest = torch.tensor([50.0, 100.0, 150.0]), torch.tensor([50.0, 75.0, 100.0])
+    source, target = build(torch.mean, by_mean), build(torch.max, by_largest)
+    same = build(torch.mean, by_mean.flip(0))
+    with torch.no_grad():
+        source.p.stored("tau_mem_inv").mul_(3.7)
+    same.load_state_dict(saved(source))
+    assert torch.equal(same.p.stored("tau_mem_inv"), source.p.stored("tau_mem_inv"))
+    with pytest.raises(ValueError, match=r"tau_mem_inv: expected values that the constraint .* can give"):
+        target.load_state_dict(saved(source))
+    assert torch.equal(target.p.tau_mem_inv.detach(), by_largest)
+    other = sp.LI(sp.LIParameters(tau_mem=sp.Learned(0.02)), size=3)
+    other.p.tau_mem_inv = torch.tensor([20.0, 90.0, 300.0])
+    target = build(torch.max, by_largest)
+    with pytest.raises(ValueError, match="can give"):
+        target.load_state_dict(saved(other))
+
+
+def test_a_state_holds_parameters_and_buffers_alone():
+    source = layer("log")
+    source.p.stored("v_th").requires_grad_(False)
+    x = 3 * torch.rand(8, 2, 4)
+    expected = source(x)[0]
+    state = {name: value.clone() for name, value in source.state_dict().items()}
+    registered = dict(source.named_parameters()) | dict(source.named_buffers())
+    assert state.keys() == registered.keys()
+    other = layer("log", factor=1.3)
+    before = copy.deepcopy(other.state_dict())
+    assert torch.equal(torch.func.functional_call(other, state, (x,))[0], expected)
+    assert unchanged(other, before)
+    assert all(parameter.requires_grad for parameter in other.parameters())
+    with torch.no_grad():
+        source.p.stored("tau_mem_inv").add_(0.5)
+    source.p.tau_syn = 0.007
+    torch.testing.assert_close(source.state_dict()["p.tau_mem_inv"], source.p.tau_mem_inv.detach())
+
+
+def test_distributed_checkpoints_load():
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        source, target = layer("log"), layer("log", factor=1.1)
+        parallel = nn.parallel.DistributedDataParallel(target)
+        set_model_state_dict(parallel, get_model_state_dict(source))
+        assert values(target) == values(source)
+        x = 3 * torch.rand(8, 2, 4)
+        assert torch.equal(parallel(x)[0], source(x)[0])
+        assert get_model_state_dict(parallel).keys() == source.state_dict().keys()
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_bounds_tell_constraints_apart_that_agree_between_them():
@@ -251,6 +346,10 @@ def test_shared_parameters_stay_shared_and_are_converted_once():
 def test_an_ensemble_saves_and_loads():
     members = [layer("log", factor=factor) for factor in (1.0, 1.05, 1.1)]
     ensemble = sp.Ensemble(members)
+    x = 3 * torch.rand(8, 2, 4)
+    again = sp.Ensemble([layer("log", factor=0.95) for _ in members])
+    state = {name: value.clone() for name, value in ensemble.state_dict().items()}
+    assert torch.equal(torch.func.functional_call(again, state, (x,))[0], ensemble(x)[0])
     for how in ("log", "softplus"):
         other = sp.Ensemble([layer(how, factor=0.95) for _ in members])
         other.load_state_dict(saved(ensemble))

@@ -58,6 +58,8 @@ def assert_same(member, alone):
     for (name, a), b in zip(member.named_parameters(), alone.parameters(), strict=True):
         assert a.requires_grad == b.requires_grad, name
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+    for module in (member, alone):
+        module.state_dict()  # for which buffers of values under constraints are computed
     for (name, a), b in zip(member.named_buffers(), alone.buffers(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
     assert [m.training for m in member.modules()] == [m.training for m in alone.modules()]
@@ -579,3 +581,88 @@ def test_nested_containers_and_outputs():
         assert type(out["more"][0]) is type(alone["more"][0])
         for a, b in zip(out["more"][0], alone["more"][0], strict=True):
             torch.testing.assert_close(a[k], b)
+
+
+def frozen_ensemble(constraint, dt=1e-3, tau_mem=0.02):
+    """Three members, of which the second does not learn its time constants."""
+    members = []
+    for k in range(3):
+        tau = sp.Learned(torch.tensor([1.0, 1.1, 1.2]) * (tau_mem + 1e-3 * k), constraint)
+        members.append(sp.LI(sp.LIParameters(tau_mem=tau), dt=dt, size=3))
+    members[1].requires_grad_(False)
+    return sp.Ensemble(members)
+
+
+@pytest.mark.parametrize("there", ["none", "log", "softplus", "decay"])
+@pytest.mark.parametrize("here", ["none", "log", "softplus", "decay"])
+def test_frozen_values_keep_their_meaning_under_another_constraint_and_time_step(here, there):
+    source, target = frozen_ensemble(there), frozen_ensemble(here, dt=5e-4, tau_mem=0.03)
+    report = target.load_state_dict(source.state_dict())
+    assert report == ([], [])
+    for k in range(3):
+        torch.testing.assert_close(target.member(k).p.tau_mem, source.member(k).p.tau_mem)
+    again = frozen_ensemble(here, dt=5e-4)
+    again.load_state_dict(target.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again.frozen.buffers(), target.frozen.buffers(), strict=True))
+
+
+def test_frozen_values_that_are_invalid_are_refused():
+    state, target = frozen_ensemble("none").state_dict(), frozen_ensemble("none")
+    key = "frozen.stacked/p/tau_mem_inv.values"
+    with pytest.raises(ValueError, match="tau_mem_inv: expected positive values, got -5"):
+        target.load_state_dict(state | {key: torch.full((1, 3), -5.0)})
+    with pytest.raises(ValueError, match=r"expected dt \* tau_mem_inv < 1"):
+        frozen_ensemble("log", dt=4e-3).load_state_dict(frozen_ensemble("none", tau_mem=1.5e-3).state_dict())
+
+
+class Scaled(nn.Module):
+    """A user's constraint with a number of its own, that uses all neurons of a population."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, x):
+        return self.scale * x / x.mean()
+
+    def right_inverse(self, value):
+        return value / self.scale
+
+
+def test_a_users_constraint_is_that_of_each_member_in_a_checkpoint():
+    def build(scales=(50.0, 80.0, 110.0)):
+        shape = torch.tensor([0.5, 1.0, 1.5])
+        members = [sp.LI(sp.LIParameters(tau_mem_inv=sp.Learned(s * shape, Scaled(s))), size=3) for s in scales]
+        members[1].requires_grad_(False)
+        return sp.Ensemble(members)
+
+    source, target = build(), build((60.0, 90.0, 100.0))
+    state = source.state_dict()
+    expected = torch.tensor([[25.0, 50.0, 75.0], [55.0, 110.0, 165.0]])
+    torch.testing.assert_close(state["stacked.p.tau_mem_inv"], expected)
+    target.load_state_dict(state)
+    for k in range(3):
+        torch.testing.assert_close(target.member(k).p.tau_mem_inv, source.member(k).p.tau_mem_inv)
+
+
+def test_what_is_declared_anew_is_refused_in_an_ensemble():
+    ensemble = sp.Ensemble([sp.LI(sp.LIParameters(tau_mem=sp.Learned(0.02)), size=2) for _ in range(2)])
+    p = ensemble.stacked.p
+    for value in (sp.Learned(0.1), sp.Fixed(0.1), torch.distributions.Uniform(0.1, 0.2), nn.Parameter(torch.ones(2))):
+        with pytest.raises(ValueError, match=r"v_leak: expected a number or values .*; build the members anew"):
+            p.v_leak = value
+    p.tau_mem = 0.03
+    torch.testing.assert_close(ensemble.member(1).p.tau_mem, torch.full((2,), 0.03))
+    alone = ensemble.member(0)
+    alone.p.v_leak = sp.Learned(0.1)
+    assert isinstance(alone.p.v_leak, nn.Parameter)
+
+
+def test_hooks_of_parameters_are_refused_by_name():
+    for register in (nn.Parameter.register_hook, nn.Parameter.register_post_accumulate_grad_hook):
+        members = [nn.Linear(2, 2) for _ in range(2)]
+        handle = register(members[1].weight, lambda gradient: None)
+        with pytest.raises(ValueError, match=r"parameters without hooks.* got one on weight of member 1"):
+            sp.Ensemble(members)
+        handle.remove()
+        assert len(sp.Ensemble(members)) == 2

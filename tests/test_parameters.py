@@ -483,3 +483,47 @@ def test_the_order_of_a_declarations_fields_is_norses():
     assert sp.LIFParameters(200.0, 90.0, 0.1, 0.9, -0.1, "tanh", 5.0).alpha == 5.0
     with pytest.raises(TypeError):
         sp.LIFParameters(200.0, 90.0, 0.1, 0.9, -0.1, "tanh", 5.0, 0.02)
+
+
+class Exp(nn.Module):
+    """A user's constraint that says nothing of its scale."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        return self.scale * torch.exp(x)
+
+    def right_inverse(self, value):
+        return torch.log(value / self.scale)
+
+
+def test_only_equal_constraints_are_shared():
+    def build(scale):
+        return sp.LI(sp.LIParameters(tau_mem=sp.Learned(0.02, Exp(scale))), size=3)
+
+    first, same, other = build(100.0), build(100.0), build(50.0)
+    own = other.p.stored("tau_mem_inv")
+    with pytest.raises(ValueError, match="tau_mem_inv: expected two constraints that make the same values"):
+        other.p.share("tau_mem_inv", first.p)
+    assert other.p.stored("tau_mem_inv") is own
+    same.eval()
+    same.p.share("tau_mem_inv", first.p)
+    assert same.p.stored("tau_mem_inv") is first.p.stored("tau_mem_inv")
+
+
+@pytest.mark.parametrize("how", ["log", "none"])
+def test_names_that_are_no_parameters_are_refused(how):
+    layer = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(0.02, how)), size=3)
+    for value in (0.1, torch.ones(3), nn.Parameter(torch.ones(3))):
+        with pytest.raises(AttributeError, match=r"unknown vth of LIFParameters; expected one of .*v_th.*tau_mem"):
+            layer.p.vth = value
+    with pytest.raises(AttributeError, match="unknown alpha of LIParameters"):
+        sp.LI().p.alpha = 5.0
+    layer.eval()
+    layer.p.training = True
+    layer.p._mark = 1
+    assert copy.deepcopy(layer).p._mark == 1
+    layer.p.v_th = 0.7
+    assert layer.p.v_th == 0.7
