@@ -60,7 +60,7 @@ test-all: test test-processors test-offline ## test, and what takes longer: othe
 	$(MAKE) test-browser
 
 test-processors: venv ## kernels as on other processors, and as far as can be told for arm64
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --ignore tests/test_browser.py
 	$(BIN)/python tests/processors.py
 
 test-browser: book ## the built book in headless Chromium; without one the tests are skipped
