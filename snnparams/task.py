@@ -39,7 +39,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Number of outputs that a network needs: one for each class, or those that the answers name."""
+        """Number of outputs that a network needs, one for each class or those that the answers name."""
         return max(output for _, output in self.answers) + 1 if self.answers else self.classes
 
     def to(self, device: torch.device | str) -> Task:
