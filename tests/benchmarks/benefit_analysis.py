@@ -1,0 +1,413 @@
+"""What chapter 6 reads out of its results: numbers by seed, contrasts of them, and tables and figures of both.
+
+`python tests/benchmarks/benefit.py` makes the results, this module only reads them. The contrasts of `DECLARED` were
+written down before there were results.
+"""
+
+import functools
+import html
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
+from matplotlib.colors import LogNorm
+from scipy import stats
+
+from snnparams.predictions import Outcome, decide
+from snnparams.statistics import Contrast, corrected_contrast, equivalence, mean_contrast
+
+FOLDER = Path(__file__).resolve().parents[2] / "book" / "results" / "benefit"  # the one place that says where
+MARGIN = 1.0  # points of accuracy: the largest difference that counts as none
+COLLAPSED = 10.0  # points below the median of its condition at which a run has collapsed
+UNTUNED = 0  # the index of the try that a search begins with: what somebody would take who does not search
+SPLITS = {"spoken digits": 600 / 2100, "sequential mnist": 2000 / 10_000}  # inputs for test over those for training
+OFFICIAL = "spoken digits"  # natural tasks of this name have a split of their own as well as folds
+ALL_FROM_EQUAL = "all learned"
+TITLE = {
+    EQUAL: "equal",
+    SYN: "different synapses",
+    MEM: "different membranes",
+    LEARNS: "synapses learned",
+    SHARED: "one for all, learned",
+    ALL: "different, all learned",
+    ALL_FROM_EQUAL: "all learned",
+}
+COLOR = {EQUAL: "0.35", SYN: "C0", MEM: "C1", LEARNS: "C2", SHARED: "C3", ALL: "C4", ALL_FROM_EQUAL: "C5"}
+
+# What is asked of the results, by name: stage, and the weight of each condition at four windows without recurrence
+DECLARED = {
+    "values differ": ("causes", {SYN: 0.5, ALL: 0.5, EQUAL: -0.5, ALL_FROM_EQUAL: -0.5}),
+    "values are learned": ("causes", {ALL_FROM_EQUAL: 0.5, ALL: 0.5, EQUAL: -0.5, SYN: -0.5}),
+    "interaction of the two": ("causes", {ALL: 1, EQUAL: 1, SYN: -1, ALL_FROM_EQUAL: -1}),
+    "recurrence, on the gain": (
+        "core",
+        {
+            ("windows 4, recurrent", SYN): 1,
+            ("windows 4, recurrent", EQUAL): -1,
+            ("windows 4", SYN): -1,
+            ("windows 4", EQUAL): 1,
+        },
+    ),
+}
+
+
+class Difference(NamedTuple):
+    """Paired differences of two conditions."""
+
+    seeds: dict[int, float]  # of each seed, or of each split
+    contrast: Contrast
+    same: float  # p-value of two one-sided tests: small if the mean lies within the margin
+
+    @property
+    def values(self) -> list[float]:
+        """The differences alone."""
+        return list(self.seeds.values())
+
+    def __str__(self) -> str:
+        c = self.contrast
+        return f"{signed(c.mean)} ({signed(c.low)} to {signed(c.high)})"
+
+
+def signed(number: float, digits: int = 1) -> str:
+    """Return a number with its sign, a real minus, and no -0.0."""
+    text = f"{round(number, digits) + 0.0:+.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def measured(line: dict, measure: str) -> float:
+    """Return what a run reached on the test split: accuracy in per cent, windows remembered, rate, or spikes."""
+    test = line["result"]["test"]
+    if measure == "accuracy":
+        return 100 * test["accuracy"]
+    if measure == "remembered":
+        return sum(2 * answer - 1 for answer in test["answers"])
+    if measure == "rate":
+        return float(np.mean(test["rate"]))
+    return test[measure]
+
+
+class Results:
+    """The kept runs of the experiment.
+
+    Args:
+        folder: with a file of lines for each stage, and the summary.
+    """
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self.folder = folder
+        self.summary = json.loads((folder / "summary.json").read_text())
+        self.predictions = json.loads((FOLDER.parent / "predictions.json").read_text())
+        self.lines = functools.cache(self._lines)
+        self.runs = functools.cache(self._runs)
+
+    def _lines(self, stage: str) -> list[dict]:
+        path = self.folder / f"{stage}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def _runs(self, stage: str) -> dict[tuple[str, str], dict[int, dict]]:
+        """Return the lines of a stage by task, condition and seed."""
+        found: dict[tuple[str, str], dict[int, dict]] = {}
+        for line in self.lines(stage):
+            found.setdefault((line["task"], line["condition"]), {})[line["seed"]] = line
+        if stage == "causes":  # the kinds that controls vary: their first seeds ran in the core, and were kept there
+            seeds = set().union(*found.values())
+            for (task, kind), lines in self.runs("core").items():
+                if task == "windows 4":
+                    found.setdefault((task, kind), {}).update({s: x for s, x in lines.items() if s in seeds})
+        return found
+
+    def conditions(self, stage: str, task: str) -> list[str]:
+        """Return the conditions of a task, in the order in which they ran."""
+        return [condition for name, condition in self.runs(stage) if name == task]
+
+    def by_seed(self, stage: str, task: str, condition: str, measure: str = "accuracy") -> dict[int, float]:
+        """Return what a condition reached, by seed; runs that failed are left out.
+
+        Raises:
+            KeyError: if there are no such runs.
+        """
+        if (task, condition) not in self.runs(stage):
+            raise KeyError(f"expected runs of {condition!r} on {task!r} in stage {stage}, got none")
+        lines = self.runs(stage)[task, condition].items()
+        return {seed: measured(line, measure) for seed, line in sorted(lines) if "failed" not in line["result"]}
+
+    def mean(self, stage: str, task: str, condition: str, measure: str = "accuracy") -> float:
+        """Return the mean over seeds."""
+        return float(np.mean(list(self.by_seed(stage, task, condition, measure).values())))
+
+    def weighted(self, stage: str, weights: Mapping[tuple[str, str], float], measure: str = "accuracy") -> Difference:
+        """Return a weighted sum of conditions (task, condition), within the seeds that all of them share."""
+        found = {place: self.by_seed(stage, *place, measure) for place in weights}
+        seeds = sorted(set.intersection(*(set(values) for values in found.values())))
+        sums = {seed: sum(w * found[place][seed] for place, w in weights.items()) for seed in seeds}
+        values = list(sums.values())
+        return Difference(sums, mean_contrast(values), equivalence(values, MARGIN))
+
+    def difference(
+        self, stage: str, task: str, condition: str, other: str = EQUAL, measure: str = "accuracy"
+    ) -> Difference:
+        """Return how a condition differs from another on one task, seed by seed."""
+        return self.weighted(stage, {(task, condition): 1, (task, other): -1}, measure)
+
+    def declared(self, name: str) -> Difference:
+        """Return one of the contrasts that were declared before there were results."""
+        stage, weights = DECLARED[name]
+        places = {key if isinstance(key, tuple) else ("windows 4", key): weight for key, weight in weights.items()}
+        return self.weighted(stage, places)
+
+    # ------------------------------------------------------------------------------------------- natural tasks
+
+    def splits(self, task: str, condition: str, measure: str = "accuracy") -> dict[str, float]:
+        """Return what a condition reached on each split of a natural task, mean over the seeds of that split."""
+        names = sorted(name for name, kind in self.runs("natural") if kind == condition)
+        return {name: self.mean("natural", name, condition, measure) for name in names if _is_split(name, task)}
+
+    def natural(self, task: str, condition: str, other: str = EQUAL, change: str | None = None) -> Difference:
+        """Return how a condition differs over the splits of a natural task, by the corrected t test.
+
+        Args:
+            task: without its split.
+            condition: what is compared.
+            other: what it is compared with.
+            change: instead of accuracy, the change of it by this disturbance of the inputs, in points.
+        """
+        ours, theirs = self.splits(task, condition), self.splits(task, other)
+        if change:
+            ours, theirs = ({s: self.lost(s, kind, change) for s in ours} for kind in (condition, other))
+        found = {split: ours[split] - theirs[split] for split in ours}
+        share = next(share for name, share in SPLITS.items() if task.startswith(name))
+        values = list(found.values())
+        contrast = corrected_contrast(values, share)
+        return Difference(found, contrast, _corrected_equivalence(contrast, len(values)))
+
+    def lost(self, name: str, condition: str, change: str) -> float:
+        """Return by how many points a disturbance of the test inputs changes accuracy, mean over seeds."""
+        runs = [line["result"] for line in self.runs("natural")[name, condition].values()]
+        return 100 * float(np.mean([r["disturbed"][change] - r["test"]["accuracy"] for r in runs if "test" in r]))
+
+    # ---------------------------------------------------------------------------------------- levels and choices
+
+    def level(self, task: str, level: str) -> float | None:
+        """Return a reference level in per cent, mean over seeds; of a recurrent task that of the same inputs."""
+        for name in (task, task.removesuffix(", recurrent"), task.removesuffix(", two layers")):
+            if found := self.summary["reference"].get(name, {}).get(level):
+                return 100 * float(np.mean(found))
+        return None
+
+    def reached(self, task: str) -> dict[str, float]:
+        """Return the mean accuracy of each kind on a task of the core or a natural one (there, over its splits)."""
+        if task in self.summary["tasks"]:
+            return {kind: self.mean("core", task, kind) for kind in KINDS}
+        return {kind: float(np.mean(list(self.splits(task, kind).values()))) for kind in (*KINDS, ALL)}
+
+    def tuned(self, stage: str, task: str, condition: str) -> dict:
+        """Return what tuning chose."""
+        wanted = {"stage": stage, "task": task, "condition": condition}
+        return next(found for found in self.summary["tuned"] if wanted.items() <= found.items())
+
+    def tries(self, stage: str, task: str, condition: str) -> list[float]:
+        """Return the accuracy on the validation split of each try of a search, in its order, in per cent."""
+        found: dict[str, list[float]] = {}
+        for line in self.lines(stage):
+            if (line["task"], line["condition"]) == (task, condition):
+                knobs = json.dumps([line["cell"]["neurons"], line["cell"]["training"]], sort_keys=True)
+                found.setdefault(knobs, []).append(100 * line["result"].get("validation", {}).get("accuracy", 0.0))
+        return [float(np.mean(accuracies)) for accuracies in found.values()]
+
+    def best_try(self, task: str, condition: str) -> dict:
+        """Return the run of the tuning that reached most with what was chosen: one that can be repeated in seconds."""
+        knobs = self.tuned("tuning", task, condition)["knobs"]
+        lines = [x for x in self.lines("tuning") if (x["task"], x["condition"]) == (task, condition)]
+        lines = [x for x in lines if knobs.items() <= {**x["cell"]["neurons"], **x["cell"]["training"]}.items()]
+        return min(lines, key=lambda line: line["seed"])
+
+    def collapsed(self, stage: str, task: str, condition: str) -> float:
+        """Return the share of runs that failed or ended far below the median of their condition."""
+        found = list(self.by_seed(stage, task, condition).values())
+        runs = self.runs(stage)[task, condition]
+        low = sum(value < np.median(found) - COLLAPSED for value in found)
+        return (len(runs) - len(found) + low) / len(runs)
+
+    # ---------------------------------------------------------------------------------- predictions and gradients
+
+    def rows(self) -> list[dict]:
+        """Return the results as `snnparams.predictions.decide` takes them."""
+        found = []
+        for stage in ("core", "causes", "equal_spikes"):
+            for (task, condition), lines in self.runs(stage).items():
+                for seed, line in lines.items():
+                    if "failed" in line["result"]:
+                        continue
+                    row = {"stage": stage.replace("_", " "), "task": task, "condition": condition, "seed": seed}
+                    row["accuracy"] = measured(line, "accuracy")
+                    row["remembered"] = measured(line, "remembered") if "answers" in line["result"]["test"] else None
+                    found.append(row)
+        for line in self.lines("gradients"):
+            for name, value in line["result"].items():
+                row = {"stage": "gradients", "task": line["task"], "condition": name, "seed": line["seed"]}
+                found.append({**row, "derivative": value})
+        return found
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Return what became of each prediction."""
+        rows = self.rows()
+        return {prediction["id"]: decide(prediction, rows) for prediction in self.predictions["predictions"]}
+
+    def derivatives(self, task: str, name: str) -> dict[int, float]:
+        """Return a derivative of the loss of equal networks, such as "tau_mem, surrogate, initial", by seed."""
+        lines = [line for line in self.lines("gradients") if line["task"] == task]
+        return {line["seed"]: line["result"][name] for line in sorted(lines, key=lambda line: line["seed"])}
+
+    def medians(self, stage: str, task: str, condition: str, name: str, layer: int = 0) -> tuple[float, float]:
+        """Return the median neuron parameter of a layer that learns from equal values, before and after training.
+
+        Mean over seeds on a logarithmic scale; the first is what tuning chose, which is equal for all seeds.
+        """
+        runs = [line for line in self.runs(stage)[task, condition].values() if "failed" not in line["result"]]
+        after = [np.median(run["result"]["learned"][name][layer]) for run in runs]
+        before = 1.0 if name == "v_th" else runs[0]["cell"]["neurons"][name]
+        return before, math.exp(float(np.mean(np.log(after))))
+
+
+def _is_split(name: str, task: str) -> bool:
+    return name.startswith(f"{task}, split")
+
+
+def _corrected_equivalence(contrast: Contrast, count: int) -> float:
+    """Return the p-value of two one-sided tests with the standard error of a contrast."""
+    error = (contrast.high - contrast.mean) / stats.t.ppf(0.975, count - 1)
+    if error == 0:
+        return float(abs(contrast.mean) >= MARGIN)
+    above, below = (contrast.mean + MARGIN) / error, (MARGIN - contrast.mean) / error
+    return float(stats.t.sf(min(above, below), count - 1))
+
+
+# -------------------------------------------------------------------------------------------------------- tables
+
+
+class Table:
+    """A table that a page shows as a table, and a terminal as text.
+
+    Args:
+        header: a name for each column; the first column names the rows.
+        rows: texts, as many in each as there are columns.
+        note: what stands below it.
+    """
+
+    def __init__(self, header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
+        self.header, self.rows, self.note = list(header), [list(map(str, row)) for row in rows], note
+        if wrong := [row for row in self.rows if len(row) != len(self.header)]:
+            raise ValueError(f"rows: expected {len(self.header)} cells, got {wrong[0]}")
+
+    def __repr__(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
+        text = [
+            "  ".join(x.ljust(w) if k == 0 else x.rjust(w) for k, (x, w) in enumerate(zip(line, widths, strict=True)))
+            for line in lines
+        ]
+        return "\n".join(line.rstrip() for line in [*text, *([self.note] if self.note else [])])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{html.escape(x)}</th>' for x in self.header)
+        body = "".join(
+            f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(x)}</td>" for x in rest)}</tr>'
+            for first, *rest in self.rows
+        )
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        table = f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        return f'<div class="table-wrapper">{table}</div>{note}'
+
+
+def percent(number: float | None, digits: int = 1) -> str:
+    """Return per cent as text, a dash where there is no number."""
+    return "\N{EN DASH}" if number is None else f"{number:.{digits}f}"
+
+
+# ------------------------------------------------------------------------------------------------------- figures
+
+
+def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference, str]], xlabel: str = "gain (points)") -> None:
+    """Draw differences below each other: a dot for each seed, mean and 95 % interval on top of them.
+
+    Args:
+        ax: where to draw.
+        rows: label, difference and colour, from top to bottom; a label alone, with None, is a heading.
+        xlabel: label of the axis.
+    """
+    ax.axvline(0, color="0.6", linewidth=1)
+    for row, (_, difference, color) in enumerate(rows):
+        if difference is None:
+            continue
+        c, values = difference.contrast, difference.values
+        ax.plot(values, [row] * len(values), "o", color=color, alpha=0.25, markersize=3, markeredgewidth=0)
+        ax.plot([c.low, c.high], [row, row], color=color, linewidth=2.5, solid_capstyle="butt")
+        ax.plot(c.mean, row, "o", color=color, markersize=5, markeredgecolor="white")
+    ax.set(yticks=range(len(rows)), yticklabels=[label for label, *_ in rows], xlabel=xlabel)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+
+
+def prediction_rows(results: Results, with_outcome: bool = False) -> Table:
+    """Return the predictions as a table, with what became of them if asked for."""
+    outcomes = results.outcomes() if with_outcome else {}
+    rows = []
+    for prediction in results.predictions["predictions"]:
+        unit = "" if prediction["measure"] in ("remembered", "derivative") else " points"
+        row = [prediction["claim"], "known" if prediction["known"] else "new", bounds(prediction) + unit]
+        if with_outcome:
+            verdict, contrast = outcomes[prediction["id"]]
+            digits = 1 if unit else 3
+            interval = (
+                f"{signed(contrast.low, digits)} to {signed(contrast.high, digits)}" if contrast else "\N{EN DASH}"
+            )
+            row = [row[0], row[1], row[2], interval, verdict]
+        rows.append(row)
+    found = ["found (95 %)", "verdict"] if with_outcome else []
+    return Table(["prediction", "", "predicted", *found], rows)
+
+
+def bounds(prediction: Mapping) -> str:
+    """Return the predicted interval in words."""
+    low, high = prediction["low"], prediction["high"]
+    if high is None:
+        return f"more than {low:g}".replace("-", "\N{MINUS SIGN}")
+    text = f"less than {high:g}" if low is None else f"{low:g} to {high:g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def raster(ax: plt.Axes, run: dict, sort_by: str = "tau_syn", window: int = 20) -> np.ndarray:
+    """Draw the spikes of a trained network for one input, neurons sorted and coloured by a time constant.
+
+    Args:
+        ax: where to draw.
+        run: a line of the stage "rasters".
+        sort_by: "tau_mem" or "tau_syn".
+        window: steps of a window of the task.
+
+    Returns:
+        The sorted time constants.
+    """
+    result = run["result"]
+    taus = np.array(result[sort_by])
+    place = np.argsort(np.argsort(taus, kind="stable"))
+    neurons = np.array(result["neurons"], int)
+    shades = plt.get_cmap("viridis_r")(LogNorm(2, 300, clip=True)(taus))
+    for k, group in enumerate(result["label"]):
+        ax.axvspan(k * window, (k + 1) * window, color="0.93" if k % 2 else "white", zorder=0, linewidth=0)
+        ax.text((k + 0.5) * window, len(taus) + 0.3, "AB"[group], ha="center", va="bottom", fontsize=9)
+    ax.scatter(result["steps"], place[neurons], s=7, marker="|", color=shades[neurons], linewidth=1.1)
+    ax.set(xlim=(0, len(result["label"]) * window), ylim=(-0.7, len(taus) - 0.3), xlabel="step")
+    ax.grid(visible=False)
+    return np.sort(taus)
+
+
+def triples(difference: Difference, size: int = 3) -> np.ndarray:
+    """Return the mean of every choice of so many seeds: what an experiment with few would have found."""
+    return np.array([np.mean(chosen) for chosen in itertools.combinations(difference.values, size)])
