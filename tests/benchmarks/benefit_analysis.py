@@ -1,4 +1,4 @@
-"""What chapter 6 reads out of its results: numbers by seed, contrasts of them, and tables and figures of both.
+"""What chapter 6 reads out of its results: numbers by seed, contrasts of them, and tables.
 
 `python tests/benchmarks/benefit.py` makes the results, this module only reads them. The contrasts of `DECLARED` were
 written down before there were results.
@@ -13,10 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
-from matplotlib.colors import LogNorm
 from scipy import stats
 
 from snnparams.predictions import Outcome, decide
@@ -25,9 +23,8 @@ from snnparams.statistics import Contrast, corrected_contrast, equivalence, mean
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "results" / "benefit"  # the one place that says where
 MARGIN = 1.0  # points of accuracy: the largest difference that counts as none
 COLLAPSED = 10.0  # points below the median of its condition at which a run has collapsed
-UNTUNED = 0  # the index of the try that a search begins with: what somebody would take who does not search
+SCATTERED = "windows 4, recurrent"  # a task on which seeds differ much and kinds little
 SPLITS = {"spoken digits": 600 / 2100, "sequential mnist": 2000 / 10_000}  # inputs for test over those for training
-OFFICIAL = "spoken digits"  # natural tasks of this name have a split of their own as well as folds
 ALL_FROM_EQUAL = "all learned"
 TITLE = {
     EQUAL: "equal",
@@ -38,6 +35,14 @@ TITLE = {
     ALL: "different, all learned",
     ALL_FROM_EQUAL: "all learned",
 }
+LEVELS = {
+    "chance": "chance",
+    "counts": "counts",
+    "linear filters": "one linear filter",
+    "linear": "all bins",
+    "gru": "GRU",
+}
+NATURAL = ("spoken digits", "sequential mnist", "spoken digits, recurrent", "sequential mnist, recurrent")
 COLOR = {EQUAL: "0.35", SYN: "C0", MEM: "C1", LEARNS: "C2", SHARED: "C3", ALL: "C4", ALL_FROM_EQUAL: "C5"}
 
 # What is asked of the results, by name: stage, and the weight of each condition at four windows without recurrence
@@ -201,9 +206,11 @@ class Results:
         return None
 
     def reached(self, task: str) -> dict[str, float]:
-        """Return the mean accuracy of each kind on a task of the core or a natural one (there, over its splits)."""
+        """Return the mean accuracy of each kind; of a natural task on its official split, or else over its splits."""
         if task in self.summary["tasks"]:
             return {kind: self.mean("core", task, kind) for kind in KINDS}
+        if (task, EQUAL) in self.runs("natural"):
+            return {kind: self.mean("natural", task, kind) for kind in (*KINDS, ALL)}
         return {kind: float(np.mean(list(self.splits(task, kind).values()))) for kind in (*KINDS, ALL)}
 
     def tuned(self, stage: str, task: str, condition: str) -> dict:
@@ -226,6 +233,11 @@ class Results:
         lines = [x for x in self.lines("tuning") if (x["task"], x["condition"]) == (task, condition)]
         lines = [x for x in lines if knobs.items() <= {**x["cell"]["neurons"], **x["cell"]["training"]}.items()]
         return min(lines, key=lambda line: line["seed"])
+
+    def scatter(self, task: str, condition: str) -> float:
+        """Return the standard deviation between seeds of the accuracy on the validation split, in points."""
+        runs = [line["result"] for line in self.runs("core")[task, condition].values()]
+        return 100 * float(np.std([r["validation"]["accuracy"] for r in runs if "test" in r], ddof=1))
 
     def collapsed(self, stage: str, task: str, condition: str) -> float:
         """Return the share of runs that failed or ended far below the median of their condition."""
@@ -264,15 +276,29 @@ class Results:
         lines = [line for line in self.lines("gradients") if line["task"] == task]
         return {line["seed"]: line["result"][name] for line in sorted(lines, key=lambda line: line["seed"])}
 
-    def medians(self, stage: str, task: str, condition: str, name: str, layer: int = 0) -> tuple[float, float]:
-        """Return the median neuron parameter of a layer that learns from equal values, before and after training.
+    def medians(self, stage: str, task: str, condition: str) -> dict[str, tuple[float, float]]:
+        """Return the median of each learned neuron parameter of the first layer, before and after training.
 
-        Mean over seeds on a logarithmic scale; the first is what tuning chose, which is equal for all seeds.
+        Before, that is the middle that tuning chose; after, a mean over runs (and splits) on a logarithmic scale.
         """
-        runs = [line for line in self.runs(stage)[task, condition].values() if "failed" not in line["result"]]
-        after = [np.median(run["result"]["learned"][name][layer]) for run in runs]
-        before = 1.0 if name == "v_th" else runs[0]["cell"]["neurons"][name]
-        return before, math.exp(float(np.mean(np.log(after))))
+        runs = [
+            line
+            for (name, kind), lines in self.runs(stage).items()
+            if kind == condition and (name == task or _is_split(name, task))
+            for line in lines.values()
+            if "failed" not in line["result"]
+        ]
+        found = {}
+        for name in runs[0]["result"]["learned"]:
+            after = [np.log(np.median(run["result"]["learned"][name][0])) for run in runs]
+            before = 1.0 if name == "v_th" else runs[0]["cell"]["neurons"][name]
+            found[name] = before, math.exp(float(np.mean(after)))
+        return found
+
+
+def natural_name(task: str) -> str:
+    """Return the name of a task as a page writes it."""
+    return task.replace("mnist", "MNIST")
 
 
 def _is_split(name: str, task: str) -> bool:
@@ -330,31 +356,89 @@ def percent(number: float | None, digits: int = 1) -> str:
     return "\N{EN DASH}" if number is None else f"{number:.{digits}f}"
 
 
-# ------------------------------------------------------------------------------------------------------- figures
+def levels(results: Results) -> Table:
+    """Return accuracies beside their reference levels; a star where a linear classifier is better on a natural task."""
+    rows = []
+    for task in (*results.summary["tasks"], *NATURAL):
+        reached = results.reached(task)
+        best = max(reached, key=reached.__getitem__)
+        mark = " *" if task in below_linear(results) else ""
+        known = [percent(results.level(task, level)) for level in LEVELS]
+        rows.append(
+            [natural_name(task) + mark, *known, percent(reached[EQUAL]), f"{reached[best]:.1f} ({TITLE[best]})"]
+        )
+    note = "* a linear classifier on all bins is better: no general conclusion from this task"
+    return Table(["correct (%)", *LEVELS.values(), "equal", "best kind"], rows, note)
 
 
-def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference, str]], xlabel: str = "gain (points)") -> None:
-    """Draw differences below each other: a dot for each seed, mean and 95 % interval on top of them.
-
-    Args:
-        ax: where to draw.
-        rows: label, difference and colour, from top to bottom; a label alone, with None, is a heading.
-        xlabel: label of the axis.
-    """
-    ax.axvline(0, color="0.6", linewidth=1)
-    for row, (_, difference, color) in enumerate(rows):
-        if difference is None:
-            continue
-        c, values = difference.contrast, difference.values
-        ax.plot(values, [row] * len(values), "o", color=color, alpha=0.25, markersize=3, markeredgewidth=0)
-        ax.plot([c.low, c.high], [row, row], color=color, linewidth=2.5, solid_capstyle="butt")
-        ax.plot(c.mean, row, "o", color=color, markersize=5, markeredgecolor="white")
-    ax.set(yticks=range(len(rows)), yticklabels=[label for label, *_ in rows], xlabel=xlabel)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
+def below_linear(results: Results) -> list[str]:
+    """Return the natural tasks on which the best kind of network is worse than a linear classifier on all bins."""
+    best = {task: max(results.reached(task).values()) for task in NATURAL}
+    return [task for task, accuracy in best.items() if accuracy < (results.level(task, "linear") or 0)]
 
 
-def prediction_rows(results: Results, with_outcome: bool = False) -> Table:
+def controls(results: Results) -> Table:
+    """Return the controls that are not about the reset."""
+    readouts = ("readout 40 steps", "readout per output", "surrogate slope 1", "surrogate slope 20")
+    wanted = [
+        ("96 equal neurons, against 48", f"{EQUAL}, 96 neurons", EQUAL),
+        ("192 equal neurons, against 48", f"{EQUAL}, 192 neurons", EQUAL),
+        ("24 different neurons, against 192 equal", f"{SYN}, 24 neurons", f"{EQUAL}, 192 neurons"),
+        ("12 different neurons, against 192 equal", f"{SYN}, 12 neurons", f"{EQUAL}, 192 neurons"),
+        ("equal, readout of 40 steps, against 8", f"{EQUAL}, readout 40 steps", EQUAL),
+        ("equal, one readout for each output, against one for all", f"{EQUAL}, readout per output", EQUAL),
+        *[(f"different, against equal, {x}", f"{SYN}, {x}", f"{EQUAL}, {x}") for x in readouts],
+        ("all learned from equal, against synapses learned", ALL_FROM_EQUAL, LEARNS),
+        ("different and all learned, against all learned from equal", ALL, ALL_FROM_EQUAL),
+    ]
+    rows = []
+    for title, condition, other in wanted:
+        reached = results.mean("causes", "windows 4", condition)
+        rows.append([title, percent(reached), str(results.difference("causes", "windows 4", condition, other))])
+    return Table(["control", "correct (%)", "difference (points)"], rows)
+
+
+def official(results: Results) -> Table:
+    """Return what the kinds reach on the official split of the spoken digits."""
+    rows = []
+    for task in ("spoken digits", "spoken digits, recurrent"):
+        for kind in (*KINDS, ALL):
+            reached, spikes = (results.mean("natural", task, kind, measure) for measure in ("accuracy", "spikes"))
+            gain = "\N{EN DASH}" if kind == EQUAL else str(results.difference("natural", task, kind))
+            name = f"{TITLE[kind]}, recurrent" if "recurrent" in task else TITLE[kind]
+            rows.append([name, percent(reached), gain, f"{spikes:.0f}"])
+    return Table(["spoken digits, official split", "correct (%)", "minus equal (points)", "spikes"], rows)
+
+
+def declared(results: Results) -> Table:
+    """Return the declared contrasts."""
+    rows = []
+    for name in DECLARED:
+        found = results.declared(name)
+        c = found.contrast
+        rows.append([name, str(found), f"{c.p:.1g}", str(c.n), f"{c.detectable:.1f}"])
+    return Table(["declared contrast", "points (95 %)", "p", "seeds", "could be seen"], rows)
+
+
+def every_difference(results: Results) -> Table:
+    """Return mean, median and collapsed runs of each kind and task, and what can be said of its difference."""
+    rows = []
+    for task in results.summary["tasks"]:
+        for kind in KINDS:
+            values = list(results.by_seed("core", task, kind).values())
+            row = [f"{task}: {TITLE[kind]}", percent(float(np.mean(values))), percent(float(np.median(values)))]
+            row.append(f"{results.collapsed('core', task, kind):.0%}")
+            if kind == EQUAL:
+                row += ["\N{EN DASH}"] * 3
+            else:
+                found = results.difference("core", task, kind)
+                row += [str(found), f"{found.contrast.detectable:.1f}", "yes" if found.same < 0.05 else "no"]
+            rows.append(row)
+    header = ["core", "mean", "median", "collapsed", "minus equal", "could be seen", "within 1 point"]
+    return Table(header, rows)
+
+
+def predictions(results: Results, with_outcome: bool = False) -> Table:
     """Return the predictions as a table, with what became of them if asked for."""
     outcomes = results.outcomes() if with_outcome else {}
     rows = []
@@ -382,32 +466,33 @@ def bounds(prediction: Mapping) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def raster(ax: plt.Axes, run: dict, sort_by: str = "tau_syn", window: int = 20) -> np.ndarray:
-    """Draw the spikes of a trained network for one input, neurons sorted and coloured by a time constant.
-
-    Args:
-        ax: where to draw.
-        run: a line of the stage "rasters".
-        sort_by: "tau_mem" or "tau_syn".
-        window: steps of a window of the task.
-
-    Returns:
-        The sorted time constants.
-    """
-    result = run["result"]
-    taus = np.array(result[sort_by])
-    place = np.argsort(np.argsort(taus, kind="stable"))
-    neurons = np.array(result["neurons"], int)
-    shades = plt.get_cmap("viridis_r")(LogNorm(2, 300, clip=True)(taus))
-    for k, group in enumerate(result["label"]):
-        ax.axvspan(k * window, (k + 1) * window, color="0.93" if k % 2 else "white", zorder=0, linewidth=0)
-        ax.text((k + 0.5) * window, len(taus) + 0.3, "AB"[group], ha="center", va="bottom", fontsize=9)
-    ax.scatter(result["steps"], place[neurons], s=7, marker="|", color=shades[neurons], linewidth=1.1)
-    ax.set(xlim=(0, len(result["label"]) * window), ylim=(-0.7, len(taus) - 0.3), xlabel="step")
-    ax.grid(visible=False)
-    return np.sort(taus)
-
-
 def triples(difference: Difference, size: int = 3) -> np.ndarray:
     """Return the mean of every choice of so many seeds: what an experiment with few would have found."""
     return np.array([np.mean(chosen) for chosen in itertools.combinations(difference.values, size)])
+
+
+def over_untuned(results: Results, task: str, kind: str = MEM) -> tuple[float, float]:
+    """Return how much a tuned kind gains over equal neurons that are not tuned, and that are, on the validation split.
+
+    Not tuned means at the median of all tries: settings that somebody has found reasonable.
+    """
+    stage = "natural_tuning" if task in NATURAL else "tuning"
+    ours, theirs = (results.tries(stage, task, condition) for condition in (kind, EQUAL))
+    return max(ours) - float(np.median(theirs)), max(ours) - max(theirs)
+
+
+def tuned_tasks(results: Results) -> list[str]:
+    """Return the tasks that were tuned, those of the core first."""
+    return [*results.summary["tasks"], *NATURAL]
+
+
+def drifts(results: Results) -> Table:
+    """Return where the neuron parameters of networks that learn all of them go, as medians."""
+    rows = []
+    learners = [("causes", "windows 4", ALL_FROM_EQUAL), ("causes", "windows 4", ALL)]
+    for stage, task, kind in learners + [("natural", task, ALL) for task in NATURAL]:
+        row = [f"{natural_name(task)}: {TITLE[kind]}"]
+        for before, after in results.medians(stage, task, kind).values():
+            row.append(f"{before:.3g} to {after:.3g}")
+        rows.append(row)
+    return Table(["median before and after training", "tau_mem (steps)", "tau_syn (steps)", "v_th"], rows)
