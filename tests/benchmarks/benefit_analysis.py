@@ -347,7 +347,7 @@ class Table:
             for first, *rest in self.rows
         )
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
-        table = f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        table = f'<table class="table results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         return f'<div class="table-wrapper">{table}</div>{note}'
 
 
