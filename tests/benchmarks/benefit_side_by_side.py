@@ -287,17 +287,22 @@ class SideBySide:
         if self.device.type != "cuda":
             return update
         before = [x.clone() for x in self._state()]
+
+        def restore() -> None:
+            for x, start in zip(self._state(), before, strict=True):
+                x.copy_(start)
+
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):  # kernels are compiled, and memory is found, before recording
                 update()
+                restore()  # also the position: there may be no further batch
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             update()
-        for x, start in zip(self._state(), before, strict=True):
-            x.copy_(start)
+        restore()
         return graph.replay
 
     def train(self, after_epoch) -> None:
