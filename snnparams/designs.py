@@ -125,7 +125,7 @@ def voltage_variance(tau_mem: torch.Tensor, tau_syn: torch.Tensor) -> torch.Tens
 
     Divide a neuron's initial weights by its root, and all voltages vary alike, whatever the time constants. That is
     fluctuation-driven initialization, where the integral of the squared response to a spike has this place. It goes on
-    to set how many standard deviations the threshold is away; the networks of `snnparams.networks` set their rate.
+    to set how many standard deviations the threshold lies above the mean; `snnparams.networks` sets the rate instead.
 
     Args:
         tau_mem: in time steps, at least 1.
