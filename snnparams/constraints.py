@@ -17,8 +17,8 @@ name       value                                                    for
 with a unit :math:`u` of 100 per second for time constants and 1 for voltages.
 
 **How they stay in range.** Computers round: :math:`e^{-1000}` is zero and :math:`1/(1 + e^{-40})` is one, and both are
-invalid. A clamp would make the gradient zero. So each map follows its formula between two bends, and beyond them
-:math:`\theta` is bent towards an end that it never reaches,
+invalid. A clamp here, in the forward pass, would make the gradient zero. So each map follows its formula between two
+bends, and beyond them :math:`\theta` is bent towards an end that it never reaches,
 
 .. math:: \theta \to c + m - \frac{m^2}{m + (\theta - c)} \quad\text{for } \theta > c,
 

@@ -123,9 +123,17 @@ def voltage_variance(tau_mem: torch.Tensor, tau_syn: torch.Tensor) -> torch.Tens
     :math:`(1 - p)^2 (1 + p q) / ((1 - p^2) (1 - q^2) (1 - p q))`: the variance of the voltage, without threshold, when
     independent spikes of variance 1 arrive.
 
+    Divide a neuron's initial weights by its root, and all voltages vary alike, whatever the time constants. That is
+    fluctuation-driven initialization, where the integral of the squared response to a spike has this place. It goes on
+    to set how many standard deviations the threshold lies above the mean; `snnparams.networks` sets the rate instead.
+
     Args:
         tau_mem: in time steps, at least 1.
         tau_syn: likewise, of a shape that fits.
+
+    References:
+        J. Rossbroich, J. Gygax and F. Zenke (2022), "Fluctuation-driven initialization for spiking neural network
+        training", Neuromorphic Computing and Engineering 2, 044016.
     """
     p, q = 1 - 1 / tau_mem, 1 - 1 / tau_syn
     return (1 - p) ** 2 * (1 + p * q) / ((1 - p**2) * (1 - q**2) * (1 - p * q))

@@ -568,9 +568,10 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, action="append", help="only these, and what they need")
     parser.add_argument("--folder", type=Path, help="where runs are kept")
     parser.add_argument("--accept-older", action="store_true", help="use kept runs of other source, too")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: trials side by side")
     args = parser.parse_args()
     folder = args.folder or Path("book/results/benefit" if args.grid == "default" else "_build/benefit_quick")
-    experiment = Experiment(GRIDS[args.grid], Store(folder, args.processes, args.accept_older))
+    experiment = Experiment(GRIDS[args.grid], Store(folder, args.processes, args.accept_older, args.device))
     for name in args.stage or STAGES:
         if name.startswith("natural") and not experiment.natural_is_there():
             continue

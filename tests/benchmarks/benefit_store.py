@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from benefit_side_by_side import run_trials, size_of
 
 from snnparams.drift import run_drift
 from snnparams.experiment import versions
@@ -76,11 +77,25 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
-def compute(job: str, cell: dict) -> tuple[dict, float]:
-    """Return the result of a run and the seconds that it took."""
+def _start_gpu_worker() -> None:
+    _start_worker()
+    torch.cuda.init()
+
+
+def compute(runs: list[tuple[str, dict]], side_by_side: str | None) -> tuple[list[dict], float]:
+    """Return the results of some runs, and the seconds that they took.
+
+    Args:
+        runs: job and cell of each.
+        side_by_side: device on which trials, then of one size, are computed at once; None for one after the other.
+    """
     start = time.perf_counter()
-    result = JOBS[job](cell)
-    return json.loads(json.dumps(shortened(result), allow_nan=False)), time.perf_counter() - start
+    if side_by_side and runs[0][0] == "trial":
+        results = run_trials([cell for _, cell in runs], side_by_side)
+    else:
+        results = [JOBS[job](cell) for job, cell in runs]
+    results = [json.loads(json.dumps(shortened(result), allow_nan=False)) for result in results]
+    return results, time.perf_counter() - start
 
 
 class Store:
@@ -90,15 +105,19 @@ class Store:
         folder: where the files are.
         processes: how many runs are computed at once, each in one thread.
         accept_older: whether runs of other source or another PyTorch count. Each line says with what it was made.
+        device: "cpu", or "cuda" to compute trials of one size side by side on a GPU. References, gradients and rasters
+            are computed on the CPU all the same.
 
     Raises:
         SystemExit: if there are such runs and they do not count.
     """
 
-    def __init__(self, folder: Path, processes: int, accept_older: bool = False) -> None:
-        self.folder, self.processes = folder, processes
+    def __init__(self, folder: Path, processes: int, accept_older: bool = False, device: str = "cpu") -> None:
+        self.folder, self.processes, self.device = folder, processes, device
+        self.together = device != "cpu"
+        self.pool: concurrent.futures.Executor | None = None
         self.made_by = {job: {k: v for k, v in versions(f).items() if k != "snnparams"} for job, f in JOBS.items()}
-        self.here = {"commit": commit(), "processor": processor()}
+        self.here = {"commit": commit(), "processor": processor() if device == "cpu" else torch.cuda.get_device_name()}
         self.runs: dict[str, dict] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.jsonl")):
@@ -133,6 +152,28 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
 
+    def _pool(self) -> concurrent.futures.Executor:
+        if self.pool is None:
+            context = multiprocessing.get_context("spawn")
+            start = _start_worker if self.device == "cpu" else _start_gpu_worker
+            self.pool = concurrent.futures.ProcessPoolExecutor(self.processes, context, initializer=start)
+        return self.pool
+
+    def close(self) -> None:
+        """End the processes; what they have not begun is dropped."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            self.pool = None
+
+    def _groups(self, missing: dict[str, dict]) -> list[list[str]]:
+        """Return the keys of runs that are computed in one go: each alone, but trials of one size on a GPU."""
+        if not self.together:
+            return [[key] for key in missing]
+        groups: dict[str, list[str]] = {}
+        for key, run in missing.items():
+            groups.setdefault(size_of(run["cell"]) if run["job"] == "trial" else key, []).append(key)
+        return sorted(groups.values(), key=len, reverse=True)
+
     def _elsewhere(self, planned: list[dict]) -> set[str]:
         """Return keys of kept runs of a seed that was begun on another processor: all its kinds run on one."""
         groups: dict[tuple, list[str]] = {}
@@ -162,25 +203,32 @@ class Store:
             key = key_of(run["job"], run["cell"])
             if key not in self.runs or key in again:
                 missing.setdefault(key, run)
-        seconds = 0.0
+        seconds, count = 0.0, 0
         if missing:
-            context = multiprocessing.get_context("spawn")
-            pool = concurrent.futures.ProcessPoolExecutor(self.processes, context, initializer=_start_worker)
-            with pool:
-                waiting = {pool.submit(compute, run["job"], run["cell"]): key for key, run in missing.items()}
-                try:
-                    for count, future in enumerate(concurrent.futures.as_completed(waiting), start=1):
-                        run, (result, took) = missing[waiting[future]], future.result()
-                        line = {"stage": stage, **run, "result": result, "seconds": round(took, 2)}
+            pool = self._pool()
+            waiting = {
+                pool.submit(compute, [(missing[key]["job"], missing[key]["cell"]) for key in keys], device): keys
+                for device in [self.device if self.together else None]
+                for keys in self._groups(missing)
+            }
+            try:
+                for future in concurrent.futures.as_completed(waiting):
+                    keys, (results, took) = waiting[future], future.result()
+                    for key, result in zip(keys, results, strict=True):
+                        run = missing[key]
+                        line = {"stage": stage, **run, "result": result, "seconds": round(took / len(keys), 3)}
                         line |= self.made_by[run["job"]] | self.here
                         self._write(stage, line)
-                        self.runs[waiting[future]] = line
-                        seconds += took
-                        if count % 50 == 0:
-                            print(f"  {stage}: {count} of {len(missing)} runs", flush=True)
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+                        self.runs[key] = line
+                    seconds += took
+                    if (count + len(keys)) // 50 > count // 50:
+                        print(f"  {stage}: {count + len(keys)} of {len(missing)} runs", flush=True)
+                    count += len(keys)
+            except BaseException:
+                self.close()
+                raise
+            if self.device == "cpu":
+                self.close()  # a pool on a GPU has recorded and compiled what the next stage needs
         if missing:
             took = time.perf_counter() - start
             each = seconds / len(missing)

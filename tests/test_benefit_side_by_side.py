@@ -1,0 +1,71 @@
+"""Trials computed side by side, as on a GPU, are what each is alone."""
+
+import sys
+
+import pytest
+from notebooks import ROOT
+
+sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+from benefit_side_by_side import run_trials
+
+from snnparams.trial import run_trial
+
+SIZES = {"train": 120, "validation": 40, "test": 60}
+WINDOWS = {"name": "windows", "count": 2, "length": 10, **SIZES}
+XOR = {"name": "multi-timescale xor", "cues": 2, **SIZES}
+KINDS = [
+    {"tau_mem": 4, "tau_syn": 20},
+    {"tau_syn": 20, "spread_syn": 5},
+    {"learned": ["tau_syn"]},
+    {"learned": ["tau_syn"], "shared": True},
+    {"spread_syn": 5, "learned": ["tau_mem", "tau_syn", "v_th"]},
+]
+CASES = {
+    "windows": (WINDOWS, {}, {}),
+    "recurrent": (WINDOWS, {"recurrent": True}, {}),
+    "two layers": (XOR, {"layers": 2}, {}),
+    "last batch smaller": (WINDOWS, {}, {"batch_size": 50}),
+    "rate held": (WINDOWS, {}, {"rate_low": 0.1, "rate_high": 0.12, "rate_strength": 10.0}),
+    "no reset": (WINDOWS, {"reset": "none"}, {}),
+    "subtraction, cleared": (XOR, {"reset": "subtraction", "clear_synapse": True}, {}),
+    "readout per output": (WINDOWS, {"readout_tau": "per output"}, {}),
+}
+
+
+def cells_of(task, architecture, training):
+    return [
+        {
+            "task": {**task, "seed": seed},
+            "neurons": dict(neurons),
+            "architecture": {"hidden": 10, **architecture},
+            "training": {"epochs": 2, "batch_size": 40, "learning_rate": rate, **training},
+            "seed": seed,
+            "test": True,
+        }
+        for seed, rate in ((1, 0.01), (2, 0.02))
+        for neurons in KINDS
+    ]
+
+
+def close(found, expected, tolerance):
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name in expected:
+            close(found[name], expected[name], tolerance)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            close(a, b, tolerance)
+    else:
+        assert found == pytest.approx(expected, rel=tolerance, abs=tolerance)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_trials_side_by_side_are_what_each_is_alone(name):
+    cells = cells_of(*CASES[name])
+    found = run_trials(cells, "cpu")
+    for cell, result in zip(cells, found, strict=True):
+        alone = run_trial(cell)
+        # Rounding can add or remove a spike, which counts little: one answer of a hundred, say.
+        close(result, alone, 0.03)
+        close(result["after"], alone["after"], 1e-2)
