@@ -46,7 +46,7 @@ def kinds_of(results: Results, stage: str, task: str, kinds: Sequence[str] = OTH
 
 def verdict(results: Results) -> plt.Figure:
     """Windows remembered, and the gain with and without recurrence."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.3), width_ratios=(2, 3))
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.9), width_ratios=(2, 3))
     counts = (2, 4, 6)
     for kind in KINDS:
         held = [results.mean("core", f"windows {k}", kind, "remembered") for k in counts]
@@ -55,10 +55,14 @@ def verdict(results: Results) -> plt.Figure:
     axes[0].text(4.4, 4.7, "all of them", color="0.4", fontsize=8, ha="right")
     axes[0].set(xlabel="windows to remember", ylabel="windows remembered", xticks=counts, ylim=(1, 5))
     axes[0].set_title("without recurrence", fontsize=9.5)
-    rows: list = [("without recurrence", None, "k"), *kinds_of(results, "core", "windows 4")]
-    rows += [("with recurrence", None, "k"), *kinds_of(results, "core", "windows 4, recurrent")]
+    rows: list = []
+    for title, task in (
+        ("four windows", "windows 4"),
+        ("XOR, two layers", "xor, two layers"),
+        ("12 windows, recurrent", "windows 12, recurrent"),
+    ):
+        rows += [(title, None, "k"), *kinds_of(results, "core", task)]
     forest(axes[1], rows, "gain over equal neurons (points)")
-    axes[1].set_title("four windows", fontsize=9.5)
     return fig
 
 
