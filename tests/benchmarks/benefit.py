@@ -87,7 +87,7 @@ class Grid:
     natural_epochs: int = 10
     most_epochs: int = 80
     tries: int = 24
-    most_tries: int = 60
+    most_tries: int = 54
     control_tries: int = 20
     core_seeds: int = 20
     seeds: int = 10
