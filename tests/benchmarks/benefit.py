@@ -86,7 +86,7 @@ class Grid:
     test: int = 2000
     epochs: int = 8  # of tuning
     natural_epochs: int = 10
-    most_epochs: int = 80
+    most_epochs: int = 32
     tries: int = 24
     most_tries: int = 54
     control_tries: int = 20
@@ -140,6 +140,7 @@ class Experiment:
         self.problems = design.core_problems(grid.size, grid.epochs, grid.validation, grid.test)
         self.natural_problems = design.natural_problems(grid.quick, grid.natural_epochs)
         self.done: dict = {}
+        self.only: list[str] | None = None  # tasks of the core, if not all
 
     def stage(self, name: str):
         """Return what a stage found, after running what is missing, once."""
@@ -329,7 +330,7 @@ class Experiment:
         tuned = self.stage("tuning")
         planned = [
             (task, name, seed, cell_of(self.final(task), kind, tuned[task, name]["knobs"], seed, True))
-            for task in self.problems
+            for task in self.only or self.problems
             for seed in range(1, self.grid.core_seeds + 1)
             for name, kind in KINDS.items()
         ]
@@ -575,10 +576,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where runs are kept")
     parser.add_argument("--accept-older", action="store_true", help="use kept runs of other source, too")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: trials side by side")
+    parser.add_argument("--task", action="append", help="only these tasks of the core, in this order; no summary then")
     args = parser.parse_args()
     folder = args.folder or Path("book/results/benefit" if args.grid == "default" else "_build/benefit_quick")
     experiment = Experiment(GRIDS[args.grid], Store(folder, args.processes, args.accept_older, args.device))
-    for name in args.stage or STAGES:
+    experiment.only = args.task
+    if args.task and (unknown := set(args.task) - set(experiment.problems)):
+        parser.error(f"--task: expected some of {', '.join(experiment.problems)}, got {', '.join(unknown)}")
+    stages = [name for name in args.stage or STAGES if not (args.task and name == "summary")]
+    for name in stages:
         if name.startswith("natural") and not experiment.natural_is_there():
             continue
         start = time.perf_counter()
