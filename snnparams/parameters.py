@@ -65,16 +65,19 @@ class Values(NamedTuple):
 
 
 class _Reads(dict):
-    """What was read of neuron parameters, by name: the tensor, its version then, and a copy until they were compared.
-
-    A copy of the module begins with none.
-    """
+    """What was read of neuron parameters, by name: the tensor, its version, which PyTorch counts, and a copy."""
 
     def __deepcopy__(self, memo: dict) -> _Reads:
-        return _Reads()
+        """Return what finds in a copy of the module what would be found in the module itself."""
+        return _Reads(
+            {
+                name: ((again := value.clone()), again._version - (value._version != version), copied)
+                for name, (value, version, copied) in self.items()
+            }
+        )
 
     def __reduce__(self):
-        return _Reads, ()
+        return _Reads, ()  # in a file, and where modules are compared, it does not count
 
 
 class NeuronParameters(nn.Module):
@@ -90,8 +93,10 @@ class NeuronParameters(nn.Module):
     `dt`, `method` and `alpha` stay as they were built.
 
     `tau_mem`, `tau_syn` and a value under a constraint are computed anew whenever they are read. To change such a
-    tensor in place, as in `p.tau_mem[0] = 0.02` or `nn.init.constant_(p.tau_mem_inv, 50.0)`, changes that tensor alone
-    and not the neurons: assign instead, as in `p.tau_mem = values`.
+    tensor in place, as in `p.tau_mem[0] = 0.02` or `nn.init.constant_(p.tau_mem_inv, 50.0)`, would change that tensor
+    alone and not the neurons: assign instead, as in `p.tau_mem = values`. It is an error, see `check_reads`, which is
+    raised when the neurons are used (but not by a compiled forward pass), saved or validated, or the same value is
+    read. A fixed value may be changed in place and is checked then.
 
     A checkpoint (`state_dict`) holds what is stored and, for a parameter under a constraint, its values in 1/s or
     without a unit as well, under the name of the field: a buffer beside `parametrizations.<field>.original`, computed
@@ -241,11 +246,12 @@ class NeuronParameters(nn.Module):
         if hasattr(type(self), name):  # computed
             return getattr(self, f"_{name}")
         # a replica of nn.DataParallel has parameters as plain attributes
-        return self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
+        value = self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
+        return cast(torch.Tensor, value)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> torch.Tensor | nn.Module:
         value = super().__getattr__(name)
-        return self._noted(name, value) if name in UNITS else value
+        return self._noted(name, cast(torch.Tensor, value)) if name in UNITS else value
 
     def _noted(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """Return a value that is read, and note it, so that `check_reads` finds a change in place."""
@@ -259,7 +265,8 @@ class NeuronParameters(nn.Module):
             return value
         if hasattr(type(self), name) and self._is_view(value, TIMES.get(name, name)):
             return value  # of a user's own constraint: a change in place is not lost
-        self.check_reads()
+        if name in self._reads:
+            self._check_read(name)
         noted = value.detach()  # with the same memory and version, and without the graph
         self._reads[name] = noted, noted._version, noted.clone()
         return value
@@ -273,33 +280,41 @@ class NeuronParameters(nn.Module):
             self._reads.pop(read, None)
 
     def check_reads(self, wait: bool = False) -> None:
-        """Check that no value was changed in place after it was read, where such a change would be lost or invalid.
+        """Check that no value was changed in place since it was read, if that change would be lost or is invalid.
 
-        Done at every use of the neurons and whenever a value is read. Each name counts as it was read last. A change
-        by way of `.data` or NumPy, which PyTorch does not count, is found at the first check after the value was read.
+        It is not noticed if a value was read again before it was changed, and the tensor of before is changed; if it
+        came from `values()`, or was read in compiled code, in inference mode or in a transform of `torch.func`; and if
+        the module is pickled before it is used. A change by way of `.data` or NumPy, which PyTorch does not count, is
+        noticed by the first check after the value was read, and of a fixed value never.
 
         Args:
-            wait: whether to find those on a GPU as well, for which the host waits. Done for a checkpoint.
+            wait: whether to look for those on a GPU as well, for which the host waits, as for a checkpoint.
 
         Raises:
             RuntimeError: if a value was changed that is computed whenever it is read; once.
             ValueError: if a fixed value was changed to one that is invalid.
         """
-        for name, (value, version, copied) in list(self._reads.items()):
-            changed = value._version != version
-            if copied is not None and (wait or value.is_cpu):
-                same = torch.equal(value, copied) or torch.equal(value.nan_to_num(), copied.nan_to_num())
-                changed, copied = changed or not same, None
-            if changed and (name in TIMES or self.constraint(name) is not None):
-                del self._reads[name]
-                raise RuntimeError(
-                    f"{name}: expected an assignment, as in p.{name} = values, got a change in place of what p.{name} "
-                    "returned, which is computed anew whenever it is read: the change was lost, and the neurons have "
-                    "the values of before. For numbers of your own call .clone() first"
-                )
-            if changed and name in self._buffers:
+        for name in list(self._reads):
+            self._check_read(name, wait)
+
+    def _check_read(self, name: str, wait: bool = False) -> None:
+        value, version, copied = self._reads[name]
+        computed, changed = hasattr(type(self), name), value._version != version
+        if computed and copied is not None and (wait or value.is_cpu):
+            same = torch.equal(value, copied) or torch.equal(value.nan_to_num(), copied.nan_to_num())
+            changed, copied = changed or not same, None
+        if changed and computed:
+            del self._reads[name]
+            raise RuntimeError(
+                f"{name}: expected an assignment, as in p.{name} = values, got a change in place of what p.{name} "
+                "returned, which is computed anew whenever it is read: the change was lost, and the neurons have the "
+                "values of before. For numbers of your own call .clone() first"
+            )
+        if changed:
+            if name in self._buffers:
                 check_value(name, value, self.dt)
-            self._reads[name] = value, value._version, copied
+            copied = value.clone()
+        self._reads[name] = value, value._version, copied
 
     def _check_name(self, name: str) -> None:
         if name not in self.neuron_fields:
@@ -381,7 +396,7 @@ class NeuronParameters(nn.Module):
 
     @torch.no_grad()
     def _assign(self, name: str, value: Value) -> None:
-        """Assign a value; if it is refused, `p.v_th *= 2`, which has changed it in place already, leaves the old one."""
+        """Assign a value. If it is refused, so is the change in place that `p.v_th *= 2` has made before."""
         place, read = self.stored(name), self._reads.get(name)
         self._forget_reads(name)
         try:
@@ -490,6 +505,9 @@ class NeuronParameters(nn.Module):
         for name in self.neuron_fields:
             value = self._buffers[name] if name in constrained else self.stored(name)
             check_value(name, cast(torch.Tensor, value), self.dt)
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__({"_reads": _Reads()} | state)  # which a module has not that was pickled before
 
     def _get_name(self) -> str:
         return self.declaration
