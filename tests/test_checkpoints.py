@@ -100,7 +100,7 @@ def layer_with_dt(source, dt):
     """The network of a layer with fixed values, at another time step."""
     p = sp.LIFParameters(tau_mem_inv=source.p.tau_mem_inv.detach(), v_th=source.p.v_th.detach())
     weights = source.input_weights.detach(), source.recurrent_weights.detach()
-    return sp.LIFRecurrent(4, 3, p, *weights, dt=dt)
+    return sp.LIFRecurrent(4, 3, p, *weights, dt=dt, dtype=source.input_weights.dtype)
 
 
 @pytest.mark.parametrize("how", ["log", "softplus", "decay", "interval", "wider interval"])

@@ -1,5 +1,7 @@
 """Derivatives by common shifts: against scaling laws, autograd by other means, and each other."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -12,21 +14,25 @@ from snnparams.trial import loss_of
 TASK = tasks.windows(2, 15, train=120, validation=10, test=10, high=0.2)
 
 
-def in_float64(one):
-    one.kernel = one.kernel.double()
-    return one.double()
+EXACT = dataclasses.replace(TASK, encode=lambda bits: TASK.encode(bits).double())
 
 
-def network(recurrent=False, layers=1, neurons=None, **architecture):
+def network(recurrent=False, layers=1, neurons=None, task=TASK, **architecture):
     made = Architecture(hidden=10, recurrent=recurrent, layers=layers, **architecture)
-    return build(neurons or Neurons(4, 10), made, TASK, 1)
+    return build(neurons or Neurons(4, 10), made, task, 1)
+
+
+def in_float64(neurons=None):
+    one = network(neurons=neurons, task=EXACT).double()
+    one.kernel = one.kernel.double()
+    return one
 
 
 def test_a_shift_of_all_weights_is_one_of_the_threshold_the_other_way(double):
     """Voltages are linear in the weights, so only their ratio to the threshold matters; spikes do not change."""
-    one = in_float64(network())
+    one = in_float64()
     for step in (0.05, 0.2):
-        found = differences(one, TASK, step)
+        found = differences(one, EXACT, step)
         for measure in ("loss", "rate"):
             assert found[measure]["weights"] == pytest.approx(-found[measure]["v_th"], rel=1e-9, abs=1e-12)
         assert rate_held(found)["v_th"] == pytest.approx(0, abs=1e-9)
@@ -57,9 +63,9 @@ def test_differences_are_those_of_networks_that_were_changed(recurrent, layers):
 
 
 def test_surrogate_derivatives_are_sums_of_the_gradients_of_all_neurons(double):
-    one = in_float64(network(neurons=Neurons(4, 10, learned=("tau_mem", "tau_syn", "v_th"))))
-    found = derivatives(one, TASK)
-    logits, (z,) = one(TASK.encode(TASK.train.images))
+    one = in_float64(Neurons(4, 10, learned=("tau_mem", "tau_syn", "v_th")))
+    found = derivatives(one, EXACT)
+    logits, (z,) = one(EXACT.encode(TASK.train.images))
     layer = one.layers[0]
     for measure, value in (("loss", loss_of(TASK, logits, TASK.train.labels)), ("rate", z.mean())):
         gradients = torch.autograd.grad(value, list(layer.p.parameters()), retain_graph=True)
