@@ -377,6 +377,8 @@ class NeuronParameters(nn.Module):
             return self._noted("tau_syn", 1 / self._in_use("tau_syn_inv"))
 
     def __setattr__(self, name: str, value) -> None:
+        if self.__dict__.get("_is_replica"):  # nn.DataParallel puts its parts together on another device
+            return super().__setattr__(name, value)
         if name in ("dt", "method", "alpha") and name in self.__dict__:
             raise AttributeError(f"{name}: expected {getattr(self, name)!r} as built, got {value!r}; build a new layer")
         fields = self.__dict__.get("neuron_fields", ())

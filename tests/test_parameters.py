@@ -171,6 +171,23 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), gradients(model), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("how", [*HOW, "fixed"])
+def test_a_replica_of_data_parallel_has_its_own_values_and_leaves_the_others_alone(how):
+    """What nn.DataParallel does for each GPU but the first, on a CPU."""
+    p = build("LIF", {} if how == "fixed" else learned("LIF", how)).p
+    versions = [parameter._version for parameter in p.parameters()]
+    replica = p._replicate_for_data_parallel()
+    for name, child in p.named_children():
+        setattr(replica, name, child._replicate_for_data_parallel())
+    for name, tensor in [*p._parameters.items(), *p._buffers.items()]:
+        setattr(replica, name, tensor.clone())
+    stored = {tensor.data_ptr() for tensor in [*p.parameters(), *p.buffers()]}
+    for name in p.neuron_fields:
+        assert torch.equal(getattr(replica.values(), name), getattr(p, name))
+        assert getattr(replica.values(), name).data_ptr() not in stored
+    assert [parameter._version for parameter in p.parameters()] == versions
+
+
 @pytest.mark.parametrize("how", HOW)
 def test_an_ensemble_of_constrained_networks_trains_as_its_members(how):
     members = []
