@@ -69,12 +69,11 @@ class _Reads(dict):
 
     def __deepcopy__(self, memo: dict) -> _Reads:
         """Return what finds in a copy of the module what would be found in the module itself."""
-        return _Reads(
-            {
-                name: ((again := value.clone()), again._version - (value._version != version), copied)
-                for name, (value, version, copied) in self.items()
-            }
-        )
+        reads = _Reads()
+        for name, (value, version, copied) in self.items():
+            again = copy.deepcopy(value, memo)
+            reads[name] = again, again._version - (value._version != version), copied
+        return reads
 
     def __reduce__(self):
         return _Reads, ()  # in a file, and where modules are compared, it does not count
