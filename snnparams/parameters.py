@@ -65,14 +65,17 @@ class Values(NamedTuple):
 
 
 class _Reads(dict):
-    """What was read of neuron parameters, by name: the tensor, its version, which PyTorch counts, and a copy."""
+    """What was read of neuron parameters, by name.
+
+    The tensor, its version, which PyTorch counts, a copy, and whether it was computed when it was read.
+    """
 
     def __deepcopy__(self, memo: dict) -> _Reads:
         """Return what finds in a copy of the module what would be found in the module itself."""
         reads = _Reads()
-        for name, (value, version, copied) in self.items():
+        for name, (value, version, copied, computed) in self.items():
             again = copy.deepcopy(value, memo)
-            reads[name] = again, again._version - (value._version != version), copied
+            reads[name] = again, again._version - (value._version != version), copied, computed
         return reads
 
     def __reduce__(self):
@@ -201,7 +204,6 @@ class NeuronParameters(nn.Module):
             computed = vars(type(self))[name]  # PyTorch's, for the neurons; what a user reads is noted as well
             setattr(type(self), f"_{name}", computed)
             setattr(type(self), name, property(lambda p: p._noted(name, computed.fget(p)), computed.fset))
-            self._forget_reads(name)  # PyTorch has read what it replaces
             self.keep_values()
 
     def constrained(self) -> list[str]:
@@ -242,8 +244,8 @@ class NeuronParameters(nn.Module):
 
     def _in_use(self, name: str) -> torch.Tensor:
         """Return the values that the neurons use, without noting that they were read."""
-        if hasattr(type(self), name):  # computed
-            return getattr(self, f"_{name}")
+        if hasattr(type(self), name):  # computed; a user may have registered the parametrization
+            return getattr(self, f"_{name}" if hasattr(type(self), f"_{name}") else name)
         # a replica of nn.DataParallel has parameters as plain attributes
         value = self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
         return cast(torch.Tensor, value)
@@ -262,16 +264,13 @@ class NeuronParameters(nn.Module):
             or torch._C._functorch.is_functorch_wrapped_tensor(value)
         ):
             return value
-        if hasattr(type(self), name) and self._is_view(value, TIMES.get(name, name)):
-            return value  # of a user's own constraint: a change in place is not lost
         if name in self._reads:
             self._check_read(name)
         noted = value.detach()  # with the same memory and version, and without the graph
-        self._reads[name] = noted, noted._version, noted.clone()
+        stored = self.stored(TIMES.get(name, name))  # of which a user's own constraint may make no more than a view
+        computed = noted.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr()
+        self._reads[name] = noted, noted._version, noted.clone(), computed
         return value
-
-    def _is_view(self, value: torch.Tensor, name: str) -> bool:
-        return value.untyped_storage().data_ptr() == self.stored(name).untyped_storage().data_ptr()
 
     def _forget_reads(self, name: str) -> None:
         """Forget what was read of a parameter that gets new values: a change in place would be overwritten as well."""
@@ -297,8 +296,8 @@ class NeuronParameters(nn.Module):
             self._check_read(name, wait)
 
     def _check_read(self, name: str, wait: bool = False) -> None:
-        value, version, copied = self._reads[name]
-        computed, changed = hasattr(type(self), name), value._version != version
+        value, version, copied, computed = self._reads[name]
+        changed = value._version != version
         if computed and copied is not None and (wait or value.is_cpu):
             same = torch.equal(value, copied) or torch.equal(value.nan_to_num(), copied.nan_to_num())
             changed, copied = changed or not same, None
@@ -310,10 +309,10 @@ class NeuronParameters(nn.Module):
                 "values of before. For numbers of your own call .clone() first"
             )
         if changed:
-            if name in self._buffers:
+            if name in self._buffers and self.constraint(name) is None:
                 check_value(name, value, self.dt)
             copied = value.clone()
-        self._reads[name] = value, value._version, copied
+        self._reads[name] = value, value._version, copied, computed
 
     def _check_name(self, name: str) -> None:
         if name not in self.neuron_fields:
@@ -404,7 +403,7 @@ class NeuronParameters(nn.Module):
             self._write(name, value)
         except (TypeError, ValueError):
             if value is place and read is not None:
-                place.copy_(read[-1])
+                place.copy_(read[2])
             raise
 
     def _write(self, name: str, value: Value) -> None:

@@ -672,6 +672,13 @@ def test_a_change_of_a_view_is_not_lost():
     assert layer.p.v_th.tolist() == pytest.approx([0.7, 0.5, 0.5])
 
 
+def test_a_parametrization_that_a_user_registers():
+    layer = sp.LIF(sp.LIFParameters(v_th=nn.Parameter(torch.full((3,), 0.4))), size=3)
+    nn.utils.parametrize.register_parametrization(layer.p, "v_th", View())
+    layer(torch.rand(3, 2, 3))
+    assert layer.p.values().v_th.tolist() == layer.p.v_th.tolist() == pytest.approx([0.4] * 3)
+
+
 class Reading(nn.Module):
     """A network that reads neuron parameters in its forward pass."""
 
