@@ -147,8 +147,10 @@ def test_values_come_back_over_twelve_orders_of_magnitude(name):
         single = constraint.right_inverse(values.float())
         made = constraint(theta.requires_grad_())
         (slope,) = torch.autograd.grad(made.sum(), theta)
-        rounding = torch.finfo(torch.float32).eps * (theta * slope / made).abs().max().item()  # of what is stored
-        torch.testing.assert_close(constraint(single), values.float(), rtol=rounding + 1e-6, atol=0)
+        # one rounding of what is stored, enlarged by the slope, and a few of the map itself
+        roundings = (theta * slope / made).abs().max().item() + 8
+        rounding = torch.finfo(torch.float32).eps * roundings
+        torch.testing.assert_close(constraint(single), values.float(), rtol=rounding, atol=0)
 
 
 @pytest.mark.parametrize("name", MAPS)
