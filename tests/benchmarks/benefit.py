@@ -50,9 +50,9 @@ references      150 x 60 s                                                      
 
 About 55 hours of such a core, 37 of one that is left alone, half of that on two. Each stage says how long it took.
 
-What was run differently from this plan: searches went on for up to 54 tries, because many first ended at an edge. Sizes,
-tuning (also of natural tasks) and flatness, 6,856 runs, were computed on one H100 in eleven minutes. The others run on
-CPUs; each line says where.
+What was run differently from this plan: searches went on for up to 54 tries, because many first ended at an edge.
+Sizes, tuning (also of natural tasks) and flatness, 6,856 runs, were computed on one H100 in eleven minutes. The others
+run on CPUs; each line says where.
 """
 
 import argparse
