@@ -466,8 +466,8 @@ class Experiment:
     def references(self) -> list[dict]:
         """Return the reference levels; a GRU has as many parameters as the network of that task."""
         planned = []
-        problems = {task: (self.final(task), self.stage("flat")[task]) for task in self.problems}
-        if self.natural_is_there():
+        problems = {task: (self.final(task), self.stage("flat")[task]) for task in self.only or self.problems}
+        if not self.only and self.natural_is_there():
             flat = self.stage("natural_flat")
             problems |= {task: (p, flat[task]) for task, p in self.natural_problems.items()}
         for task, (problem, epochs) in problems.items():
@@ -582,7 +582,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where runs are kept")
     parser.add_argument("--accept-older", action="store_true", help="use kept runs of other source, too")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: trials side by side")
-    parser.add_argument("--task", action="append", help="only these tasks of the core, in this order; no summary then")
+    parser.add_argument("--task", action="append", help="in core and references only these, in this order; no summary")
     args = parser.parse_args()
     folder = args.folder or Path("book/results/benefit" if args.grid == "default" else "_build/benefit_quick")
     experiment = Experiment(GRIDS[args.grid], Store(folder, args.processes, args.accept_older, args.device))
