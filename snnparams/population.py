@@ -60,7 +60,7 @@ def in_own_type(forward: Forward) -> Forward:
         _refuse_reentrant_checkpoint()
         if not isinstance(x, torch.Tensor) or not autocast_is_on(x):
             return forward(self, x, state)
-        dtype = self.p.v_leak.dtype
+        dtype = self.p.stored("v_leak").dtype
         if isinstance(state, tuple):
             state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
         with torch.autocast(x.device.type, enabled=False):
@@ -158,7 +158,7 @@ class Recurrent(Population):
         self._check_diagonal(self.recurrent_weights)
 
     def _weights(self, name: str, given: torch.Tensor | None, inputs: int) -> nn.Parameter:
-        v_leak, shape = self.p.v_leak, (self.hidden_size, inputs)
+        v_leak, shape = self.p.stored("v_leak"), (self.hidden_size, inputs)
         if given is None:
             scale = math.sqrt(2 / self.hidden_size)
             return nn.Parameter(scale * torch.randn(shape, dtype=v_leak.dtype, device=v_leak.device))
