@@ -56,16 +56,19 @@ def results(tmp_path):
         {"task": "windows 4", "condition": EQUAL, "seed": s, "result": {"tau_mem, exact, initial": 0.5 * s}}
         for s in (2, 1)
     ]
+    levels = [("windows 4", "counts", 0.6), ("windows 4", "counts", 0.7), ("windows 4, recurrent", "gru", 0.8)]
+    references = [
+        {"task": task, "condition": level, "seed": seed, "result": {"test": accuracy}}
+        for seed, (task, level, accuracy) in enumerate(levels)
+    ]
+    flat = [line("xor", f"{EQUAL}, {n} epochs", s, 0.5 + 0.01 * n) for n in (16, 32) for s in (1, 2)]
+    flat += [line("xor", f"{SYN}, {n} epochs", s, 0.9) for n in (16, 32) for s in (1, 2)]
+    for run in flat:
+        del run["result"]["test"]
+        run["result"]["validation"]["answers"] = [0.5, 1.0]
     stages = {"core": core, "causes": causes, "tuning": tuning, "natural": natural, "gradients": gradients}
-    for stage, lines in stages.items():
+    for stage, lines in {**stages, "references": references, "flat": flat}.items():
         (tmp_path / f"{stage}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    chosen = {"stage": "tuning", "task": "windows 4", "condition": EQUAL, "knobs": {"tau_syn": 40.0}}
-    summary = {
-        "tasks": {"windows 4": "windows", "windows 4, recurrent": "windows"},
-        "reference": {"windows 4": {"counts": [0.6, 0.7], "linear": [1.0]}, "windows 4, recurrent": {"gru": [0.8]}},
-        "tuned": [{**chosen, "condition": MEM, "knobs": {}}, chosen],
-    }
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
     return Results(tmp_path)
 
 
@@ -121,13 +124,62 @@ def test_reference_levels_of_a_recurrent_task_are_those_of_its_inputs(results):
     assert results.reached("spoken digits")[SYN] == pytest.approx(93)
 
 
+def test_a_task_is_read_where_it_has_been_run(results, monkeypatch):
+    assert results.tasks == []  # learned kinds are missing
+    assert results.stage("windows 4") == "flat"
+    monkeypatch.setattr(analysis, "KINDS", {EQUAL: None, SYN: None})
+    monkeypatch.setattr(analysis, "CORE_SEEDS", 4)
+    assert results.tasks == ["windows 4"]
+    assert results.stage("windows 4") == "core"
+    assert results.stage("xor") == "flat"
+    assert results.by_seed("flat", "xor", EQUAL) == pytest.approx({1: 82, 2: 82})  # of the longer training
+    assert results.mean("flat", "xor", EQUAL, "remembered") == pytest.approx(1)
+    assert analysis.gained_by_doubling(results, "xor") == pytest.approx({EQUAL: 16, SYN: 0})
+    assert results.lines("rasters") == []
+
+
 def test_choices_and_tries(results):
-    assert results.tries("tuning", "windows 4", EQUAL) == pytest.approx([70, 73, 71])
+    assert [x.accuracy for x in results.tries("tuning", "windows 4", EQUAL)] == pytest.approx([70, 73, 71])
     assert analysis.over_untuned(results, "windows 4") == pytest.approx((4, 2))
-    assert results.tuned("tuning", "windows 4", EQUAL)["knobs"] == {"tau_syn": 40.0}
-    run = results.best_try("windows 4", EQUAL)
-    assert (run["seed"], run["cell"]["neurons"]) == (8, {"tau_syn": 40.0})
-    assert results.scatter("windows 4", EQUAL) == pytest.approx(np.std([1, 2, 3, 4], ddof=1))
+    chosen = results.choice("tuning", "windows 4", EQUAL)
+    assert chosen.accuracy == pytest.approx(73)
+    assert (chosen.run["seed"], chosen.run["cell"]["neurons"]["tau_syn"]) == (8, 40.0)
+    assert results.scatter("xor", SYN) == 0
+
+
+def test_a_search_that_tried_all_neighbours_ended_at_no_edge(tmp_path):
+    def search(places):
+        lines = []
+        for mem, syn, rate, accuracy in places:
+            neurons = {"tau_mem": 4.0 * 2**mem, "tau_syn": 20.0 * 2**syn}
+            run = line("xor", EQUAL, 1, accuracy, neurons)
+            run["cell"]["training"] = {"epochs": 8, "learning_rate": 0.01 * 2**rate}
+            lines.append(json.dumps(run) + "\n")
+        (tmp_path / "tuning.jsonl").write_text("".join(lines))
+        return Results(tmp_path).encloses("tuning", "xor", EQUAL)
+
+    middle = (1, 0, 2, 0.9)
+    around = [(0, 0, 2, 0.8), (2, 0, 2, 0.7), (1, 1, 2, 0.8), (1, -1, 2, 0.5), (1, 0, 3, 0.6), (1, 0, 1, 0.8)]
+    assert search([middle, *around])
+    assert not search([middle, *around[1:]])
+
+
+def test_what_one_seed_chose_is_looked_at_with_another(tmp_path):
+    runs = [(EQUAL, 5.0, (0.7, 0.9)), (EQUAL, 10.0, (0.8, 0.6)), (SYN, 5.0, (0.85, 0.5)), (SYN, 10.0, (0.7, 0.99))]
+    lines = [
+        line("xor", kind, seed, accuracy, {"tau_syn": tau})
+        for kind, tau, pair in runs
+        for seed, accuracy in zip((1001, 1002), pair, strict=True)
+    ]
+    (tmp_path / "tuning.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert analysis.chosen_by_one_seed(Results(tmp_path), "xor", SYN) == pytest.approx((5, -10))
+
+
+def test_quantiles_of_what_was_learned(tmp_path):
+    taus = [10.0 * 2**k for k in range(21)]
+    lines = [line("xor", "tau_syn learned, 32 epochs", s, 0.9, learned={"tau_syn": [taus]}) for s in (1, 2)]
+    (tmp_path / "flat.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert Results(tmp_path).learned("xor", LEARNS) == pytest.approx((40, 10 * 2**10, 10 * 2**18))
 
 
 def test_collapsed_runs_failed_or_are_far_below_the_median(results):

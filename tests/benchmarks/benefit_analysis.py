@@ -1,7 +1,8 @@
 """What chapter 6 reads out of its results: numbers by seed, contrasts of them, and tables.
 
-`python tests/benchmarks/benefit.py` makes the results, this module only reads them. The contrasts of `DECLARED` were
-written down before there were results.
+`python tests/benchmarks/benefit.py` makes the results, this module only reads their lines, of whatever stages and
+tasks there are. The contrasts of `DECLARED` were written down before there were results. What belongs to stages that
+have not been run yet (controls, equal spikes, natural tasks, gradients) waits here for their lines.
 """
 
 import functools
@@ -14,17 +15,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
+from benefit_design import ALL, ALL_LEARNED, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN, core_problems
 from scipy import stats
 
 from snnparams.predictions import Outcome, decide
 from snnparams.statistics import Contrast, corrected_contrast, equivalence, mean_contrast
+from snnparams.tuning import enclosed
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "results" / "benefit"  # the one place that says where
 MARGIN = 1.0  # points of accuracy: the largest difference that counts as none
 COLLAPSED = 10.0  # points below the median of its condition at which a run has collapsed
-SCATTERED = "windows 4, recurrent"  # a task on which seeds differ much and kinds little
 SPLITS = {"spoken digits": 600 / 2100, "sequential mnist": 2000 / 10_000}  # inputs for test over those for training
+TASKS = tuple(core_problems(1, 1, 1, 1))
+CORE_SEEDS = 20
+FLAT_EPOCHS = 32  # the longer of the two trainings that are compared there
 ALL_FROM_EQUAL = "all learned"
 TITLE = {
     EQUAL: "equal",
@@ -62,6 +66,13 @@ DECLARED = {
 }
 
 
+class Try(NamedTuple):
+    """One place of a search."""
+
+    accuracy: float  # on the validation split, in per cent, mean over seeds
+    run: dict  # the line of the first seed: one that can be repeated in seconds
+
+
 class Difference(NamedTuple):
     """Paired differences of two conditions."""
 
@@ -86,8 +97,11 @@ def signed(number: float, digits: int = 1) -> str:
 
 
 def measured(line: dict, measure: str) -> float:
-    """Return what a run reached on the test split: accuracy in per cent, windows remembered, rate, or spikes."""
-    test = line["result"]["test"]
+    """Return what a run reached: accuracy in per cent, windows remembered, rate, or spikes.
+
+    On the test split, or on the validation split if it was not allowed to see that one.
+    """
+    test = line["result"].get("test", line["result"]["validation"])
     if measure == "accuracy":
         return 100 * test["accuracy"]
     if measure == "remembered":
@@ -101,12 +115,11 @@ class Results:
     """The kept runs of the experiment.
 
     Args:
-        folder: with a file of lines for each stage, and the summary.
+        folder: with a file of lines for each stage; one that is not there has no runs.
     """
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
-        self.summary = json.loads((folder / "summary.json").read_text())
         self.predictions = json.loads((FOLDER.parent / "predictions.json").read_text())
         self.lines = functools.cache(self._lines)
         self.runs = functools.cache(self._runs)
@@ -119,7 +132,10 @@ class Results:
         """Return the lines of a stage by task, condition and seed."""
         found: dict[tuple[str, str], dict[int, dict]] = {}
         for line in self.lines(stage):
-            found.setdefault((line["task"], line["condition"]), {})[line["seed"]] = line
+            condition = (
+                line["condition"].removesuffix(f", {FLAT_EPOCHS} epochs") if stage == "flat" else line["condition"]
+            )
+            found.setdefault((line["task"], condition), {})[line["seed"]] = line
         if stage == "causes":  # the kinds that controls vary: their first seeds ran in the core, and were kept there
             seeds = set().union(*found.values())
             for (task, kind), lines in self.runs("core").items():
@@ -198,46 +214,74 @@ class Results:
 
     # ---------------------------------------------------------------------------------------- levels and choices
 
-    def level(self, task: str, level: str) -> float | None:
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of the core that all kinds have run with all seeds, in the order of the design."""
+        found = self.runs("core")
+        return [task for task in TASKS if all(len(found.get((task, kind), ())) >= CORE_SEEDS for kind in KINDS)]
+
+    def stage(self, task: str) -> str:
+        """Return where to read of a task: in the core, or, if that has not been run, in "flat".
+
+        The seeds of that stage are fresh, too: settings had been chosen with others. But there are three of them, and
+        they did not see the test split.
+        """
+        return "core" if task in self.tasks else "flat"
+
+    def level(self, task: str, level: str, split: str = "test") -> float | None:
         """Return a reference level in per cent, mean over seeds; of a recurrent task that of the same inputs."""
         for name in (task, task.removesuffix(", recurrent"), task.removesuffix(", two layers")):
-            if found := self.summary["reference"].get(name, {}).get(level):
-                return 100 * float(np.mean(found))
+            if lines := self.runs("references").get((name, level)):
+                return 100 * float(np.mean([line["result"][split] for line in lines.values()]))
         return None
 
     def reached(self, task: str) -> dict[str, float]:
         """Return the mean accuracy of each kind; of a natural task on its official split, or else over its splits."""
-        if task in self.summary["tasks"]:
-            return {kind: self.mean("core", task, kind) for kind in KINDS}
+        if task not in NATURAL:
+            return {kind: self.mean(self.stage(task), task, kind) for kind in KINDS}
         if (task, EQUAL) in self.runs("natural"):
             return {kind: self.mean("natural", task, kind) for kind in (*KINDS, ALL)}
         return {kind: float(np.mean(list(self.splits(task, kind).values()))) for kind in (*KINDS, ALL)}
 
-    def tuned(self, stage: str, task: str, condition: str) -> dict:
-        """Return what tuning chose."""
-        wanted = {"stage": stage, "task": task, "condition": condition}
-        return next(found for found in self.summary["tuned"] if wanted.items() <= found.items())
+    def learned(self, task: str, kind: str, name: str = "tau_syn") -> tuple[float, float, float]:
+        """Return the 10 %, 50 % and 90 % quantile of a learned parameter of the first layer, means over seeds."""
+        runs = [line["result"] for line in self.runs(self.stage(task))[task, kind].values()]
+        quantiles = np.log([r["learned"][name][0] for r in runs if "failed" not in r]).mean(axis=0)
+        low, middle, high = np.exp(quantiles[[2, 10, 18]])  # of 0, 5, ..., 100 %
+        return float(low), float(middle), float(high)
 
-    def tries(self, stage: str, task: str, condition: str) -> list[float]:
-        """Return the accuracy on the validation split of each try of a search, in its order, in per cent."""
-        found: dict[str, list[float]] = {}
+    def tries(self, stage: str, task: str, condition: str) -> list[Try]:
+        """Return the tries of a search, in its order; a network that could not be built or trained reached 0."""
+        found: dict[str, list[dict]] = {}
         for line in self.lines(stage):
             if (line["task"], line["condition"]) == (task, condition):
                 knobs = json.dumps([line["cell"]["neurons"], line["cell"]["training"]], sort_keys=True)
-                found.setdefault(knobs, []).append(100 * line["result"].get("validation", {}).get("accuracy", 0.0))
-        return [float(np.mean(accuracies)) for accuracies in found.values()]
+                found.setdefault(knobs, []).append(line)
+        return [
+            Try(100 * float(np.mean([x["result"].get("validation", {}).get("accuracy", 0.0) for x in lines])), lines[0])
+            for lines in found.values()
+        ]
 
-    def best_try(self, task: str, condition: str) -> dict:
-        """Return the run of the tuning that reached most with what was chosen: one that can be repeated in seconds."""
-        knobs = self.tuned("tuning", task, condition)["knobs"]
-        lines = [x for x in self.lines("tuning") if (x["task"], x["condition"]) == (task, condition)]
-        lines = [x for x in lines if knobs.items() <= {**x["cell"]["neurons"], **x["cell"]["training"]}.items()]
-        return min(lines, key=lambda line: line["seed"])
+    def choice(self, stage: str, task: str, condition: str) -> Try:
+        """Return the best try of a search; of equal ones the first."""
+        return max(self.tries(stage, task, condition), key=lambda found: found.accuracy)
+
+    def encloses(self, stage: str, task: str, condition: str) -> bool:
+        """Return whether a search ended at no edge: all neighbours of its choice have been tried."""
+        knobs = (KINDS | {ALL: ALL_LEARNED})[condition].knobs
+        scores = {}
+        for found in self.tries(stage, task, condition):
+            values = {**found.run["cell"]["neurons"], **found.run["cell"]["training"]}
+            place = tuple(
+                round(math.log(values[name] / knob.start) / math.log(knob.factor)) for name, knob in knobs.items()
+            )
+            scores[place] = found.accuracy
+        return enclosed(knobs, scores)
 
     def scatter(self, task: str, condition: str) -> float:
         """Return the standard deviation between seeds of the accuracy on the validation split, in points."""
-        runs = [line["result"] for line in self.runs("core")[task, condition].values()]
-        return 100 * float(np.std([r["validation"]["accuracy"] for r in runs if "test" in r], ddof=1))
+        runs = [line["result"] for line in self.runs(self.stage(task))[task, condition].values()]
+        return 100 * float(np.std([r["validation"]["accuracy"] for r in runs if "validation" in r], ddof=1))
 
     def collapsed(self, stage: str, task: str, condition: str) -> float:
         """Return the share of runs that failed or ended far below the median of their condition."""
@@ -359,21 +403,27 @@ def percent(number: float | None, digits: int = 1) -> str:
 def levels(results: Results) -> Table:
     """Return accuracies beside their reference levels; a star where a linear classifier is better on a natural task."""
     rows = []
-    for task in (*results.summary["tasks"], *NATURAL):
-        reached = results.reached(task)
-        best = max(reached, key=reached.__getitem__)
-        mark = " *" if task in below_linear(results) else ""
-        known = [percent(results.level(task, level)) for level in LEVELS]
-        rows.append(
-            [natural_name(task) + mark, *known, percent(reached[EQUAL]), f"{reached[best]:.1f} ({TITLE[best]})"]
-        )
+    for task in (*TASKS, *natural_tasks(results)):
+        known = [results.level(task, level) for level in LEVELS]
+        if any((task, level) in results.runs("references") for level in LEVELS):
+            reached = results.reached(task)
+            best = max(reached, key=reached.__getitem__)
+            mark = " *" if task in below_linear(results) else ""
+            ours = [percent(reached[EQUAL]), f"{reached[best]:.1f} ({TITLE[best]})"]
+            rows.append([natural_name(task) + mark, *map(percent, known), *ours])
     note = "* a linear classifier on all bins is better: no general conclusion from this task"
+    note = note if below_linear(results) else ""
     return Table(["correct (%)", *LEVELS.values(), "equal", "best kind"], rows, note)
+
+
+def natural_tasks(results: Results) -> list[str]:
+    """Return the natural tasks that have been run."""
+    return [task for task in NATURAL if results.splits(task, EQUAL)]
 
 
 def below_linear(results: Results) -> list[str]:
     """Return the natural tasks on which the best kind of network is worse than a linear classifier on all bins."""
-    best = {task: max(results.reached(task).values()) for task in NATURAL}
+    best = {task: max(results.reached(task).values()) for task in natural_tasks(results)}
     return [task for task, accuracy in best.items() if accuracy < (results.level(task, "linear") or 0)]
 
 
@@ -421,9 +471,9 @@ def declared(results: Results) -> Table:
 
 
 def every_difference(results: Results) -> Table:
-    """Return mean, median and collapsed runs of each kind and task, and what can be said of its difference."""
+    """Return mean, median, collapsed runs and difference of each kind, on the tasks where all seeds ran."""
     rows = []
-    for task in results.summary["tasks"]:
+    for task in results.tasks:
         for kind in KINDS:
             values = list(results.by_seed("core", task, kind).values())
             row = [f"{task}: {TITLE[kind]}", percent(float(np.mean(values))), percent(float(np.median(values)))]
@@ -434,7 +484,7 @@ def every_difference(results: Results) -> Table:
                 found = results.difference("core", task, kind)
                 row += [str(found), f"{found.contrast.detectable:.1f}", "yes" if found.same < 0.05 else "no"]
             rows.append(row)
-    header = ["core", "mean", "median", "collapsed", "minus equal", "could be seen", "within 1 point"]
+    header = ["test split", "mean (%)", "median", "collapsed", "minus equal", "could be seen", "within 1 point"]
     return Table(header, rows)
 
 
@@ -471,19 +521,50 @@ def triples(difference: Difference, size: int = 3) -> np.ndarray:
     return np.array([np.mean(chosen) for chosen in itertools.combinations(difference.values, size)])
 
 
+def gained_by_doubling(results: Results, task: str) -> dict[str, float]:
+    """Return what twice the epochs gain each kind on the validation split, in points, mean over seeds."""
+    found = {}
+    for kind in KINDS:
+        half = results.runs("flat")[task, f"{kind}, {FLAT_EPOCHS // 2} epochs"].values()
+        found[kind] = results.mean("flat", task, kind) - float(np.mean([measured(x, "accuracy") for x in half]))
+    return found
+
+
+def chosen_by_one_seed(results: Results, task: str, kind: str) -> tuple[float, float]:
+    """Return the gain over equal neurons if one seed chooses both, on that seed and on the other one of the search."""
+    stage, pairs = "natural_tuning" if task in NATURAL else "tuning", []
+    for condition in (kind, EQUAL):
+        by_knobs: dict[str, dict[int, float]] = {}
+        for line in results.lines(stage):
+            if (line["task"], line["condition"]) == (task, condition):
+                knobs = json.dumps([line["cell"]["neurons"], line["cell"]["training"]], sort_keys=True)
+                accuracy = 100 * line["result"].get("validation", {}).get("accuracy", 0.0)
+                by_knobs.setdefault(knobs, {})[line["seed"]] = accuracy
+        pairs.append(max((x for x in by_knobs.values() if len(x) == 2), key=lambda x: x[min(x)]))
+    return tuple(pairs[0][pick(pairs[0])] - pairs[1][pick(pairs[1])] for pick in (min, max))
+
+
 def over_untuned(results: Results, task: str, kind: str = MEM) -> tuple[float, float]:
     """Return how much a tuned kind gains over equal neurons that are not tuned, and that are, on the validation split.
 
     Not tuned means at the median of all tries: settings that somebody has found reasonable.
     """
     stage = "natural_tuning" if task in NATURAL else "tuning"
-    ours, theirs = (results.tries(stage, task, condition) for condition in (kind, EQUAL))
+    ours, theirs = ([x.accuracy for x in results.tries(stage, task, condition)] for condition in (kind, EQUAL))
     return max(ours) - float(np.median(theirs)), max(ours) - max(theirs)
 
 
-def tuned_tasks(results: Results) -> list[str]:
-    """Return the tasks that were tuned, those of the core first."""
-    return [*results.summary["tasks"], *NATURAL]
+def searches(results: Results) -> Table:
+    """Return what the best try of every search reached: chosen on the validation split that measures it."""
+    rows = []
+    for task in (*TASKS, *NATURAL):
+        stage = "natural_tuning" if task in NATURAL else "tuning"
+        best = {kind: results.choice(stage, task, kind) for kind in KINDS}
+        neurons = best[EQUAL].run["cell"]["architecture"].get("hidden", 48)
+        row = [natural_name(task), f"{neurons}", *(percent(x.accuracy) for x in best.values())]
+        row.append(percent(results.choice(stage, task, ALL).accuracy) if task in NATURAL else "\N{EN DASH}")
+        rows.append(row)
+    return Table(["best of the tries (%)", "neurons", *(TITLE[kind] for kind in (*KINDS, ALL))], rows)
 
 
 def drifts(results: Results) -> Table:

@@ -8,8 +8,8 @@ from benefit_analysis import COLOR, TITLE, Difference, Results, natural_name
 from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SYN
 from matplotlib.colors import LogNorm
 
-from snnparams import tasks
-from snnparams.statistics import mean_contrast
+from snnparams import memory, tasks
+from snnparams.designs import spaced
 
 SYMBOL = {"tau_mem": r"$\tau_\mathrm{mem}$", "tau_syn": r"$\tau_\mathrm{syn}$", "v_th": r"$v_\mathrm{th}$"}
 OTHERS = [kind for kind in KINDS if kind != EQUAL]
@@ -29,7 +29,7 @@ def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xla
     for row, (_, difference, color) in enumerate(rows):
         if difference is not None:
             c, values = difference.contrast, difference.values
-            ax.plot(values, [row] * len(values), "o", color=color, alpha=0.25, markersize=3.5, markeredgewidth=0)
+            ax.plot(values, [row + 0.3] * len(values), "o", color=color, alpha=0.35, markersize=3, markeredgewidth=0)
             ax.plot([c.low, c.high], [row, row], color=color, **LOOK)
             ax.plot(c.mean, row, "o", color=color, markersize=5.5, markeredgecolor="white", markeredgewidth=0.7)
     ax.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
@@ -44,24 +44,30 @@ def kinds_of(results: Results, stage: str, task: str, kinds: Sequence[str] = OTH
     return [(TITLE[kind], results.difference(stage, task, kind), COLOR[kind]) for kind in kinds]
 
 
+def seeds_of(results: Results, task: str) -> str:
+    """Return how many seeds a difference on a task rests on."""
+    return f"{len(results.difference(results.stage(task), task, SYN).values)} seeds"
+
+
 def verdict(results: Results) -> plt.Figure:
-    """Windows remembered, and the gain with and without recurrence."""
+    """Windows remembered without recurrence, and the gain over equal neurons on three tasks."""
     fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.9), width_ratios=(2, 3))
     counts = (2, 4, 6)
     for kind in KINDS:
-        held = [results.mean("core", f"windows {k}", kind, "remembered") for k in counts]
+        tasks_of = [f"windows {k}" for k in counts]
+        held = [results.mean(results.stage(task), task, kind, "remembered") for task in tasks_of]
         axes[0].plot(counts, held, "o-", markersize=4, color=COLOR[kind], label=TITLE[kind])
-    axes[0].plot(counts, counts, ":", color="0.6", linewidth=1)
-    axes[0].text(4.4, 4.7, "all of them", color="0.4", fontsize=8, ha="right")
-    axes[0].set(xlabel="windows to remember", ylabel="windows remembered", xticks=counts, ylim=(1, 5))
-    axes[0].set_title("without recurrence", fontsize=9.5)
+    axes[0].plot([2, 6], [2, 6], ":", color="0.6", linewidth=1)
+    axes[0].text(4.7, 4.9, "all of them", color="0.4", fontsize=8, ha="right")
+    axes[0].set(xlabel="windows to remember", ylabel="windows remembered", xticks=counts, ylim=(1.5, 5.1))
     rows: list = []
     for title, task in (
         ("four windows", "windows 4"),
         ("XOR, two layers", "xor, two layers"),
         ("12 windows, recurrent", "windows 12, recurrent"),
     ):
-        rows += [(title, None, "k"), *kinds_of(results, "core", task)]
+        rows.append((f"{title} ({seeds_of(results, task)})", None, "k"))
+        rows += kinds_of(results, results.stage(task), task)
     forest(axes[1], rows, "gain over equal neurons (points)")
     return fig
 
@@ -139,16 +145,16 @@ def dials() -> plt.Figure:
     return fig
 
 
-def core(results: Results) -> plt.Figure:
-    """All tasks: the gain of each kind over equal neurons."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 7.4))
-    names = list(results.summary["tasks"])
+def core(results: Results, tasks_of: Sequence[str], limits: tuple[float, float]) -> plt.Figure:
+    """The gain of each kind over equal neurons on some tasks, without recurrence on the left."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 6.2))
     for ax, recurrent in zip(axes, (False, True), strict=True):
         rows: list = []
-        for task in (name for name in names if ("recurrent" in name) == recurrent):
-            rows += [(task.removesuffix(", recurrent"), None, "k"), *kinds_of(results, "core", task)]
+        for task in (name for name in tasks_of if ("recurrent" in name) == recurrent):
+            rows.append((task.removesuffix(", recurrent"), None, "k"))
+            rows += kinds_of(results, results.stage(task), task)
         forest(ax, rows, "gain over equal neurons (points)")
-        ax.set_title("with recurrence" if recurrent else "without recurrence")
+        ax.set(title="with recurrence" if recurrent else "without recurrence", xlim=limits)
     return fig
 
 
@@ -156,22 +162,26 @@ def windows(results: Results) -> plt.Figure:
     """Accuracy for each window."""
     fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.0), sharey=True, width_ratios=(2, 3, 4))
     for ax, count in zip(axes, (2, 4, 6), strict=True):
+        task = f"windows {count}"
         for kind in KINDS:
-            runs = [line["result"] for line in results.runs("core")[f"windows {count}", kind].values()]
-            answers = 100 * np.mean([r["test"]["answers"] for r in runs if "test" in r], axis=0)
+            runs = [line["result"] for line in results.runs(results.stage(task))[task, kind].values()]
+            answers = 100 * np.mean([r.get("test", r["validation"])["answers"] for r in runs], axis=0)
             ax.plot(range(1, count + 1), answers, "o-", markersize=3.5, color=COLOR[kind], label=TITLE[kind])
         ax.axhline(50, color="0.6", linewidth=1)
-        ax.set(title=f"{count} windows", xlabel="window", xticks=range(1, count + 1))
+        ax.set(title=f"{count} windows ({seeds_of(results, task)})", xlabel="window", xticks=range(1, count + 1))
     axes[0].set(ylabel="right (%)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return fig
 
 
-def rasters(results: Results) -> plt.Figure:
-    """Hidden spikes of four trained networks for one input, neurons sorted and coloured by time constant."""
+def rasters(trained: Mapping[str, Mapping]) -> plt.Figure:
+    """Hidden spikes of four trained networks for one input, neurons sorted and coloured by time constant.
+
+    Args:
+        trained: what `snnparams.trial.run_raster` returns of four kinds.
+    """
     fig, axes = plt.subplots(2, 2, figsize=(7.2, 5.8), sharex=True, sharey=True)
-    for ax, run in zip(axes.flat, results.lines("rasters"), strict=True):
-        kind, result = run["condition"], run["result"]
+    for ax, (kind, result) in zip(axes.flat, trained.items(), strict=True):
         name = "tau_mem" if kind == MEM else "tau_syn"
         taus, labels = np.array(result[name]), result["label"]
         place = np.argsort(np.argsort(taus, kind="stable"))
@@ -189,6 +199,22 @@ def rasters(results: Results) -> plt.Figure:
         ax.set_xlabel("step")
     for ax in axes[:, 0]:
         ax.set_ylabel("neuron, by time constant")
+    return fig
+
+
+def without_reset(reached: Mapping[tuple[str, str], float]) -> plt.Figure:
+    """Draw accuracies in per cent by kind and reset."""
+    fig, ax = plt.subplots(figsize=(7.2, 2.9))
+    kinds = list(dict.fromkeys(kind for kind, _ in reached))
+    for x, kind in enumerate(kinds):
+        with_reset, without = reached[kind, "zero"], reached[kind, "none"]
+        ax.annotate("", (x + 0.18, without), (x - 0.18, with_reset), arrowprops={"arrowstyle": "->", "color": "0.6"})
+        for shift, y, fill in ((-0.18, with_reset, COLOR[kind]), (0.18, without, "w")):
+            ax.plot(x + shift, y, "o", color=COLOR[kind], markerfacecolor=fill, markersize=8, markeredgewidth=2)
+            ax.text(x + shift * 1.35, y, f"{y:.0f}", ha="right" if shift < 0 else "left", va="center", fontsize=9)
+    ax.set(xlim=(-0.6, len(kinds) - 0.4), ylim=(60, 100), ylabel="accuracy (%)")
+    ax.set_xticks(range(len(kinds)), [TITLE[kind] for kind in kinds])
+    ax.grid(axis="x", visible=False)
     return fig
 
 
@@ -288,47 +314,55 @@ def robustness(results: Results, names: Sequence[str]) -> plt.Figure:
     return fig
 
 
-def untuned(gains: Mapping[str, tuple[float, float]], found: Difference, means: np.ndarray) -> plt.Figure:
-    """Draw gains over an untuned and over a tuned opponent, and what any three seeds would have found.
+def untuned(gains: Mapping[str, tuple[float, float]], by_one: Mapping[str, tuple[float, float]]) -> plt.Figure:
+    """Draw two ways to find a benefit.
 
     Args:
-        gains: by task, over the opponent at the median of its tries and at the best.
-        found: differences of one task, by seed.
-        means: of every three seeds.
+        gains: by task, over an opponent that is the median of its tries, and over its best one.
+        by_one: by task, the gain on the seed that chose, and on another one.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), width_ratios=(3, 2))
-    axes[0].axvline(0, color="0.6", linewidth=1)
-    for row, (loose, fair) in enumerate(gains.values()):
-        axes[0].plot([loose, fair], [row, row], color="0.8", zorder=0)
-        axes[0].plot(loose, row, "o", color="C3", label=None if row else "not tuned")
-        axes[0].plot(fair, row, "o", color="k", label=None if row else "tuned")
-    axes[0].set(yticks=range(len(gains)), ylim=(len(gains) - 0.5, -0.5))
-    axes[0].set_yticklabels(gains, fontsize=8.5)
-    axes[0].set_xlabel("gain of different membranes over\nequal neurons that are ... (points)")
-    axes[0].legend(fontsize=8.5)
-    axes[1].hist(means, bins=25, color="C3", alpha=0.6)
-    axes[1].axvline(0, color="0.6", linewidth=1)
-    axes[1].axvline(found.contrast.mean, color="k")
-    axes[1].set(xlabel="gain found with three seeds (points)", ylabel="choices of three")
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.7), sharey=True)
+    labels = ("opponent not tuned", "opponent tuned"), ("the seed that chose", "another seed")
+    for ax, found, names in zip(axes, (gains, by_one), labels, strict=True):
+        ax.axvline(0, color="0.6", linewidth=1)
+        for row, (first, second) in enumerate(found.values()):
+            ax.plot([first, second], [row, row], color="0.8", zorder=0)
+            ax.plot(first, row, "o", color="C3", label=None if row else names[0])
+            ax.plot(second, row, "o", color="k", label=None if row else names[1])
+        ax.set(yticks=range(len(found)), ylim=(len(found) - 0.5, -0.5), xlabel="gain over equal neurons (points)")
+        ax.grid(axis="y", visible=False)
+    axes[0].set_yticklabels([natural_name(task) for task in gains], fontsize=8.5)
+    for ax in axes:
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.1)
     return fig
 
 
-def three_seeds(found: Difference, first: int) -> plt.Figure:
-    """Draw all differences, and what three seeds in a row say of them."""
-    fig, ax = plt.subplots(figsize=(7.2, 1.9))
-    seeds, values = list(found.seeds), found.values
-    chosen = [seeds.index(first + k) for k in range(3)]
-    ax.axvline(0, color="0.6", linewidth=1)
-    ax.plot(values, [1] * len(values), "o", color="0.75")
-    picked = [values[k] for k in chosen]
-    ax.plot(picked, [1] * 3, "o", color="C3")
-    few, label = mean_contrast(picked), f"seeds {first} to {first + 2}"
-    for y, c, color in ((0, few, "C3"), (2, found.contrast, "k")):
-        ax.plot([c.low, c.high], [y, y], color=color, **LOOK)
-        ax.plot(c.mean, y, "o", color=color, markeredgecolor="white")
-    ax.set(yticks=(0, 1, 2), ylim=(-0.6, 2.6), xlabel="gain (points)")
-    ax.set_yticklabels([label, "every seed", f"all {len(values)}"], fontsize=9)
-    widest = 1.1 * max(abs(x) for x in values)
-    ax.set_xlim(-2 * widest, 2 * widest)
-    ax.grid(axis="y", visible=False)
+def best_sums(count: int, steps: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the filters of so many distinct synapses, four windows, and the sums of filters that come nearest to them.
+
+    Nearest with noise of 1 %: ridge regression.
+    """
+    shapes = memory.temporal_filters(4, spaced(20, 7, count).numpy(), steps)
+    unit = shapes / np.linalg.norm(shapes, axis=1, keepdims=True)
+    windows = np.repeat(np.eye(4), steps // 4, axis=1)
+    noisy = unit @ unit.T + count * 0.01**2 * np.eye(count)
+    return unit, windows, np.linalg.solve(noisy, unit @ windows.T).T @ unit
+
+
+def distinct(count: int) -> plt.Figure:
+    """Draw what `best_sums` returns."""
+    shapes, windows, sums = best_sums(count)
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.6), width_ratios=(2, 3))
+    axes[0].plot((shapes / shapes.max(axis=1, keepdims=True)).T, color=COLOR[SYN], alpha=0.6, linewidth=1.2)
+    axes[0].set(ylabel="filter", xlabel="steps ago", ylim=(0, 1.05))
+    for k, (window, found) in enumerate(zip(windows, sums, strict=True)):
+        axes[1].fill_between(range(len(window)), window, color=f"C{k}", alpha=0.12, step="mid", linewidth=0)
+        axes[1].plot(found, color=f"C{k}")
+    axes[1].set(ylabel="best sum for each window", xlabel="steps ago", ylim=(-0.4, 1.25), xlim=(0, 80))
     return fig
+
+
+def match(count: int) -> float:
+    """Return the mean correlation of windows and sums that `distinct` draws."""
+    _, windows, sums = best_sums(count)
+    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(windows, sums, strict=True)]))
