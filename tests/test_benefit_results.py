@@ -54,10 +54,17 @@ def test_seeds_of_choices_are_used_for_nothing_else_and_see_no_test_split():
 
 def test_settings_of_the_core_are_those_that_tuning_chose():
     for (task, kind), lines in RESULTS.runs("core").items():
-        chosen = RESULTS.choice("tuning", task, kind).run["cell"]
+        tries = RESULTS.tries("tuning", task, kind)
         for line in lines.values():
-            assert line["cell"]["neurons"] == chosen["neurons"]
-            assert line["cell"]["training"] == {**chosen["training"], "epochs": analysis.FLAT_EPOCHS}
+            neurons, training = (line["cell"][name] for name in ("neurons", "training"))
+            assert training["epochs"] == (16 if task == "windows 2" else analysis.FLAT_EPOCHS)
+            (chosen,) = (
+                x
+                for x in tries
+                if x.run["cell"]["neurons"] == neurons
+                and {**x.run["cell"]["training"], "epochs": training["epochs"]} == training
+            )
+            assert chosen.accuracy == pytest.approx(max(x.accuracy for x in tries))  # several may be the best
 
 
 def test_every_kind_of_a_task_had_as_many_tries():
