@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from snnparams.parameters import Values
-
 
 def autocast_is_on(x: torch.Tensor) -> bool:
     """Return whether autocast is on for the device of a tensor."""
@@ -107,15 +105,14 @@ def check_state(state: NamedTuple, kind: Any, shape: tuple[int, ...], like: torc
             raise TypeError(f"state.{name}: expected {like.dtype}, the type of the input, got {value.dtype}")
 
 
-def check_population(p: Values, shape: tuple[int, ...]) -> None:
-    """Check that the parameters broadcast to a population of the given shape.
+def check_population(names: tuple[str, ...], p, shape: tuple[int, ...]) -> None:
+    """Check that the values p of parameters with these names broadcast to a population of the given shape.
 
     Raises:
         ValueError: if a parameter has more or other axes than the population.
     """
-    for name, value in zip(Values._fields, p, strict=True):  # torch.compile cannot read them off p
-        if isinstance(value, torch.Tensor):
-            check_fits(name, value, shape)
+    for name in names:
+        check_fits(name, getattr(p, name), shape)
 
 
 def check_fits(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> None:

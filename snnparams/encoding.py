@@ -7,9 +7,9 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from snnparams.checks import autocast_is_on, check_finite, check_finite_later, check_fits, widened
-from snnparams.declaration import as_given
 from snnparams.kernels import DTYPES, choose, dense_spikes, sparse_spikes
-from snnparams.parameters import LIFParameters, NeuronParameters
+from snnparams.neurons import LIFParameters, as_given
+from snnparams.parameters import NeuronParameters
 from snnparams.surrogate import check_method, threshold
 from snnparams.values import check_dt, check_value
 
@@ -72,7 +72,7 @@ def constant_current_lif_encode(
     for name in ("tau_mem_inv", "v_leak", "v_th", "v_reset"):
         value = getattr(p, name)
         if not checked:
-            check_value(name, value, dt)
+            check_value(LIFParameters.parameters[name], value, dt)
         value = torch.as_tensor(value).to(input_current)
         check_fits(name, value, tuple(input_current.shape))
         values.append(value)

@@ -1,13 +1,13 @@
 """Neuron parameters as PyTorch modules: what is registered, what is learned, and how it is read and written.
 
-A cell or layer turns its declaration (`snnparams.declaration`) into a `NeuronParameters` module, in which a fixed value
-is a buffer and a learned one an `nn.Parameter`. Explained in chapters 3 and 5.
+A cell or layer turns its declaration (`snnparams.neurons`) into a `NeuronParameters` module, in which a fixed value is
+a buffer and a learned one an `nn.Parameter`. Explained in chapters 3 and 5.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -16,11 +16,9 @@ from torch.nn.utils import parametrize
 
 from snnparams import constraints
 from snnparams.checkpoint import convert, of_members
-from snnparams.declaration import LIFParameters, LIParameters, Value
+from snnparams.neurons import LIFParameters, LIParameters, Neuron, Value
 from snnparams.surrogate import alpha_in_effect
 from snnparams.values import (
-    TIMES,
-    UNITS,
     Fixed,
     Learned,
     check_declared,
@@ -35,33 +33,11 @@ from snnparams.values import (
     unconstrained,
 )
 
-__all__ = ["LIFParameters", "LIParameters", "NeuronParameters", "Values"]
+__all__ = ["LIFParameters", "LIParameters", "NeuronParameters"]
 
 
 def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
     module.validate()
-
-
-class _Field:
-    """What a type checker sees of a neuron parameter: one reads a tensor, and writes whatever a declaration takes."""
-
-    def __get__(self, instance: NeuronParameters, owner: type[NeuronParameters]) -> torch.Tensor:
-        raise NotImplementedError
-
-    def __set__(self, instance: NeuronParameters, value: Value) -> None:
-        raise NotImplementedError
-
-
-class Values(NamedTuple):
-    """The values of all neuron parameters at one time, and the spike function, under the names of a declaration."""
-
-    tau_syn_inv: torch.Tensor
-    tau_mem_inv: torch.Tensor
-    v_leak: torch.Tensor
-    v_th: torch.Tensor | None = None
-    v_reset: torch.Tensor | None = None
-    method: str | None = None
-    alpha: float | None = None
 
 
 class NeuronParameters(nn.Module):
@@ -105,31 +81,28 @@ class NeuronParameters(nn.Module):
     size: int | tuple[int, ...] | None = None  # of a module that was pickled before it was kept
     _rows: dict[str, list[int]] | None = None  # in an ensemble: of which members each parameter is stored here
 
-    if TYPE_CHECKING:
-        tau_syn_inv = _Field()
-        tau_mem_inv = _Field()
-        v_leak = _Field()
-        v_th = _Field()
-        v_reset = _Field()
-        tau_mem = _Field()
-        tau_syn = _Field()
+    if TYPE_CHECKING:  # what a type checker sees of a parameter: one reads a tensor, and writes what declares it
+        parametrizations: Any
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(
         self,
-        p: LIFParameters | LIParameters,
+        p: Neuron,
         dt: float,
         size: int | tuple[int, ...] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(p, (LIFParameters, LIParameters)):
-            raise TypeError(f"p: expected LIFParameters or LIParameters, got {type(p).__name__}")
+        if not isinstance(p, Neuron):
+            raise TypeError(f"p: expected the parameters of a neuron, got {type(p).__name__}")
         dtype = dtype or torch.get_default_dtype()
-        self.declaration = type(p).__name__
+        self.neuron, self.declaration = type(p), type(p).__name__
         self.dt, self.size = check_dt(dt), size
-        if isinstance(p, LIFParameters):
-            self.method, self.alpha = p.method, alpha_in_effect(p.method, p.alpha)
+        if self.neuron.spiking:
+            spikes = cast(LIFParameters, p)
+            self.method, self.alpha = spikes.method, alpha_in_effect(spikes.method, spikes.alpha)
         self.neuron_fields = p.neuron_fields  # from here on other names are refused
         made = {name: self._make(name, getattr(p, name), device, dtype) for name in self.neuron_fields}
         for name, (value, constraint) in made.items():
@@ -141,26 +114,26 @@ class NeuronParameters(nn.Module):
         self, name: str, declared: Value, device: torch.device | str | None, dtype: torch.dtype
     ) -> tuple[torch.Tensor, nn.Module | None]:
         """Return what to register for a declared value, a buffer or a parameter, and its constraint; all is checked."""
-        learned = isinstance(declared, Learned)
-        constraint = make_constraint(name, declared.constraint, self.dt) if learned else None
+        learned, parameter = isinstance(declared, Learned), self.neuron.parameters[name]
+        constraint = make_constraint(parameter, declared.constraint, self.dt) if learned else None
         value = declared.value if isinstance(declared, Fixed) else declared
         if device is None:
             device = value.device if isinstance(value, torch.Tensor) else torch.get_default_device()
         if isinstance(declared, Fixed):
             shape = (self.size,) if isinstance(self.size, int) else self.size
-            value = initial_value(name, declared, shape, constraint, self.dt)
+            value = initial_value(parameter, declared, shape, constraint, self.dt)
         elif not isinstance(value, torch.Tensor):
             value = torch.tensor(value, dtype=dtype, device="cpu")
         check_size(name, value, self.size)
         if isinstance(value, nn.Parameter):
             if value.dtype != dtype:
                 raise TypeError(f"{name}: expected a parameter of type {dtype}, got {value.dtype}")
-            check_value(name, value, self.dt)
+            check_value(parameter, value, self.dt)
             return value, None
         check_no_gradient(name, value)
         without_memory = torch.device(device).type == "meta"  # and without values, which are checked where they are
         value = moved(value.detach(), value.device if without_memory else device, dtype)
-        check_value(name, value, self.dt)
+        check_value(parameter, value, self.dt)
         if constraint is not None:
             before = value if isinstance(constraint, constraints.Constraint) else value.to(device)
             after = constraint(unconstrained(name, before, constraint)).detach()
@@ -245,7 +218,7 @@ class NeuronParameters(nn.Module):
 
         if kind(self) != kind(other) or not isinstance(stored := other.stored(name), nn.Parameter):
             raise ValueError(f"{name}: expected two learned parameters of one kind, got {kind(self)} and {kind(other)}")
-        check_value(name, getattr(other, name), self.dt)
+        check_value(self.neuron.parameters[name], getattr(other, name), self.dt)
         own, others = self.constraint(name), other.constraint(name)
         if own is None or others is None:
             self.register_parameter(name, stored)
@@ -258,51 +231,48 @@ class NeuronParameters(nn.Module):
         self.parametrizations[name].original = stored
         self.keep_values()
 
-    def values(self) -> Values:
-        """Return all values, each computed once: for the many time steps of one forward pass."""
-        values = {name: getattr(self, name) for name in self.neuron_fields}
-        return Values(**values, method=getattr(self, "method", None), alpha=getattr(self, "alpha", None))
+    def values(self) -> Any:
+        """Return all values, each computed once: for the many time steps of one forward pass.
 
-    if not TYPE_CHECKING:  # a checker sees them above, with what can be assigned
+        They are a named tuple, `Values` of the neuron's class, with the spike function if there is one.
+        """
+        values = [getattr(self, name) for name in self.neuron_fields]
+        return self.neuron.Values(*values, *((self.method, self.alpha) if self.neuron.spiking else ()))
 
-        @property
-        def tau_mem(self) -> torch.Tensor:
-            """Membrane time constants in s."""
-            return 1 / self.tau_mem_inv
+    if not TYPE_CHECKING:
 
-        @property
-        def tau_syn(self) -> torch.Tensor:
-            """Synaptic time constants in s."""
-            return 1 / self.tau_syn_inv
+        def __getattr__(self, name: str) -> torch.Tensor:
+            if name in (times := self.__dict__["neuron"].times if "neuron" in self.__dict__ else {}):
+                return 1 / getattr(self, times[name])
+            return super().__getattr__(name)
 
-    def __setattr__(self, name: str, value) -> None:
+    def __setattr__(self, name: str, value: Value) -> None:  # type: ignore[override]
         if name in ("dt", "method", "alpha") and name in self.__dict__:
             raise AttributeError(f"{name}: expected {getattr(self, name)!r} as built, got {value!r}; build a new layer")
         fields = self.__dict__.get("neuron_fields", ())
-        if name in TIMES and fields:
-            name, value = TIMES[name], of_times(name, value)
-        if name in UNITS and fields:
-            self._check_name(name)
+        if fields and name in self.neuron.times:
+            rate = self.neuron.times[name]
+            name, value = rate, of_times(name, value, rate)
+        if name in fields:
             if name in self._parameters or name in self._buffers or parametrize.is_parametrized(self, name):
                 return self._assign(name, value)
         elif fields and not (name.startswith("_") or isinstance(value, nn.Module) or hasattr(self, name)):
-            times = [time for time, rate in TIMES.items() if rate in fields]
-            raise AttributeError(
-                f"unknown {name} of {self.declaration}; expected one of {', '.join([*fields, *times])}"
-            )
-        super().__setattr__(name, value)
+            expected = ", ".join([*fields, *self.neuron.times])
+            raise AttributeError(f"unknown {name} of {self.declaration}; expected one of {expected}")
+        super().__setattr__(name, value)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _assign(self, name: str, value: Value) -> None:
         """Write values into the place of the old ones, or register what a declaration would have registered."""
         place, constraint = self.stored(name), self.constraint(name)
+        parameter = self.neuron.parameters[name]
         if isinstance(value, (Distribution, Fixed, nn.Parameter)):
             if self._rows is not None:
                 raise ValueError(
                     f"{name}: expected a number or values of shape {tuple(place.shape)} in an ensemble, "
                     f"got {type(value).__name__}; build the members anew with it"
                 )
-            declared = value if isinstance(value, nn.Parameter) else check_declared(name, value)
+            declared = value if isinstance(value, nn.Parameter) else check_declared(parameter, value)
             made, new_constraint = self._make(name, declared, place.device, place.dtype)
             if parametrize.is_parametrized(self):
                 kind = type(self)  # made by parametrize, which will change it; copies of this module share it
@@ -312,13 +282,13 @@ class NeuronParameters(nn.Module):
             if constraint is not None or name not in kept:
                 self._remove(name)
             return self._place(name, made, new_constraint)
-        check_declared(name, value)
+        check_declared(parameter, value)
         if isinstance(value, torch.Tensor):
             check_no_gradient(name, value)
             new = moved(value.detach(), place.device, place.dtype)
         else:
             new = torch.tensor(value, device=place.device, dtype=place.dtype)
-        check_value(name, new, self.dt)
+        check_value(parameter, new, self.dt)
         if new.dim() and not place.dim() and constraint is None and name in self._buffers:
             check_size(name, new, self.size)
             self._buffers[name] = new.clone()
@@ -385,7 +355,7 @@ class NeuronParameters(nn.Module):
         constrained = self.constrained()
         for name in self.neuron_fields:
             value = self._buffers[name] if name in constrained else getattr(self, name)
-            check_value(name, cast(torch.Tensor, value), self.dt)
+            check_value(self.neuron.parameters[name], cast(torch.Tensor, value), self.dt)
 
     def _get_name(self) -> str:
         return self.declaration
@@ -407,11 +377,12 @@ class NeuronParameters(nn.Module):
             else:
                 low, high = flat.min().item(), flat.max().item()
                 text = f"{flat.numel()} values, median {flat.median().item():.4g}, {low:.4g} to {high:.4g}"
+            unit = self.neuron.parameters[name].unit
             kind = "learned" if self.stored(name).requires_grad else "fixed"
             if (constraint := self.constraint(name)) is not None:
                 kind += f", {constraint!r}"
-            lines.append(f"{name}={text}{' ' if UNITS[name] else ''}{UNITS[name]} ({kind})")
-        if hasattr(self, "method"):
+            lines.append(f"{name}={text}{' ' if unit else ''}{unit} ({kind})")
+        if self.neuron.spiking:
             alpha = "" if self.method == "adjoint" else f", alpha={self.alpha:g}"
             lines.append(f"method={self.method!r}{alpha}")
         return "\n".join(lines)

@@ -18,12 +18,13 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections.abc import Callable
 
 import torch
 from torch.nn.functional import linear
 
-from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.kernels import fused, reference
+from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron
 from snnparams.surrogate import alpha_in_effect, check_method
 
 KERNELS = ("reference", "cpu", "triton")
@@ -148,7 +149,7 @@ def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = 
     """
     kernel = choose(kernel, currents)
     if kernel == "reference":
-        return reference.lif(currents, state, p, dt, detach_reset)
+        return reference.sequence(LIFParameters, currents, state, p, dt, detach_reset)
     how = _spiking(p, detach_reset)
     z, v, i, _ = _fused(currents, state.v, state.i, p, dt, kernel, **how)
     return z, LIFFeedForwardState(v, i)
@@ -174,7 +175,7 @@ def lif_recurrent(currents, state, recurrent_weights, p, dt: float, detach_reset
     """
     kernel = choose(kernel, currents)
     if kernel == "reference":
-        return reference.lif_recurrent(currents, state, recurrent_weights, p, dt, detach_reset)
+        return reference.sequence(LIFParameters, currents, state, p, dt, detach_reset, recurrent_weights)
     i = state.i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
     how = _spiking(p, detach_reset)
     z, v, i, _ = _fused(currents, state.v, i, p, dt, kernel, recurrent_weights=recurrent_weights, **how)
@@ -199,12 +200,71 @@ def li(currents, state, p, dt: float, kernel: str | None = None):
     """
     kernel = choose(kernel, currents)
     if kernel == "reference":
-        return reference.li(currents, state, p, dt)
+        return reference.sequence(LIParameters, currents, state, p, dt)
     how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0, "keep": True}
     _, v, i, voltages = _fused(currents, state.v, state.i, p, dt, kernel, **how)
     voltages = voltages.view(currents.shape)
     # the backward pass reads the voltages, so that a caller who may change them gets a copy
     return voltages.clone() if voltages.requires_grad else voltages, LIState(v, i)
+
+
+def _written_for(neuron: type[Neuron], recurrent: bool) -> Callable | None:
+    """Return the function with fused kernels that were written for a neuron that computes the same, if there is one."""
+    written: tuple = (LIFParameters, lif, lif_recurrent), (LIParameters, li, None)
+    for known, *functions in written:
+        if all(getattr(known, part) == getattr(neuron, part) for part in ("step", "constants", "receives", "state")):
+            return functions[recurrent]
+    return None
+
+
+def check_kernel_of(neuron: type[Neuron], kernel: str | None, recurrent: bool = False) -> str | None:
+    """Return `kernel` if it names one that computes a neuron, or None.
+
+    Raises:
+        ValueError: it does not; the message lists those that do.
+    """
+    if check_kernel(kernel) not in (None, "reference") and _written_for(neuron, recurrent) is None:
+        raise ValueError(f"kernel={kernel!r}: there is none for {neuron.__name__}; use kernel='reference' or None")
+    return kernel
+
+
+def sequence(
+    neuron: type[Neuron],
+    currents: torch.Tensor,
+    state,
+    p,
+    dt: float,
+    detach_reset: bool = False,
+    kernel: str | None = None,
+    recurrent_weights: torch.Tensor | None = None,
+):
+    """Compute a population of any neuron over a whole sequence.
+
+    Args:
+        neuron: its class.
+        currents: input currents, shape (T, B, ...), or with recurrence (T, B, H).
+        state: `neuron.State` before the first step, or with recurrence `neuron.RecurrentState`, each of shape (B, ...).
+        p: neuron parameters, broadcast against the input's shape without T and B.
+        dt: time step in s.
+        detach_reset: treat the spike as a constant in the reset.
+        kernel: name of the kernel, or None for the fastest one that takes the neuron and the input.
+        recurrent_weights: shape (H, H), or None for no recurrence.
+
+    Returns:
+        Outputs, shape (T, B, ...), and the state after the last step.
+
+    Raises:
+        ValueError: if the kernel is unknown or cannot take the neuron or the input.
+    """
+    recurrent = recurrent_weights is not None
+    check_kernel_of(neuron, kernel, recurrent)
+    compute = _written_for(neuron, recurrent)
+    if compute is None:
+        return reference.sequence(neuron, currents, state, p, dt, detach_reset, recurrent_weights)
+    if recurrent:
+        return compute(currents, state, recurrent_weights, p, dt, detach_reset, kernel)
+    how = (detach_reset,) if neuron.spiking else ()
+    return compute(currents, state, p, dt, *how, kernel)
 
 
 def input_currents(spikes: torch.Tensor, weights: torch.Tensor, kernel: str | None = None) -> torch.Tensor:
