@@ -58,9 +58,17 @@ class CorruptDataError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """Return where downloads are kept: `snnparams` below `XDG_CACHE_HOME`, or else below `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "snnparams"
+    """Return where downloads are kept: `snnparams` below `XDG_CACHE_HOME`, or else below `~/.cache`.
+
+    Raises:
+        RuntimeError: if neither is known.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "snnparams"
+    try:
+        return Path.home() / ".cache" / "snnparams"
+    except RuntimeError as error:
+        raise RuntimeError(f"cache: expected a folder, got none ({error}) Set XDG_CACHE_HOME to one") from None
 
 
 def given_folder() -> Path | None:
@@ -175,6 +183,7 @@ def load_mnist(cache: str | os.PathLike | None = None) -> Digits:
         PermissionError: if a data folder cannot be read.
         CorruptDataError: if the files in `SNNPARAMS_DATA` are incomplete or not MNIST's. They are left alone. A
             corrupt cache is downloaded again instead.
+        RuntimeError: if no cache is given and there is no home directory for one.
     """
     root = given_folder()
     if root is not None:

@@ -127,6 +127,8 @@ class Ensemble(nn.Module):
         super().__init__()
         members = list(members)
         check_alike(members)
+        for part in (part for member in members for part in member.modules() if isinstance(part, NeuronParameters)):
+            part.check_reads(wait=True)
         if any(getattr(module, "method", None) == "adjoint" for module in members[0].modules()):
             raise ValueError("members: method='adjoint' has no rule for many networks at once; train them one by one")
         self.size = len(members)

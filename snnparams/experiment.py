@@ -235,9 +235,17 @@ class WorkerTraceback(Exception):
         return "\n" + self.args[0]
 
 
+def _without_exit(call: Callable, *arguments):
+    """Return what a call returns; if it wants to end the process, that is a failure, which no other try would mend."""
+    try:
+        return call(*arguments)
+    except SystemExit as error:
+        raise RuntimeError(f"function: expected results, got sys.exit({error.code!r})") from error
+
+
 def _call(function_and_cells: bytes) -> list[dict]:
     function, cells = pickle.loads(function_and_cells)
-    return function(cells)
+    return _without_exit(function, cells)
 
 
 def _answer(outcome) -> bytes:
@@ -370,7 +378,7 @@ def _on_executor(function: Function, groups: list[list[Cell]], executor) -> Outc
             done = [pair for pair in waiting if pair[0].done()]  # what every kind of future has
             waiting = [pair for pair in waiting if pair not in done]
             for future, cells in done:
-                yield cells, _outcome(future.result)
+                yield cells, _outcome(functools.partial(_without_exit, future.result))
             if not done:
                 time.sleep(POLL)
     finally:
@@ -438,8 +446,8 @@ def run(
         TypeError: if a cell holds what JSON does not, `together` is a string, or `function` is no function, or with
             several processes one that they cannot import.
         ResultsError: if the folder holds files that are cut off, or of another grid or version.
-        RuntimeError: if cells failed, after all others are done and kept; its cause is the first failure. At once, if
-            no process can be started.
+        RuntimeError: if cells failed, after all others are done and kept; its cause is the first failure. To call
+            sys.exit is one, but in this process. At once, if no process can be started.
     """
     if isinstance(together, str):
         raise TypeError(f"together: expected a list of names of axes, got {together!r}")

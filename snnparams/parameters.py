@@ -40,6 +40,24 @@ def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
     module.validate()
 
 
+class _Reads(dict):
+    """What was read of neuron parameters, by name.
+
+    The tensor, its version, which PyTorch counts, a copy, and whether it was computed when it was read.
+    """
+
+    def __deepcopy__(self, memo: dict) -> _Reads:
+        """Return what finds in a copy of the module what would be found in the module itself."""
+        reads = _Reads()
+        for name, (value, version, copied, computed) in self.items():
+            again = copy.deepcopy(value, memo)
+            reads[name] = again, again._version - (value._version != version), copied, computed
+        return reads
+
+    def __reduce__(self):
+        return _Reads, ()  # in a file, and where modules are compared, it does not count
+
+
 class NeuronParameters(nn.Module):
     """The neuron parameters of one cell or layer, as PyTorch registers them.
 
@@ -53,8 +71,10 @@ class NeuronParameters(nn.Module):
     `dt`, `method` and `alpha` stay as they were built.
 
     `tau_mem`, `tau_syn` and a value under a constraint are computed anew whenever they are read. To change such a
-    tensor in place, as in `p.tau_mem[0] = 0.02` or `nn.init.constant_(p.tau_mem_inv, 50.0)`, changes that tensor alone
-    and not the neurons: assign instead, as in `p.tau_mem = values`.
+    tensor in place, as in `p.tau_mem[0] = 0.02` or `nn.init.constant_(p.tau_mem_inv, 50.0)`, would change that tensor
+    alone and not the neurons: assign instead, as in `p.tau_mem = values`. It is an error, see `check_reads`, which is
+    raised when the neurons are used (but not by a compiled forward pass), saved or validated, or the same value is
+    read. A fixed value may be changed in place and is checked then.
 
     A checkpoint (`state_dict`) holds what is stored and, for a parameter under a constraint, its values in 1/s or
     without a unit as well, under the name of the field: a buffer beside `parametrizations.<field>.original`, computed
@@ -100,6 +120,7 @@ class NeuronParameters(nn.Module):
         dtype = dtype or torch.get_default_dtype()
         self.neuron, self.declaration = type(p), type(p).__name__
         self.dt, self.size = check_dt(dt), size
+        self._reads = _Reads()
         if self.neuron.spiking:
             spikes = cast(LIFParameters, p)
             self.method, self.alpha = spikes.method, alpha_in_effect(spikes.method, spikes.alpha)
@@ -153,6 +174,9 @@ class NeuronParameters(nn.Module):
             self.register_buffer(name, value)
         if constraint is not None:  # stored unconstrained from here on
             parametrize.register_parametrization(self, name, constraint)
+            computed = vars(type(self))[name]  # PyTorch's, for the neurons; what a user reads is noted as well
+            setattr(type(self), f"_{name}", computed)
+            setattr(type(self), name, property(lambda p: p._noted(name, computed.fget(p)), computed.fset))
             self.keep_values()
 
     def constrained(self) -> list[str]:
@@ -189,7 +213,85 @@ class NeuronParameters(nn.Module):
             AttributeError: if there is no such parameter.
         """
         constrained = self.constraint(name) is not None
-        return self.parametrizations[name].original if constrained else getattr(self, name)
+        return self.parametrizations[name].original if constrained else self._in_use(name)
+
+    def _in_use(self, name: str) -> torch.Tensor:
+        """Return the values that the neurons use, without noting that they were read."""
+        if hasattr(type(self), name):  # computed; a user may have registered the parametrization
+            return getattr(self, f"_{name}" if hasattr(type(self), f"_{name}") else name)
+        # a replica of nn.DataParallel has parameters as plain attributes
+        value = self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
+        return cast(torch.Tensor, value)
+
+    if not TYPE_CHECKING:  # a checker sees it above
+
+        def __getattr__(self, name: str) -> torch.Tensor | nn.Module:
+            neuron = self.__dict__.get("neuron")
+            if neuron is not None and name in neuron.times:
+                return self._noted(name, 1 / self._in_use(neuron.times[name]))
+            value = super().__getattr__(name)
+            return self._noted(name, value) if neuron is not None and name in neuron.parameters else value
+
+    def _noted(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """Return a value that is read, and note it, so that `check_reads` finds a change in place."""
+        if (
+            torch.compiler.is_compiling()
+            or type(value) not in (torch.Tensor, nn.Parameter)
+            or value.is_meta
+            or value.is_inference()
+            or torch._C._functorch.is_functorch_wrapped_tensor(value)
+        ):
+            return value
+        if name in self._reads:
+            self._check_read(name)
+        noted = value.detach()  # with the same memory and version, and without the graph
+        # of what is stored a user's own constraint may make no more than a view
+        stored = self.stored(self.neuron.times.get(name, name))
+        computed = noted.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr()
+        self._reads[name] = noted, noted._version, noted.clone(), computed
+        return value
+
+    def _forget_reads(self, name: str) -> None:
+        """Forget what was read of a parameter that gets new values: a change in place would be overwritten as well."""
+        for read in (name, *(time for time, rate in self.neuron.times.items() if rate == name)):
+            self._reads.pop(read, None)
+
+    def check_reads(self, wait: bool = False) -> None:
+        """Check that no value was changed in place since it was read, if that change would be lost or is invalid.
+
+        It is not noticed if a value was read again before it was changed, and the tensor of before is changed; if it
+        came from `values()`, or was read in compiled code, in inference mode or in a transform of `torch.func`; and if
+        the module is pickled before it is used. A change by way of `.data` or NumPy, which PyTorch does not count, is
+        noticed by the first check after the value was read, and of a fixed value never.
+
+        Args:
+            wait: whether to look for those on a GPU as well, for which the host waits, as for a checkpoint.
+
+        Raises:
+            RuntimeError: if a value was changed that is computed whenever it is read; once.
+            ValueError: if a fixed value was changed to one that is invalid.
+        """
+        for name in list(self._reads):
+            self._check_read(name, wait)
+
+    def _check_read(self, name: str, wait: bool = False) -> None:
+        value, version, copied, computed = self._reads[name]
+        changed = value._version != version
+        if computed and copied is not None and (wait or value.is_cpu):
+            same = torch.equal(value, copied) or torch.equal(value.nan_to_num(), copied.nan_to_num())
+            changed, copied = changed or not same, None
+        if changed and computed:
+            del self._reads[name]
+            raise RuntimeError(
+                f"{name}: expected an assignment, as in p.{name} = values, got a change in place of what p.{name} "
+                "returned, which is computed anew whenever it is read: the change was lost, and the neurons have the "
+                "values of before. For numbers of your own call .clone() first"
+            )
+        if changed:
+            if name in self._buffers and self.constraint(name) is None:
+                check_value(self.neuron.parameters[name], value, self.dt)
+            copied = value.clone()
+        self._reads[name] = value, value._version, copied, computed
 
     def _check_name(self, name: str) -> None:
         if name not in self.neuron_fields:
@@ -229,6 +331,7 @@ class NeuronParameters(nn.Module):
                 f"{others!r}, which differ in their attributes or tensors"
             )
         self.parametrizations[name].original = stored
+        self._forget_reads(name)
         self.keep_values()
 
     def values(self) -> Any:
@@ -236,22 +339,20 @@ class NeuronParameters(nn.Module):
 
         They are a named tuple, `Values` of the neuron's class, with the spike function if there is one.
         """
-        values = [getattr(self, name) for name in self.neuron_fields]
+        if not torch.compiler.is_compiling():
+            self.check_reads()
+        values = [self._in_use(name) for name in self.neuron_fields]
         return self.neuron.Values(*values, *((self.method, self.alpha) if self.neuron.spiking else ()))
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> torch.Tensor:
-            if name in (times := self.__dict__["neuron"].times if "neuron" in self.__dict__ else {}):
-                return 1 / getattr(self, times[name])
-            return super().__getattr__(name)
-
     def __setattr__(self, name: str, value: Value) -> None:  # type: ignore[override]
+        if self.__dict__.get("_is_replica"):  # nn.DataParallel puts its parts together on another device
+            return super().__setattr__(name, value)  # type: ignore[arg-type]
         if name in ("dt", "method", "alpha") and name in self.__dict__:
             raise AttributeError(f"{name}: expected {getattr(self, name)!r} as built, got {value!r}; build a new layer")
         fields = self.__dict__.get("neuron_fields", ())
         if fields and name in self.neuron.times:
             rate = self.neuron.times[name]
+            self._forget_reads(rate)
             name, value = rate, of_times(name, value, rate)
         if name in fields:
             if name in self._parameters or name in self._buffers or parametrize.is_parametrized(self, name):
@@ -263,6 +364,17 @@ class NeuronParameters(nn.Module):
 
     @torch.no_grad()
     def _assign(self, name: str, value: Value) -> None:
+        """Assign a value. If it is refused, so is the change in place that `p.v_th *= 2` has made before."""
+        place, read = self.stored(name), self._reads.get(name)
+        self._forget_reads(name)
+        try:
+            self._write(name, value)
+        except (TypeError, ValueError):
+            if value is place and read is not None:
+                place.copy_(read[2])
+            raise
+
+    def _write(self, name: str, value: Value) -> None:
         """Write values into the place of the old ones, or register what a declaration would have registered."""
         place, constraint = self.stored(name), self.constraint(name)
         parameter = self.neuron.parameters[name]
@@ -281,7 +393,8 @@ class NeuronParameters(nn.Module):
             # else its place in the order of all parameters is kept as well
             if constraint is not None or name not in kept:
                 self._remove(name)
-            return self._place(name, made, new_constraint)
+            self._place(name, made, new_constraint)
+            return
         check_declared(parameter, value)
         if isinstance(value, torch.Tensor):
             check_no_gradient(name, value)
@@ -292,24 +405,26 @@ class NeuronParameters(nn.Module):
         if new.dim() and not place.dim() and constraint is None and name in self._buffers:
             check_size(name, new, self.size)
             self._buffers[name] = new.clone()
-            return None
+            return
         try:
             new = new.expand(place.shape)
         except RuntimeError:
             expected, got = tuple(place.shape), tuple(new.shape)
             raise ValueError(f"{name}: expected a number or values of shape {expected}, got {got}") from None
         place.copy_(new if constraint is None else unconstrained(name, new, constraint))
-        return self.keep_values()
+        self.keep_values()
 
     def _remove(self, name: str) -> None:
         """Forget what is registered under a name."""
         if parametrize.is_parametrized(self, name):
             del self._buffers[name]  # the values for checkpoints, in whose place PyTorch puts the original
+            delattr(type(self), f"_{name}")
             parametrize.remove_parametrizations(self, name, leave_parametrized=False)
         delattr(self, name)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         """Save the values beside the numbers of which a constraint makes them, which alone would say nothing."""
+        self.check_reads(wait=True)
         self.keep_values()
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
@@ -321,6 +436,8 @@ class NeuronParameters(nn.Module):
         """
         for name in self.neuron_fields:
             convert(self, name, state_dict, prefix, reports[-1])
+            if any(prefix + key in state_dict for key in (name, f"parametrizations.{name}.original")):
+                self._forget_reads(name)
         assign = local_metadata.get("assign_to_params_buffers", False)
         for name in self.neuron_fields:
             place, new = self.stored(name), state_dict.get(prefix + name)
@@ -351,11 +468,17 @@ class NeuronParameters(nn.Module):
         Raises:
             ValueError: with the parameter, the offending value and the limit.
         """
+        self.check_reads(wait=True)
         self.keep_values()
         constrained = self.constrained()
         for name in self.neuron_fields:
-            value = self._buffers[name] if name in constrained else getattr(self, name)
+            value = self._buffers[name] if name in constrained else self.stored(name)
             check_value(self.neuron.parameters[name], cast(torch.Tensor, value), self.dt)
+
+    def __setstate__(self, state: dict) -> None:
+        known = {kind.__name__: kind for kind in (LIFParameters, LIParameters)}
+        # a module that was pickled before has neither
+        super().__setstate__({"_reads": _Reads(), "neuron": known.get(state["declaration"])} | state)
 
     def _get_name(self) -> str:
         return self.declaration
@@ -368,7 +491,7 @@ class NeuronParameters(nn.Module):
         """Show each parameter: its value, or for several its median and range, whether it is learned, and how."""
         lines = []
         for name in self.neuron_fields:
-            value = getattr(self, name)
+            value = self._in_use(name)
             flat = value.detach().flatten()
             if value.is_meta:
                 text = f"shape {tuple(value.shape)}"

@@ -17,3 +17,11 @@ with warnings.catch_warnings():  # Norse 1.1 uses torch.jit, which newer torch r
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def double():
+    """Compute in float64: a spike network of float32 is compared with no other, as a spike may hang on a rounding."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

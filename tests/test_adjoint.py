@@ -34,13 +34,6 @@ def random_values(shape, spread=0.3):
     }
 
 
-@pytest.fixture
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 # ------------------------------------------------------------------------- the kernels against a plain recursion
 
 

@@ -193,3 +193,17 @@ def test_no_choice_ends_at_an_edge(tmp_path, monkeypatch):
             assert max(max(tries) for tries in groups.values()) > 6
     assert found["windows 4", "equal, 192 neurons"]["knobs"]["tau_syn"] == 80
     assert found["windows 4", "equal, 192 neurons"]["knobs"]["learning_rate"] == 0.04
+
+
+def test_runs_of_one_size_are_computed_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(benefit_store, "MEMBERS", 2)
+    store = Store(tmp_path, 1)
+    store.together = True  # as on a GPU
+    planned_runs = planned(1, 2, 3) + planned(1, condition="larger")
+    planned_runs[-1]["cell"] = {**CELL, "architecture": {"hidden": 8}}
+    lines = store.run("core", planned_runs)
+    assert sorted(len(args[0]) for args in COMPUTED) == [1, 1, 2]  # no more than two, and none of another size
+    alone = Store(tmp_path / "alone", 1).run("core", planned_runs)
+    for a, b in zip(lines, alone, strict=True):
+        assert a["cell"] == b["cell"]
+        assert a["result"]["test"]["loss"] == pytest.approx(b["result"]["test"]["loss"], rel=1e-3)

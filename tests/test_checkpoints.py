@@ -81,18 +81,18 @@ def layer(how, dt=1e-3, factor=1.0, dtype=torch.float32):
 @pytest.mark.parametrize("there", HOW)
 @pytest.mark.parametrize("here", HOW)
 def test_a_layer_has_the_values_of_the_layer_whose_checkpoint_it_loads(here, there):
-    source, target = layer(there), layer(here, dt=5e-4, factor=1.03)
+    source, target = layer(there, dtype=F64), layer(here, dt=5e-4, factor=1.03, dtype=F64)
     learned = [name for name, _ in target.named_parameters()]
     kinds = {name: type(target.p.constraint(name)) for name in ("tau_mem_inv", "v_th")}
     report = target.load_state_dict(saved(source))
     assert not report.missing_keys
     assert not report.unexpected_keys
-    torch.testing.assert_close(target.p.tau_mem_inv.detach(), RATES, rtol=1e-5, atol=0)
-    torch.testing.assert_close(target.p.v_th.detach(), VOLTAGES, rtol=1e-5, atol=0)
+    torch.testing.assert_close(target.p.tau_mem_inv.detach(), RATES.to(F64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(target.p.v_th.detach(), VOLTAGES.to(F64), rtol=1e-12, atol=0)
     assert torch.equal(target.input_weights, source.input_weights)
     assert [name for name, _ in target.named_parameters()] == learned  # what is learned, and how, is the layer's
     assert {name: type(target.p.constraint(name)) for name in kinds} == kinds
-    x = (torch.rand(20, 2, 4) < 0.5).float()
+    x = (torch.rand(20, 2, 4) < 0.5).to(F64)
     torch.testing.assert_close(target(x)[0], layer_with_dt(source, 5e-4)(x)[0])
 
 
@@ -100,7 +100,7 @@ def layer_with_dt(source, dt):
     """The network of a layer with fixed values, at another time step."""
     p = sp.LIFParameters(tau_mem_inv=source.p.tau_mem_inv.detach(), v_th=source.p.v_th.detach())
     weights = source.input_weights.detach(), source.recurrent_weights.detach()
-    return sp.LIFRecurrent(4, 3, p, *weights, dt=dt)
+    return sp.LIFRecurrent(4, 3, p, *weights, dt=dt, dtype=source.input_weights.dtype)
 
 
 @pytest.mark.parametrize("how", ["log", "softplus", "decay", "interval", "wider interval"])

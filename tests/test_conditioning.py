@@ -15,12 +15,12 @@ import conditioning
 RESULTS = json.loads((ROOT / "book" / "results" / "conditioning.json").read_text())
 
 
-def test_students_of_all_seeds_at_once_are_students_trained_alone():
+def test_students_of_all_seeds_at_once_are_students_trained_alone(double):
     together = conditioning.recover("log", 1.0, 0.1, [0, 1], epochs=1)
     for k, seed in enumerate((0, 1)):
         alone = conditioning.recover("log", 1.0, 0.1, [seed], epochs=1)
         for name in ("loss", "tau_mem", "v_th", "true_tau_mem"):
-            torch.testing.assert_close(together[name][k], alone[name][0], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(together[name][k], alone[name][0], rtol=1e-9, atol=1e-12)
 
 
 def test_training_brings_a_student_closer_to_its_teacher():

@@ -99,6 +99,20 @@ def test_download_fills_the_cache_and_the_cache_is_used(server, tmp_path):
     assert server == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="asks the list of users for a home")
+def test_without_a_home_it_says_what_to_set(monkeypatch):
+    import pwd
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "SNNPARAMS_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RuntimeError, match=r"cache: expected a folder, got none \(.* Set XDG_CACHE_HOME to one"):
+        load_mnist()
+
+
 def test_the_cache_folder_can_be_chosen(server, tmp_path):
     assert load_mnist(cache=tmp_path / "elsewhere").name == "MNIST"
     assert (tmp_path / "elsewhere" / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()

@@ -1,5 +1,7 @@
 """Derivatives by common shifts: against scaling laws, autograd by other means, and each other."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -12,19 +14,28 @@ from snnparams.trial import loss_of
 TASK = tasks.windows(2, 15, train=120, validation=10, test=10, high=0.2)
 
 
-def network(recurrent=False, layers=1, neurons=None, **architecture):
+EXACT = dataclasses.replace(TASK, encode=lambda bits: TASK.encode(bits).double())
+
+
+def network(recurrent=False, layers=1, neurons=None, task=TASK, **architecture):
     made = Architecture(hidden=10, recurrent=recurrent, layers=layers, **architecture)
-    return build(neurons or Neurons(4, 10), made, TASK, 1)
+    return build(neurons or Neurons(4, 10), made, task, 1)
 
 
-def test_a_shift_of_all_weights_is_one_of_the_threshold_the_other_way():
+def in_float64(neurons=None):
+    one = network(neurons=neurons, task=EXACT).double()
+    one.kernel = one.kernel.double()
+    return one
+
+
+def test_a_shift_of_all_weights_is_one_of_the_threshold_the_other_way(double):
     """Voltages are linear in the weights, so only their ratio to the threshold matters; spikes do not change."""
-    one = network()
+    one = in_float64()
     for step in (0.05, 0.2):
-        found = differences(one, TASK, step)
+        found = differences(one, EXACT, step)
         for measure in ("loss", "rate"):
-            assert found[measure]["weights"] == pytest.approx(-found[measure]["v_th"], rel=1e-4, abs=1e-6)
-        assert rate_held(found)["v_th"] == pytest.approx(0, abs=1e-5)
+            assert found[measure]["weights"] == pytest.approx(-found[measure]["v_th"], rel=1e-9, abs=1e-12)
+        assert rate_held(found)["v_th"] == pytest.approx(0, abs=1e-9)
         assert found["rate"]["v_th"] < 0 < found["rate"]["tau_syn"]
 
 
@@ -51,20 +62,20 @@ def test_differences_are_those_of_networks_that_were_changed(recurrent, layers):
         assert found["rate"][name] == pytest.approx((rate - low_rate) / (2 * step), rel=0.05, abs=1e-3)
 
 
-def test_surrogate_derivatives_are_sums_of_the_gradients_of_all_neurons():
-    one = network(neurons=Neurons(4, 10, learned=("tau_mem", "tau_syn", "v_th")))
-    found = derivatives(one, TASK)
-    logits, (z,) = one(TASK.encode(TASK.train.images))
+def test_surrogate_derivatives_are_sums_of_the_gradients_of_all_neurons(double):
+    one = in_float64(Neurons(4, 10, learned=("tau_mem", "tau_syn", "v_th")))
+    found = derivatives(one, EXACT)
+    logits, (z,) = one(EXACT.encode(TASK.train.images))
     layer = one.layers[0]
     for measure, value in (("loss", loss_of(TASK, logits, TASK.train.labels)), ("rate", z.mean())):
         gradients = torch.autograd.grad(value, list(layer.p.parameters()), retain_graph=True)
         stored = {id(x): g for x, g in zip(layer.p.parameters(), gradients, strict=True)}
         v_th = stored[id(layer.p.stored("v_th"))].sum().item()  # of the logarithm
-        assert found[measure]["v_th"] == pytest.approx(v_th, rel=1e-3, abs=1e-6)
+        assert found[measure]["v_th"] == pytest.approx(v_th, rel=1e-9, abs=1e-12)
         for name in ("tau_mem", "tau_syn"):  # of the logit of 1 / tau: its derivative by log tau is -1 / (1 - 1 / tau)
             rate = 1e-3 * getattr(layer.p, f"{name}_inv").detach()
             by_log = (-stored[id(layer.p.stored(f"{name}_inv"))] / (1 - rate)).sum().item()
-            assert found[measure][name] == pytest.approx(by_log, rel=1e-3, abs=1e-6)
+            assert found[measure][name] == pytest.approx(by_log, rel=1e-9, abs=1e-12)
 
 
 def test_the_exact_gradient_sees_no_rate():

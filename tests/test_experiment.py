@@ -293,6 +293,24 @@ def test_a_process_that_dies_stops_neither_the_others_nor_the_run(tmp_path):
     assert not multiprocessing.active_children()
 
 
+def exits(cells):
+    note(cells[0], "start")
+    if cells[0]["x"] == 1:
+        sys.exit("no more")
+    return [{"x": cell["x"]} for cell in cells]
+
+
+@pytest.mark.parametrize("workers", ["processes", "executor"])
+def test_a_function_that_wants_to_end_its_process_fails_once(tmp_path, workers):
+    cells, message = cells_of(tmp_path, 4), r"1 of 4 cells failed.*First: .*'x': 1.*got sys\.exit\('no more'\)"
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        how = {"processes": 2} if workers == "processes" else {"executor": executor}
+        with pytest.raises(RuntimeError, match=message):
+            run(exits, cells, tmp_path / "results", **how)
+    assert sorted(log(tmp_path)) == [0, 1, 2, 3]
+    assert len(kept(tmp_path / "results")) == 3
+
+
 @POSIX
 def test_a_process_that_is_killed_from_outside_is_replaced(tmp_path):
     cells, folder, killed = cells_of(tmp_path, 12, seconds=0.2), tmp_path / "results", []

@@ -111,6 +111,12 @@ def test_only_what_is_learned_moves(name):
     assert learned == {"shared": 1, "equal": 1, "different tau_mem": 1}.get(name, 12)
 
 
+def check_sum(found, exact, magnitude, terms):
+    """Each rounding of a float32 sum moves it by half of eps times the sum of all magnitudes at most."""
+    assert exact.dtype == torch.float64
+    assert ((found - exact).abs() <= terms * torch.finfo(torch.float32).eps * magnitude).all()
+
+
 def test_the_readout_by_hand():
     for tau in (8.0, "per output"):
         network = build(Neurons(), Architecture(**SMALL, readout_tau=tau), TASK, 0)
@@ -120,9 +126,11 @@ def test_the_readout_by_hand():
         for k, (due, output) in enumerate(TASK.answers):
             assert output == k
             decay = 1 - 1 / taus[k]
-            weights = torch.tensor([decay ** (due - t) for t in range(due + 1)]) * math.sqrt(1 - decay**2)
-            expected = (weights[:, None, None] * z[: due + 1]).sum(dim=0) @ network.readout_weights[k]
-            torch.testing.assert_close(logits[:, k], expected + network.bias[k], rtol=1e-4, atol=1e-5)
+            weights = math.sqrt(1 - decay**2) * decay ** torch.arange(due, -1, -1, dtype=torch.float64)
+            filtered = (weights[:, None, None] * z[: due + 1]).sum(dim=0)
+            readout, bias = network.readout_weights[k].double(), network.bias[k].double()
+            magnitude = filtered @ readout.abs() + bias.abs()
+            check_sum(logits[:, k], filtered @ readout + bias, magnitude, due + 12 + 4)
 
 
 def test_answers_are_read_when_they_are_due():
@@ -142,16 +150,21 @@ def test_classes_are_read_over_all_time(readout):
     task = tasks.smooth_random_manifolds(60, 20, 20, classes=3, steps=15)
     network = build(Neurons(), Architecture(hidden=8, readout=readout), task, 0)
     logits, (z,) = network(task.encode(task.test.images[:4]))
-    decay, v, seen = 7 / 8, 0.0, []
-    for outputs in z @ network.readout_weights.T * math.sqrt(1 - (7 / 8) ** 2):
-        v = decay * v + outputs
-        seen.append(v)
-    seen = torch.stack(seen)
-    expected = seen.mean(dim=0) if readout == "mean" else seen.amax(dim=0)
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    weights, decay = network.readout_weights.double(), 7 / 8
+
+    def voltages(weights):
+        v, seen = 0.0, []
+        for outputs in z.double() @ weights.T * math.sqrt(1 - decay**2):
+            v = decay * v + outputs
+            seen.append(v)
+        return torch.stack(seen)
+
+    of_time = torch.mean if readout == "mean" else torch.amax
+    expected = of_time(voltages(weights), dim=0)
+    check_sum(logits, expected, of_time(voltages(weights.abs()), dim=0), len(z) + 8 + 4)
     longer = torch.cat([z, torch.zeros_like(z)])  # another duration
     if readout == "max":
-        torch.testing.assert_close(network.decode(longer), torch.maximum(expected, network.decode(longer)))
+        torch.testing.assert_close(network.decode(longer), torch.maximum(logits, network.decode(longer)))
     torch.testing.assert_close(network.decode(torch.zeros_like(longer)), torch.zeros(4, 3))
 
 

@@ -7,6 +7,7 @@ by its cell, its function, the source of the modules that the function imports, 
 import concurrent.futures
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -23,6 +24,7 @@ from snnparams.experiment import versions
 from snnparams.reference_levels import run_reference
 from snnparams.trial import run_raster, run_trial
 
+MEMBERS = 50  # trials computed side by side, at most: enough to fill a GPU, and little is lost when one is stopped
 JOBS = {"trial": run_trial, "reference": run_reference, "gradients": run_drift, "raster": run_raster}
 
 
@@ -169,10 +171,14 @@ class Store:
         """Return the keys of runs that are computed in one go: each alone, but trials of one size on a GPU."""
         if not self.together:
             return [[key] for key in missing]
-        groups: dict[str, list[str]] = {}
+        of_size: dict[str, list[str]] = {}
         for key, run in missing.items():
-            groups.setdefault(size_of(run["cell"]) if run["job"] == "trial" else key, []).append(key)
-        return sorted(groups.values(), key=len, reverse=True)
+            of_size.setdefault(size_of(run["cell"]) if run["job"] == "trial" else key, []).append(key)
+        groups = []
+        for keys in of_size.values():
+            parts = math.ceil(len(keys) / MEMBERS)
+            groups += [keys[len(keys) * k // parts : len(keys) * (k + 1) // parts] for k in range(parts)]
+        return groups[::-1]  # those that take longest stand last
 
     def _elsewhere(self, planned: list[dict]) -> set[str]:
         """Return keys of kept runs of a seed that was begun on another processor: all its kinds run on one."""

@@ -65,7 +65,7 @@ def teachers(seeds) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         tau = sp.distributions.log_normal(median=START["tau_mem"], variation=0.5).sample((NEURONS,))
         v_th = sp.distributions.log_normal(median=START["v_th"], variation=0.3).sample((NEURONS,))
         weights = 0.05 + 0.35 * torch.randn(NEURONS, INPUTS)
-        spikes = (torch.rand(STEPS, TRAINING + VALIDATION, INPUTS) < 0.03).float()
+        spikes = (torch.rand(STEPS, TRAINING + VALIDATION, INPUTS) < 0.03).to(weights.dtype)
         all_tau.append(tau.clamp(3 * DT, 0.1))
         all_v_th.append(v_th)
         all_currents.append(spikes @ weights.T)
