@@ -7,7 +7,7 @@ a buffer and a learned one an `nn.Parameter`. Explained in chapters 3 and 5.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from snnparams import constraints
 from snnparams.checkpoint import convert, of_members
 from snnparams.neurons import LIFParameters, LIParameters, Neuron, Value
+from snnparams.reads import Noted, Reads
 from snnparams.surrogate import alpha_in_effect
 from snnparams.values import (
     Fixed,
@@ -40,25 +41,7 @@ def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
     module.validate()
 
 
-class _Reads(dict):
-    """What was read of neuron parameters, by name.
-
-    The tensor, its version, which PyTorch counts, a copy, and whether it was computed when it was read.
-    """
-
-    def __deepcopy__(self, memo: dict) -> _Reads:
-        """Return what finds in a copy of the module what would be found in the module itself."""
-        reads = _Reads()
-        for name, (value, version, copied, computed) in self.items():
-            again = copy.deepcopy(value, memo)
-            reads[name] = again, again._version - (value._version != version), copied, computed
-        return reads
-
-    def __reduce__(self):
-        return _Reads, ()  # in a file, and where modules are compared, it does not count
-
-
-class NeuronParameters(nn.Module):
+class NeuronParameters(Noted):
     """The neuron parameters of one cell or layer, as PyTorch registers them.
 
     Its attributes have the names of the declaration's fields; `tau_mem` and `tau_syn` are the time constants in s. A
@@ -101,11 +84,6 @@ class NeuronParameters(nn.Module):
     size: int | tuple[int, ...] | None = None  # of a module that was pickled before it was kept
     _rows: dict[str, list[int]] | None = None  # in an ensemble: of which members each parameter is stored here
 
-    if TYPE_CHECKING:  # what a type checker sees of a parameter: one reads a tensor, and writes what declares it
-        parametrizations: Any
-
-        def __getattr__(self, name: str) -> torch.Tensor: ...
-
     def __init__(
         self,
         p: Neuron,
@@ -120,7 +98,7 @@ class NeuronParameters(nn.Module):
         dtype = dtype or torch.get_default_dtype()
         self.neuron, self.declaration = type(p), type(p).__name__
         self.dt, self.size = check_dt(dt), size
-        self._reads = _Reads()
+        self._reads = Reads()
         if self.neuron.spiking:
             spikes = cast(LIFParameters, p)
             self.method, self.alpha = spikes.method, alpha_in_effect(spikes.method, spikes.alpha)
@@ -194,110 +172,6 @@ class NeuronParameters(nn.Module):
             if self._rows is not None:
                 constraint = of_members(constraint, self._rows[name])
             self._buffers[name] = constraint(self.stored(name)).detach().clone()
-
-    def constraint(self, name: str) -> nn.Module | None:
-        """Return what keeps the parameter of that name valid, or None.
-
-        Raises:
-            AttributeError: if there is no such parameter.
-        """
-        self._check_name(name)
-        return self.get_submodule(f"parametrizations.{name}.0") if parametrize.is_parametrized(self, name) else None
-
-    def stored(self, name: str) -> torch.Tensor:
-        """Return what is stored and, if it is learned, changed by an optimiser.
-
-        That is the unconstrained numbers where there is a constraint, else the values.
-
-        Raises:
-            AttributeError: if there is no such parameter.
-        """
-        constrained = self.constraint(name) is not None
-        return self.parametrizations[name].original if constrained else self._in_use(name)
-
-    def _in_use(self, name: str) -> torch.Tensor:
-        """Return the values that the neurons use, without noting that they were read."""
-        if hasattr(type(self), name):  # computed; a user may have registered the parametrization
-            return getattr(self, f"_{name}" if hasattr(type(self), f"_{name}") else name)
-        # a replica of nn.DataParallel has parameters as plain attributes
-        value = self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
-        return cast(torch.Tensor, value)
-
-    if not TYPE_CHECKING:  # a checker sees it above
-
-        def __getattr__(self, name: str) -> torch.Tensor | nn.Module:
-            neuron = self.__dict__.get("neuron")
-            if neuron is not None and name in neuron.times:
-                return self._noted(name, 1 / self._in_use(neuron.times[name]))
-            value = super().__getattr__(name)
-            return self._noted(name, value) if neuron is not None and name in neuron.parameters else value
-
-    def _noted(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Return a value that is read, and note it, so that `check_reads` finds a change in place."""
-        if (
-            torch.compiler.is_compiling()
-            or type(value) not in (torch.Tensor, nn.Parameter)
-            or value.is_meta
-            or value.is_inference()
-            or torch._C._functorch.is_functorch_wrapped_tensor(value)
-        ):
-            return value
-        if name in self._reads:
-            self._check_read(name)
-        noted = value.detach()  # with the same memory and version, and without the graph
-        # of what is stored a user's own constraint may make no more than a view
-        stored = self.stored(self.neuron.times.get(name, name))
-        computed = noted.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr()
-        self._reads[name] = noted, noted._version, noted.clone(), computed
-        return value
-
-    def _forget_reads(self, name: str) -> None:
-        """Forget what was read of a parameter that gets new values: a change in place would be overwritten as well."""
-        for read in (name, *(time for time, rate in self.neuron.times.items() if rate == name)):
-            self._reads.pop(read, None)
-
-    def check_reads(self, wait: bool = False) -> None:
-        """Check that no value was changed in place since it was read, if that change would be lost or is invalid.
-
-        It is not noticed if a value was read again before it was changed, and the tensor of before is changed; if it
-        came from `values()`, or was read in compiled code, in inference mode or in a transform of `torch.func`; and if
-        the module is pickled before it is used. A change by way of `.data` or NumPy, which PyTorch does not count, is
-        noticed by the first check after the value was read, and of a fixed value never.
-
-        Args:
-            wait: whether to look for those on a GPU as well, for which the host waits, as for a checkpoint.
-
-        Raises:
-            RuntimeError: if a value was changed that is computed whenever it is read; once.
-            ValueError: if a fixed value was changed to one that is invalid.
-        """
-        for name in list(self._reads):
-            self._check_read(name, wait)
-
-    def _check_read(self, name: str, wait: bool = False) -> None:
-        value, version, copied, computed = self._reads[name]
-        changed = value._version != version
-        if computed and copied is not None and (wait or value.is_cpu):
-            same = torch.equal(value, copied) or torch.equal(value.nan_to_num(), copied.nan_to_num())
-            changed, copied = changed or not same, None
-        if changed and computed:
-            del self._reads[name]
-            raise RuntimeError(
-                f"{name}: expected an assignment, as in p.{name} = values, got a change in place of what p.{name} "
-                "returned, which is computed anew whenever it is read: the change was lost, and the neurons have the "
-                "values of before. For numbers of your own call .clone() first"
-            )
-        if changed:
-            if name in self._buffers and self.constraint(name) is None:
-                check_value(self.neuron.parameters[name], value, self.dt)
-            copied = value.clone()
-        self._reads[name] = value, value._version, copied, computed
-
-    def _check_name(self, name: str) -> None:
-        if name not in self.neuron_fields:
-            raise AttributeError(
-                f"unknown {name} of {self.declaration}; expected one of {', '.join(self.neuron_fields)}"
-            )
 
     def share(self, name: str, other: NeuronParameters) -> None:
         """Use the learned parameter of that name of another population from here on: both learn one.
@@ -478,7 +352,7 @@ class NeuronParameters(nn.Module):
     def __setstate__(self, state: dict) -> None:
         known = {kind.__name__: kind for kind in (LIFParameters, LIParameters)}
         # a module that was pickled before has neither
-        super().__setstate__({"_reads": _Reads(), "neuron": known.get(state["declaration"])} | state)
+        super().__setstate__({"_reads": Reads(), "neuron": known.get(state["declaration"])} | state)
 
     def _get_name(self) -> str:
         return self.declaration
