@@ -61,9 +61,10 @@ def advance(neuron: type[Neuron], x: torch.Tensor, state, given: dict[str, Any],
         else:
             x = x + arrives
     given = given | variables | {"x": x}
-    output, *new = neuron.step(*(given[name] for name in neuron.arguments))
-    for k in neuron.again:
-        new[k] = output.clone()
+    returned = list(neuron.step(*(given[name] for name in neuron.arguments)))
+    for k in neuron.shared:
+        returned[k] = returned[k].clone()
+    output, *new = returned
     return output, neuron.RecurrentState(output.clone(), *new) if recurrent else neuron.State(*new)
 
 

@@ -95,6 +95,9 @@ class NeuronParameters(Noted):
         super().__init__()
         if not isinstance(p, Neuron):
             raise TypeError(f"p: expected the parameters of a neuron, got {type(p).__name__}")
+        for name in (*p.neuron_fields, *p.times):
+            if name in ("size", "training", "declaration") or hasattr(NeuronParameters, name):
+                raise TypeError(f"p: expected parameters that NeuronParameters has no other use for, got {name}")
         dtype = dtype or torch.get_default_dtype()
         self.neuron, self.declaration = type(p), type(p).__name__
         self.dt, self.size = check_dt(dt), size

@@ -141,6 +141,8 @@ class FeedForward(Population):
         super().__init__(p, dt, shape, device, dtype, detach_reset, kernel)
         kernels.check_kernel_of(self.neuron, kernel)
         adjoint.check(self.p, kernel, detach_reset)
+        if detach_reset and "reset" not in self.neuron.arguments:
+            raise ValueError(f"detach_reset=True: expected a neuron with a reset, got {self.neuron.__name__}")
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
 

@@ -453,6 +453,10 @@ WRONG = {
         {"step": lambda v, i, a, v_leak, v_th, spike, reset: (spike(v, v_th), reset(v) + a * v_leak, i)},
         "got reset of something that is no spike",
     ),
+    "an output of parameters alone": (
+        {"step": lambda v, i, a, v_leak, v_th, spike: (a * v_leak, spike(v, v_th), i)},
+        "step: expected the output to depend on the state or x, got another shape than theirs",
+    ),
     "no tuple": ({"step": lambda v, i, a, v_leak, v_th, spike: spike(v, v_th)}, "expected it to return a tuple"),
     "a default": (
         {"step": lambda v, i, a, v_leak, v_th, spike=None: (v, i, a)},
@@ -461,6 +465,7 @@ WRONG = {
     "no step": ({"step": None}, "step: expected a function, got NoneType"),
     "a name twice": ({"state": ("v", "v_th")}, "v_th: expected a name of its own, got one that something else has"),
     "a name that is taken": ({"state": ("v", "x")}, "x: expected a name of its own"),
+    "a name that neurons have": ({"state": ("v", "rest")}, "rest: expected a name of its own"),
     "no state": ({"state": ()}, "expected variables of the state and parameters, got ()"),
     "an unknown receiver": ({"receives": "j"}, "j: expected a variable of the state, one of v, i"),
     "an unknown start": ({"rest": {"v": "v_0"}}, "rest: expected one of tau_mem_inv, v_leak, v_th, got v_0"),
@@ -472,6 +477,63 @@ def test_a_wrong_definition_is_refused_by_name(changes, message):
     with pytest.raises(TypeError, match=re.escape(message)) as caught:
         define(**changes)
     assert str(caught.value).startswith("Mine: ")
+
+
+class Holding(sp.Neuron):
+    """Some of what it returns is there already."""
+
+    state = ("v", "kept", "last", "reset_by")
+    v_th = sp.voltage(0.5)
+
+    def step(x, v, kept, last, reset_by, v_th, spike, reset):
+        z = spike(v + x, v_th)
+        return z, v + x + 0 * last + 0 * reset_by, kept, z, reset(z)
+
+
+@pytest.mark.parametrize("detach_reset", [False, True])
+def test_what_a_step_returns_are_tensors_of_their_own(detach_reset):
+    cell = sp.Cell(Holding(), detach_reset=detach_reset)
+    first = Holding.State(*torch.rand(4, 2, 3))
+    out, state = cell(torch.rand(2, 3), first)
+    assert torch.equal(state.kept, first.kept)
+    assert torch.equal(state.last, out)
+    assert torch.equal(state.reset_by, out)
+    tensors = [out, *state, *first]
+    assert len({tensor.data_ptr() for tensor in tensors}) == len(tensors)
+
+
+class Hiding(sp.Neuron):
+    state = ("v",)
+    stored = sp.voltage(1.0)
+
+    def step(x, v, stored):
+        return v - x, x * stored
+
+
+def test_a_parameter_does_not_hide_what_a_module_has():
+    message = "p: expected parameters that NeuronParameters has no other use for, got stored"
+    with pytest.raises(TypeError, match=message):
+        sp.Layer(Hiding())
+
+
+def test_a_reset_that_is_not_there_is_not_detached():
+    for build in (sp.Layer, sp.Cell):
+        with pytest.raises(ValueError, match="detach_reset=True: expected a neuron with a reset, got LIParameters"):
+            build(sp.LIParameters(), detach_reset=True)
+
+
+def test_layers_of_any_neuron_are_those_of_lif():
+    """With the adjoint method, too, and by the same kernels."""
+    torch.manual_seed(1)
+    x = 4 * torch.rand(STEPS, ROWS, NEURONS, dtype=F64)
+    for how in ({"method": "adjoint"}, {"method": "tanh", "alpha": 1.0}):
+        p = sp.LIFParameters(tau_mem=0.01, **how)
+        for ours, theirs in ((sp.Layer, sp.LIF), (sp.Cell, sp.LIFCell)):
+            given = x if ours is sp.Layer else x[0]
+            (out, state), (expected, last) = ours(p, dtype=F64)(given), theirs(p, dtype=F64)(given)
+            assert torch.equal(out, expected)
+            assert type(state) is type(last)
+            assert torch.equal(state.v, last.v)
 
 
 def test_what_a_definition_takes_without_complaint():

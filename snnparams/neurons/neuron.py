@@ -55,9 +55,15 @@ class Neuron:
 
         layer = Layer(LeakyIntegrator(tau_mem=Learned(20e-3)), size=100)
 
-    `step` takes what it needs by name: variables of the state, parameters, constants, the input current `x`, and the
-    functions `spike`, `reset` and `where` of `snnparams.neurons.step`, which says what else it may do. It returns the
-    output and the new state.
+    `step` takes what it needs by name: variables of the state, parameters, constants, the input current `x`, and three
+    functions. It returns the output and the new state. What computes a whole sequence at once is derived from it, so it
+    is plain arithmetic, `+ - * /` of these and of numbers, and nothing else:
+
+    =================== ====================================================================================
+    `spike(v, v_th)`    1 where v is above v_th, else 0; its derivative is a surrogate's
+    `reset(z)`          the spike as the reset sees it: z, or with `detach_reset` a constant that is equal
+    `where(z, a, b)`    a where there is a spike z, else b; no gradient passes by z
+    =================== ====================================================================================
 
     Attributes:
         state: names of the variables.
@@ -87,7 +93,7 @@ class Neuron:
     spiking: ClassVar[bool] = False
     arguments: ClassVar[tuple[str, ...]]  # of step
     of_constants: ClassVar[tuple[str, ...]] = ()  # parameters that `constants` takes
-    again: ClassVar[tuple[int, ...]]  # variables that are the output itself
+    shared: ClassVar[tuple[int, ...]]  # what step returns that is another tensor again, an argument or the output
     State: ClassVar[Any]  # a NamedTuple of the state
     RecurrentState: ClassVar[Any]  # the same, behind the last output
     Values: ClassVar[Any]  # a NamedTuple of the values of all parameters, and of the spike function
@@ -190,8 +196,9 @@ def _check(kind: type[Neuron]) -> None:
     """
     constants = _constants_of(kind)
     names = [*kind.state, *kind.parameters, *kind.times, *constants]
+    taken = {INPUT, SPIKES, "dt", "method", "alpha", *FUNCTIONS, *vars(Neuron), *Neuron.__annotations__}
     for name in names:
-        if names.count(name) > 1 or name in (INPUT, SPIKES, "dt", "method", "alpha", *FUNCTIONS):
+        if names.count(name) > 1 or name in taken or name.startswith("_"):
             raise TypeError(f"{name}: expected a name of its own, got one that something else has")
     if not isinstance(kind.state, tuple) or not kind.state or not kind.parameters:
         raise TypeError(f"expected variables of the state and parameters, got {kind.state} and {kind.neuron_fields}")
@@ -208,17 +215,18 @@ def _check(kind: type[Neuron]) -> None:
     for name in kind.arguments:
         if name not in known:
             raise TypeError(f"step: unknown argument {name}; expected some of {', '.join(known)}")
-    returned = traced(kind.step, kind.arguments)
+    returned, kind.shared = traced(kind.step, kind.arguments)
     if len(returned) != 1 + len(kind.state):
         expected = f"the output and then {', '.join(kind.state)}"
         raise TypeError(f"step: expected it to return {expected}, got {len(returned)} values")
-    output, *state = returned
+    for name, value in zip(("the output", *kind.state), returned, strict=True):
+        if not value.uses & {INPUT, *kind.state}:
+            raise TypeError(f"step: expected {name} to depend on the state or x, got another shape than theirs")
     used = frozenset[str]().union(*(value.uses for value in returned))
     for name in (*needed, *kind.arguments):
         if name not in used:
             raise TypeError(f"step: expected what it returns to depend on {name}, got a step that does not use it")
     kind.spiking = "spike" in kind.arguments
-    kind.again = tuple(k for k, value in enumerate(state) if value is output)
 
 
 def _make_states(kind: type[Neuron]) -> None:
@@ -249,7 +257,7 @@ def _make_declaration(kind: type[Neuron]) -> None:
         setattr(kind, name, parameter.default)
     if kind.spiking:
         annotations |= {"method": str, "alpha": float | None}
-        kind.method, kind.alpha = "super", None  # type: ignore[attr-defined]
+        kind.method, kind.alpha = getattr(kind, "method", "super"), None  # type: ignore[attr-defined]
     for name in (*kind.times, "_source"):
         annotations[name] = dataclasses.InitVar[Any]
         setattr(kind, name, dataclasses.field(default=None, kw_only=True))

@@ -1,14 +1,4 @@
-"""What the step of a neuron may do, and the check that it does nothing else.
-
-A step is computed by PyTorch, and what computes a whole sequence at once is derived from it. So it is plain arithmetic:
-`+ - * /` of its arguments and of numbers, and three functions that it takes as arguments where it needs them:
-
-=================== ====================================================================================
-`spike(v, v_th)`    1 where v is above v_th, else 0; its derivative is a surrogate's
-`reset(z)`          the spike as the reset sees it: z, or with `detach_reset` a constant that is equal
-`where(z, a, b)`    a where there is a spike z, else b; no gradient passes by z
-=================== ====================================================================================
-"""
+"""The check that the step of a neuron does nothing but what `snnparams.neurons.neuron.Neuron` allows."""
 
 from __future__ import annotations
 
@@ -29,10 +19,13 @@ class _Refused(TypeError):
 
 
 class Expression:
-    """What a step computes: it remembers the arguments from which it was computed, and whether it is a spike."""
+    """What a step computes: it remembers the arguments that it depends on, and whether it is a spike.
 
-    def __init__(self, uses: frozenset[str], is_spike: bool = False) -> None:
-        self.uses, self.is_spike = uses, is_spike
+    `root` is what it is another name of: of a spike that resets, the spike.
+    """
+
+    def __init__(self, uses: frozenset[str], is_spike: bool = False, root: Expression | None = None) -> None:
+        self.uses, self.is_spike, self.root = uses, is_spike, self if root is None else root
 
     def __getattr__(self, name: str) -> NoReturn:
         raise _Refused(name)
@@ -57,10 +50,10 @@ def _refuse(what: str) -> Callable:
     return refuse
 
 
-for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "neg", "pos"):
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "neg"):
     setattr(Expression, f"__{_name}__", lambda *values: Expression(_uses(*values)))
 for _name, _what in (
-    *(("pow", "**"), ("rpow", "**"), ("floordiv", "//"), ("mod", "%"), ("matmul", "@"), ("abs", "abs")),
+    *(("pow", "**"), ("rpow", "**"), ("floordiv", "//"), ("mod", "%"), ("matmul", "@"), ("abs", "abs"), ("pos", "+")),
     *(("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="), ("eq", "=="), ("ne", "!="), ("bool", "a branch")),
     *(("getitem", "[]"), ("iter", "a loop"), ("len", "len"), ("float", "float"), ("and", "&"), ("or", "|")),
 ):
@@ -78,7 +71,7 @@ def _check_spike(function: str, z) -> None:
 
 def _reset(z) -> Expression:
     _check_spike("reset", z)
-    return Expression(z.uses | {"reset"}, is_spike=True)
+    return Expression(z.uses | {"reset"}, is_spike=True, root=z.root)
 
 
 def _where(z, a, b) -> Expression:
@@ -96,8 +89,8 @@ def _check_code(code: types.CodeType) -> None:
         raise _Refused("a branch or a loop")
 
 
-def traced(step: Callable, arguments: tuple[str, ...]) -> list[Expression]:
-    """Return what a step returns, as expressions of its arguments.
+def traced(step: Callable, arguments: tuple[str, ...]) -> tuple[list[Expression], tuple[int, ...]]:
+    """Return what a step returns, as expressions of its arguments, and which are a tensor that is there already.
 
     Raises:
         TypeError: if it does more than a step may do; the message names that.
@@ -115,7 +108,12 @@ def traced(step: Callable, arguments: tuple[str, ...]) -> list[Expression]:
         raise TypeError(f"step: {ALLOWED}, got {error}") from None
     if not isinstance(found, tuple):
         raise TypeError(f"step: expected it to return a tuple, the output and then the state, got {type(found)}")
-    return list(found)
+    roots, shared = list(given), []
+    for k, value in enumerate(found):
+        if any(value.root is other for other in roots):
+            shared.append(k)
+        roots.append(value.root)
+    return list(found), tuple(shared)
 
 
 def names_of(function: Callable, what: str) -> tuple[str, ...]:
