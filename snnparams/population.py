@@ -78,6 +78,8 @@ class Population(nn.Module):
     """What all cells and layers share: the neuron parameters `p` and the time step."""
 
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
+    detach_reset: bool = False  # of a module that was pickled before it was kept
+    kernel: str | None = None  # likewise
 
     def __init__(self, p: Neuron | None, dt: float, size, device, dtype, detach_reset: bool, kernel=None) -> None:
         super().__init__()
