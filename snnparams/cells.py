@@ -85,26 +85,10 @@ class LIFCell(Cell):
 class LIFRecurrentCell(RecurrentCell):
     """One time step of a recurrent LIF population, see `snnparams.lif_step`.
 
-    Args:
-        input_size: number of inputs I.
-        hidden_size: number of neurons H.
-        p: neuron parameters, scalars or of shape (H,); defaults as in `LIFParameters`.
-        input_weights: shape (H, I); normal with variance 2/H if None. A tensor is copied into a learned
-            parameter, an `nn.Parameter` is used itself.
-        recurrent_weights: shape (H, H), likewise.
-        autapses: whether a neuron may connect to itself.
-        dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset; True as in Norse. Not used by `method="adjoint"`.
-        device: device of fixed parameters and new weights.
-        dtype: their floating-point type.
+    Arguments and errors are those of `snnparams.LIFRecurrent`, without the kernel; `detach_reset` is True as in Norse.
 
     Called with spikes of shape (B, I) and optionally a `LIFState`, it returns the spikes, of shape (B, H), and
     the new state. Without a state it starts at the leak voltage, with no current and no spikes.
-
-    Raises:
-        ValueError: on building, if a size, weight or parameter is invalid, or given recurrent weights have
-            autapses that are not allowed; on calling, if shapes, batch or device do not fit.
-        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
     accepts = LIFParameters
@@ -118,20 +102,10 @@ class LIFRecurrentCell(RecurrentCell):
 class LICell(Cell):
     """One time step of a leaky integrator, see `snnparams.li_feed_forward_step`.
 
-    Args:
-        p: parameters, broadcast against the input's shape without B; defaults as in `LIParameters`.
-        dt: time step in s.
-        device: device of fixed and new parameters.
-        dtype: their floating-point type.
-        size: number of neurons, or shape of the input without B, for parameters that are drawn or learned one per
-            neuron.
+    Arguments and errors are those of `LIFCell`, without the reset; defaults are as in `LIParameters`.
 
     Called with an input current of shape (B, ...) and optionally a `LIState`, it returns the voltages, of the
     same shape, and the new state. Without a state it starts at the leak voltage, with no current.
-
-    Raises:
-        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
-        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
     accepts = LIParameters

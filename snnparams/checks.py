@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from snnparams.values import check_size
+
 
 def autocast_is_on(x: torch.Tensor) -> bool:
     """Return whether autocast is on for the device of a tensor."""
@@ -112,19 +114,7 @@ def check_population(names: tuple[str, ...], p, shape: tuple[int, ...]) -> None:
         ValueError: if a parameter has more or other axes than the population.
     """
     for name in names:
-        check_fits(name, getattr(p, name), shape)
-
-
-def check_fits(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> None:
-    """Check that a parameter broadcasts to the given shape without enlarging it.
-
-    Raises:
-        ValueError: if it has more or other axes.
-    """
-    got = tuple(value.shape)
-    pairs = zip(reversed(got), reversed(shape), strict=False)
-    if len(got) > len(shape) or any(a not in (1, b) for a, b in pairs):
-        raise ValueError(f"{name}: expected one value, or values that fit a population of {shape}, got {got}")
+        check_size(name, getattr(p, name), shape)
 
 
 def check_weights(name: str, weights: torch.Tensor, shape: tuple[int, int]) -> None:

@@ -142,18 +142,7 @@ def lif_recurrent_current_step(
 ) -> tuple[torch.Tensor, LIFState]:
     r"""Advance a recurrent LIF population by one step, given the current :math:`W_\mathrm{in} x` that its input causes.
 
-    Whole sequences use it, because that current can be computed for all time steps in one matrix product.
-
-    Args:
-        input_current: current that arrives in this step, shape (B, H).
-        state: state before the step, each of shape (B, H).
-        recurrent_weights: shape (H, H).
-        p: neuron parameters, scalars or of shape (H,).
-        dt: time step in s.
-        detach_reset: see `lif_step`.
-
-    Returns:
-        Spikes of this step, shape (B, H), and the state after it.
+    Arguments and what it returns are those of `lif_step`, with that current, shape (B, H), in place of the spikes.
     """
     return neuron_step(LIFParameters, input_current, state, recurrent_weights, p, dt, detach_reset)
 
@@ -167,15 +156,7 @@ def lif_feed_forward_step(
 ) -> tuple[torch.Tensor, LIFFeedForwardState]:
     """Advance a LIF population without recurrence by one time step: `lif_step` without its weights.
 
-    Args:
-        input_current: current that arrives in this step, shape (B, ...).
-        state: state before the step, each of that shape.
-        p: neuron parameters, broadcast against the input's shape without B.
-        dt: time step in s.
-        detach_reset: see `lif_step`.
-
-    Returns:
-        Spikes of this step, shape (B, ...), and the state after it.
+    Arguments and what it returns are those of `neuron_step`.
     """
     return neuron_step(LIFParameters, input_current, state, None, p, dt, detach_reset)
 
@@ -208,15 +189,5 @@ def li_feed_forward_step(
     p: LIParameters | NeuronParameters | None = None,
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
-    """Advance a leaky integrator by one time step.
-
-    Args:
-        input_current: current that arrives in this step, shape (B, ...).
-        state: state before the step, each of that shape.
-        p: parameters, broadcast against the input's shape without B.
-        dt: time step in s.
-
-    Returns:
-        Voltages after this step, shape (B, ...), and the state after it.
-    """
+    """Advance a leaky integrator by one time step; arguments and what it returns are those of `neuron_step`."""
     return neuron_step(LIParameters, input_current, state, None, p, dt)

@@ -148,22 +148,10 @@ class LIFRecurrent(RecurrentLayer):
 class LI(Layer):
     """A leaky integrator over a whole sequence: a readout that turns spikes into voltages.
 
-    Args:
-        p: parameters, broadcast against the input's shape without T and B; defaults as in `LIParameters`.
-        dt: time step in s.
-        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
-            See `snnparams.kernels`.
-        device: device of fixed and new parameters.
-        dtype: their floating-point type.
-        size: number of neurons, or shape of the input without T and B, for parameters that are drawn or learned one per
-            neuron.
+    Arguments and errors are those of `LIF`, without the reset; defaults are as in `LIParameters`.
 
     Called with input currents of shape (T, B, ...) and optionally a `LIState`, it returns the voltages, of the
     same shape, and the state after the last step.
-
-    Raises:
-        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
-        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
     accepts = LIParameters

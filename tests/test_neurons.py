@@ -510,6 +510,33 @@ class Hiding(sp.Neuron):
         return v - x, x * stored
 
 
+NOTEBOOK = """
+import snnparams as sp
+
+class Integrator(sp.Neuron):
+    state = ("v",)
+    v_th = sp.voltage(1.0)
+
+    def step(x, v, v_th, spike, reset):
+        z = spike(v + x, v_th)
+        return z, v + x - reset(z) * v_th
+
+layer = sp.RecurrentLayer(4, 3, Integrator(v_th=sp.Learned(0.8)))
+"""
+
+
+def test_a_neuron_of_a_notebook_has_no_file():
+    cell: dict[str, Any] = {"__name__": "__main__"}
+    exec(NOTEBOOK, cell)
+    x = (torch.rand(STEPS, ROWS, INPUTS) < 0.7).float()
+    out, state = cell["layer"](x)
+    out.sum().backward()
+    assert isinstance(state, cell["Integrator"].RecurrentState)
+    assert 0 < out.sum() < out.numel()
+    assert all(p.grad.any() for p in cell["layer"].parameters())
+    assert "v_th=3 values, median 0.8, 0.8 to 0.8 (learned)" in repr(cell["layer"])
+
+
 def test_a_parameter_does_not_hide_what_a_module_has():
     message = "p: expected parameters that NeuronParameters has no other use for, got stored"
     with pytest.raises(TypeError, match=message):
