@@ -13,6 +13,7 @@ import copy
 import torch
 
 from snnparams.constraints import Constraint
+from snnparams.neurons import Parameter
 from snnparams.values import check_size, check_value, unconstrained
 
 
@@ -35,9 +36,9 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
     present = [t for t in (value, stored) if t is not None]
     if not present or not all(isinstance(t, torch.Tensor) for t in present):
         return  # missing, or refused by PyTorch
-    place, constraint = p.stored(name), p.constraint(name)
+    place, constraint, parameter = p.stored(name), p.constraint(name), p.neuron.parameters[name]
     if value is not None:
-        check_value(name, value, p.dt)
+        check_value(parameter, value, p.dt)
         own = {} if constraint is None else {f"{inside}0.{k}": t for k, t in constraint.state_dict().items()}
         for other in [k for k in state_dict if k.startswith(inside) and k not in (inside + "original", *own)]:
             del state_dict[other]  # of the constraint that made the values
@@ -55,7 +56,7 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
             constraint = of_members(constraint, p._rows[name])
         state_dict.pop(key, None)
         key = inside + "original"
-        state_dict[key] = to_store(name, value, stored, constraint, p.dt)
+        state_dict[key] = to_store(parameter, value, stored, constraint, p.dt)
     new = state_dict[key]
     if place.dim() and not new.dim():
         state_dict[key] = new.detach().expand(place.shape).clone()
@@ -108,12 +109,16 @@ NO_VALUES = (
 
 
 def to_store(
-    name: str, value: torch.Tensor | None, stored: torch.Tensor | None, constraint: torch.nn.Module, dt: float
+    parameter: Parameter,
+    value: torch.Tensor | None,
+    stored: torch.Tensor | None,
+    constraint: torch.nn.Module,
+    dt: float,
 ) -> torch.Tensor:
     """Return the unconstrained numbers of a parameter: those of the file where they mean its values, else others.
 
     Args:
-        name: the parameter.
+        parameter: what the neuron says of it.
         value: its values in the file, any shape, already checked; None in a file that has none.
         stored: the unconstrained numbers in the file, of the same shape; None in a file that has none.
         constraint: of the module that loads them.
@@ -123,18 +128,20 @@ def to_store(
         ValueError: if numbers or values are invalid, or no numbers give the values under this constraint.
     """
     if stored is not None and not stored.is_meta and not torch.isfinite(stored).all():
-        check_value(name, stored)  # raises
+        check_value(parameter, stored)  # raises
     if value is None:
         assert stored is not None
-        check_value(name, constraint(stored), dt)
+        check_value(parameter, constraint(stored), dt)
         return stored
     if stored is not None and stored.shape == value.shape and (value.is_meta or _makes(constraint, stored, value)):
         return stored
-    new = unconstrained(name, value.detach(), constraint)
+    new = unconstrained(parameter.name, value.detach(), constraint)
     if not isinstance(constraint, Constraint) and not value.is_meta:
         rounding = max(1e-3, 16 * torch.finfo(value.dtype).eps)  # of a user's functions there and back
         if not torch.allclose(constraint(new).detach(), value, rounding, rounding * value.abs().max().item()):
-            raise ValueError(f"{name}: expected values that the constraint {constraint!r} can give, got others")
+            raise ValueError(
+                f"{parameter.name}: expected values that the constraint {constraint!r} can give, got others"
+            )
     return new
 
 
