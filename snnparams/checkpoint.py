@@ -14,6 +14,7 @@ import torch
 
 from snnparams.constraints import Constraint
 from snnparams.neurons import Parameter
+from snnparams.reads import Noted
 from snnparams.values import check_size, check_value, unconstrained
 
 
@@ -154,3 +155,62 @@ def _makes(constraint: torch.nn.Module, stored: torch.Tensor, value: torch.Tenso
         return False
     rounding = 4 * torch.finfo(value.dtype).eps
     return made.shape == value.shape and torch.allclose(made.to(value.dtype), value, rtol=rounding, atol=0)
+
+
+class Saved(Noted):
+    """What `snnparams.NeuronParameters` are to a checkpoint."""
+
+    _rows: dict[str, list[int]] | None = None  # in an ensemble: of which members each parameter is stored here
+
+    def constrained(self) -> list[str]:
+        """Return the names of the parameters that have a constraint."""
+        return [name for name in self.neuron_fields if self.constraint(name) is not None]
+
+    @torch.no_grad()
+    def keep_values(self) -> None:
+        """Compute the values under constraints for a checkpoint: buffers, which nothing else reads.
+
+        As attributes these names stay the values that are computed at every use. Done for every `state_dict()`.
+        """
+        for name in self.constrained():
+            constraint = self.get_submodule(f"parametrizations.{name}.0")
+            if self._rows is not None:
+                constraint = of_members(constraint, self._rows[name])
+            self._buffers[name] = constraint(self.stored(name)).detach().clone()
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        """Save the values beside the numbers of which a constraint makes them, which alone would say nothing."""
+        self.check_reads(wait=True)
+        self.keep_values()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *reports) -> None:
+        """Check all values before one takes the place of another, and convert them to what is stored here.
+
+        PyTorch would copy values into the places of buffers where it is to assign the tensors of the checkpoint (it
+        sets attributes, and to set one of ours writes into the place of the old values), so that is done before.
+        """
+        for name in self.neuron_fields:
+            convert(self, name, state_dict, prefix, reports[-1])
+            if any(prefix + key in state_dict for key in (name, f"parametrizations.{name}.original")):
+                self._forget_reads(name)
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        for name in self.neuron_fields:
+            place, new = self.stored(name), state_dict.get(prefix + name)
+            if not isinstance(new, torch.Tensor) or self.constraint(name) is not None:
+                continue
+            larger = name in self._buffers and not place.dim() and new.dim() > 0
+            if assign and name in self._buffers and (larger or place.shape == new.shape):
+                self._buffers[name] = new
+            elif assign and place.shape == new.shape:
+                self._parameters[name] = torch.nn.Parameter(new, requires_grad=place.requires_grad)
+            elif larger:
+                self._buffers[name] = place.new_empty(new.shape)
+        order = list(self._buffers)
+        values = {name: self._buffers.pop(name) for name in self.constrained() if name in self._buffers}
+        try:  # PyTorch is to load what is stored alone, of which the values follow
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *reports)
+        finally:
+            loaded = {name: values[name] if name in values else self._buffers[name] for name in order}
+            self._buffers.clear()
+            self._buffers.update(loaded)

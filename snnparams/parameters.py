@@ -15,9 +15,9 @@ from torch.distributions import Distribution
 from torch.nn.utils import parametrize
 
 from snnparams import constraints
-from snnparams.checkpoint import convert, of_members
+from snnparams.checkpoint import Saved
 from snnparams.neurons import LIFParameters, LIParameters, Neuron, Value
-from snnparams.reads import Noted, Reads
+from snnparams.reads import Reads
 from snnparams.surrogate import alpha_in_effect
 from snnparams.values import (
     Fixed,
@@ -41,7 +41,7 @@ def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
     module.validate()
 
 
-class NeuronParameters(Noted):
+class NeuronParameters(Saved):
     """The neuron parameters of one cell or layer, as PyTorch registers them.
 
     Its attributes have the names of the declaration's fields; `tau_mem` and `tau_syn` are the time constants in s. A
@@ -82,7 +82,6 @@ class NeuronParameters(Noted):
     """
 
     size: int | tuple[int, ...] | None = None  # of a module that was pickled before it was kept
-    _rows: dict[str, list[int]] | None = None  # in an ensemble: of which members each parameter is stored here
 
     def __init__(
         self,
@@ -159,22 +158,6 @@ class NeuronParameters(Noted):
             setattr(type(self), f"_{name}", computed)
             setattr(type(self), name, property(lambda p: p._noted(name, computed.fget(p)), computed.fset))
             self.keep_values()
-
-    def constrained(self) -> list[str]:
-        """Return the names of the parameters that have a constraint."""
-        return [name for name in self.neuron_fields if self.constraint(name) is not None]
-
-    @torch.no_grad()
-    def keep_values(self) -> None:
-        """Compute the values under constraints for a checkpoint: buffers, which nothing else reads.
-
-        As attributes these names stay the values that are computed at every use. Done for every `state_dict()`.
-        """
-        for name in self.constrained():
-            constraint = self.get_submodule(f"parametrizations.{name}.0")
-            if self._rows is not None:
-                constraint = of_members(constraint, self._rows[name])
-            self._buffers[name] = constraint(self.stored(name)).detach().clone()
 
     def share(self, name: str, other: NeuronParameters) -> None:
         """Use the learned parameter of that name of another population from here on: both learn one.
@@ -298,43 +281,6 @@ class NeuronParameters(Noted):
             delattr(type(self), f"_{name}")
             parametrize.remove_parametrizations(self, name, leave_parametrized=False)
         delattr(self, name)
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
-        """Save the values beside the numbers of which a constraint makes them, which alone would say nothing."""
-        self.check_reads(wait=True)
-        self.keep_values()
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *reports) -> None:
-        """Check all values before one takes the place of another, and convert them to what is stored here.
-
-        PyTorch would copy values into the places of buffers where it is to assign the tensors of the checkpoint (it
-        sets attributes, and to set one of ours writes into the place of the old values), so that is done before.
-        """
-        for name in self.neuron_fields:
-            convert(self, name, state_dict, prefix, reports[-1])
-            if any(prefix + key in state_dict for key in (name, f"parametrizations.{name}.original")):
-                self._forget_reads(name)
-        assign = local_metadata.get("assign_to_params_buffers", False)
-        for name in self.neuron_fields:
-            place, new = self.stored(name), state_dict.get(prefix + name)
-            if not isinstance(new, torch.Tensor) or self.constraint(name) is not None:
-                continue
-            larger = name in self._buffers and not place.dim() and new.dim() > 0
-            if assign and name in self._buffers and (larger or place.shape == new.shape):
-                self._buffers[name] = new
-            elif assign and place.shape == new.shape:
-                self._parameters[name] = nn.Parameter(new, requires_grad=place.requires_grad)
-            elif larger:
-                self._buffers[name] = place.new_empty(new.shape)
-        order = list(self._buffers)
-        values = {name: self._buffers.pop(name) for name in self.constrained() if name in self._buffers}
-        try:  # PyTorch is to load what is stored alone, of which the values follow
-            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *reports)
-        finally:
-            loaded = {name: values[name] if name in values else self._buffers[name] for name in order}
-            self._buffers.clear()
-            self._buffers.update(loaded)
 
     def validate(self) -> None:
         """Check all values against the limits of the integrator.
