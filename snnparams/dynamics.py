@@ -32,7 +32,8 @@ class AdjointState(NamedTuple):
     z: torch.Tensor  # spikes of the last step
 
 
-def _where(z: torch.Tensor, a: torch.Tensor | float, b: torch.Tensor | float) -> torch.Tensor:
+def _where(z: torch.Tensor, *choices: torch.Tensor | float) -> torch.Tensor:
+    a, b = (value if isinstance(value, torch.Tensor) else torch.full_like(z, value) for value in choices)
     return torch.where(z > 0.5, a, b)
 
 

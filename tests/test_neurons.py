@@ -502,6 +502,28 @@ def test_what_a_step_returns_are_tensors_of_their_own(detach_reset):
     assert len({tensor.data_ptr() for tensor in tensors}) == len(tensors)
 
 
+class Counting(sp.Neuron):
+    """Where it spikes it adds a number to what it has counted."""
+
+    state = ("v", "n")
+    v_th = sp.voltage(0.5)
+
+    def step(x, v, n, v_th, spike, where):
+        z = spike(v + x, v_th)
+        return z, where(z, 0, v + x), n + where(z, 2, -1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_where_chooses_between_numbers(dtype):
+    x = torch.rand(STEPS, ROWS, NEURONS, dtype=dtype)
+    out, state = sp.Layer(Counting(), dtype=dtype)(x)
+    count = out.sum(0)
+    assert count.min() > 0
+    assert count.max() < STEPS
+    assert torch.equal(state.n, 2 * count - (STEPS - count))
+    assert {t.dtype for t in (out, *state)} == {dtype}
+
+
 class Hiding(sp.Neuron):
     state = ("v",)
     stored = sp.voltage(1.0)
