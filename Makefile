@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard book/*.ipynb))
-SOURCES := $(wildcard snnparams/*.py snnparams/*/*.py snnparams/*.mplstyle book/results/*.json book/results/*/*.json)
+SOURCES := $(wildcard snnparams/*.py snnparams/*/*.py snnparams/*.mplstyle book/results/*.json book/results/*/*.json* \
+    tests/benchmarks/benefit_*.py)
 
 # a cell may take half an hour on a slow machine; the limit behind it is for a kernel that does not answer at all
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000

@@ -9,7 +9,7 @@ Where the book explains which module:
 5  training them well       constraints, groups, diagnostics
 6  does it help?            memory, predictions, tasks, task, memory_tasks, sound, heidelberg, designs, networks,
                             resets, regularisation, trial, tuning, reference_levels, drift, disturbances,
-                            experiment, statistics, conditions, benefit
+                            experiment, statistics
 7  exact gradients          adjoint, yin_yang
 8  speed                    kernels, ensemble
 """

@@ -18,6 +18,7 @@ from address import current, is_setup, put_setup
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
+READERS = [ROOT / "tests" / "benchmarks" / f"benefit_{name}.py" for name in ("analysis", "design", "figures")]  # ch. 6
 COVER = {"fig-population": ROOT / "book" / "_static" / "population.png"}  # figures that index.md shows as well
 
 
@@ -42,14 +43,15 @@ def without_words(source: str) -> str:
 
 
 def stamp(notebook) -> str:
-    """Return a hash of the notebook's code cells, of the package and of the stored results.
+    """Return a hash of the notebook's code cells, of the package, of the stored results and of what reads them.
 
     The setup cell does not count: it does nothing where the package is installed, and holds the public address.
     """
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and not is_setup(cell)]
     cells = [without_words(cell.source) for cell in code]
-    modules = {p.relative_to(ROOT).as_posix(): without_words(p.read_text()) for p in PACKAGE.rglob("*.py")}
-    data = [(PACKAGE / "snnparams.mplstyle"), *sorted((ROOT / "book" / "results").glob("*.json"))]
+    sources = [*PACKAGE.rglob("*.py"), *READERS]
+    modules = {p.relative_to(ROOT).as_posix(): without_words(p.read_text()) for p in sources}
+    data = [(PACKAGE / "snnparams.mplstyle"), *sorted((ROOT / "book" / "results").rglob("*.json*"))]
     read = [path.read_text() for path in data]
     return hashlib.sha256(json.dumps([cells, sorted(modules.items()), read]).encode()).hexdigest()[:16]
 

@@ -1,0 +1,368 @@
+"""The figures of chapter 6: what they show is computed by the page, or read by `benefit_analysis`."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from benefit_analysis import COLOR, TITLE, Difference, Results, natural_name
+from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SYN
+from matplotlib.colors import LogNorm
+
+from snnparams import memory, tasks
+from snnparams.designs import spaced
+
+SYMBOL = {"tau_mem": r"$\tau_\mathrm{mem}$", "tau_syn": r"$\tau_\mathrm{syn}$", "v_th": r"$v_\mathrm{th}$"}
+OTHERS = [kind for kind in KINDS if kind != EQUAL]
+RESETS = ("", "reset by subtraction", "no reset", "synapse cleared", "no reset, synapse cleared")
+LOOK = {"linewidth": 2.5, "solid_capstyle": "butt"}
+
+
+def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xlabel: str = "") -> None:
+    """Draw differences below each other: a dot for each seed or split, mean and 95 % interval on top of them.
+
+    Args:
+        ax: where to draw.
+        rows: label, difference and colour, from top to bottom; one without a difference is a heading.
+        xlabel: label of the axis.
+    """
+    ax.axvline(0, color="0.6", linewidth=1)
+    for row, (_, difference, color) in enumerate(rows):
+        if difference is not None:
+            c, values = difference.contrast, difference.values
+            ax.plot(values, [row + 0.3] * len(values), "o", color=color, alpha=0.35, markersize=3, markeredgewidth=0)
+            ax.plot([c.low, c.high], [row, row], color=color, **LOOK)
+            ax.plot(c.mean, row, "o", color=color, markersize=5.5, markeredgecolor="white", markeredgewidth=0.7)
+    ax.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
+    ax.set_yticklabels([label for label, *_ in rows], fontsize=8.5)
+    ax.grid(axis="y", visible=False)
+    for label, (_, difference, color) in zip(ax.get_yticklabels(), rows, strict=True):
+        label.set(color=color, fontweight="bold" if difference is None else "normal")
+
+
+def kinds_of(results: Results, stage: str, task: str, kinds: Sequence[str] = OTHERS) -> list:
+    """Return a row of a forest for each kind: how it differs from equal neurons."""
+    return [(TITLE[kind], results.difference(stage, task, kind), COLOR[kind]) for kind in kinds]
+
+
+def seeds_of(results: Results, task: str) -> str:
+    """Return how many seeds a difference on a task rests on."""
+    return f"{len(results.difference(results.stage(task), task, SYN).values)} seeds"
+
+
+def verdict(results: Results) -> plt.Figure:
+    """Windows remembered without recurrence, and the gain over equal neurons on three tasks."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.9), width_ratios=(2, 3))
+    counts = (2, 4, 6)
+    for kind in KINDS:
+        tasks_of = [f"windows {k}" for k in counts]
+        held = [results.mean(results.stage(task), task, kind, "remembered") for task in tasks_of]
+        axes[0].plot(counts, held, "o-", markersize=4, color=COLOR[kind], label=TITLE[kind])
+    axes[0].plot([2, 6], [2, 6], ":", color="0.6", linewidth=1)
+    axes[0].text(4.7, 4.9, "all of them", color="0.4", fontsize=8, ha="right")
+    axes[0].set(xlabel="windows to remember", ylabel="windows remembered", xticks=counts, ylim=(1.5, 5.1))
+    rows: list = []
+    for title, task in (
+        ("four windows", "windows 4"),
+        ("XOR, two layers", "xor, two layers"),
+        ("12 windows, recurrent", "windows 12, recurrent"),
+    ):
+        rows.append((f"{title} ({seeds_of(results, task)})", None, "k"))
+        rows += kinds_of(results, results.stage(task), task)
+    forest(axes[1], rows, "gain over equal neurons (points)")
+    return fig
+
+
+def filters(equal: np.ndarray, different: np.ndarray, wanted: np.ndarray, sums: Mapping[str, np.ndarray]) -> plt.Figure:
+    """Draw filters (N, T), what a readout would like to have (T,), and its best sums of filters."""
+    fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.7), sharex=True)
+    weights = np.random.default_rng(1).uniform(0.3, 1, 8)
+    for ax, shapes, kind in ((axes[0], equal, EQUAL), (axes[1], different, SYN)):
+        for shape, weight in zip(shapes[:: len(shapes) // 8], weights, strict=False):
+            ax.plot(weight * shape / shape.max(), color=COLOR[kind], alpha=0.7, linewidth=1.2)
+        ax.set(title=TITLE[kind])
+    axes[0].set(ylabel="weight times filter")
+    axes[2].fill_between(range(len(wanted)), wanted, color="0.88", step="mid")
+    for kind, found in sums.items():
+        axes[2].plot(found, color=COLOR[kind], label=TITLE[kind])
+    axes[2].set(title="best sum for one window")
+    for ax in axes:
+        ax.set(xlabel="steps ago", ylim=(-0.3, 1.1))
+    return fig
+
+
+def reset(memories: Mapping[str, Sequence]) -> plt.Figure:
+    """Draw the memory of a slow membrane and of a slow synapse, with and without spikes."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.7), sharex=True)
+    labels = ("membrane", "voltage", MEM), ("synapse", "synaptic current", SYN)
+    for which, (ax, (name, label, kind)) in enumerate(zip(axes, labels, strict=True)):
+        spiking, silent = memories[name]
+        ax.axvspan(10, 25, color="0.93", linewidth=0)
+        ax.plot(spiking[which], color=COLOR[kind], label="spiking", linewidth=2.2)
+        ax.plot(silent[which], "--", color="k", linewidth=1.1, label="if it could not spike")
+        ax.plot(spiking[2], [1.1 * max(silent[which])] * len(spiking[2]), "k|", markersize=7)
+        ax.set(title=f"slow {name}", xlabel="step", ylabel=label)
+    axes[0].legend(fontsize=8)
+    return fig
+
+
+def capacity(held: Mapping[str, Mapping[str, float]]) -> plt.Figure:
+    """Draw memory capacities by kind and population; linear ones on a scale of their own."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), width_ratios=(2, 6))
+    for kind, shift in zip(held, (-0.27, 0, 0.27), strict=True):
+        names = list(held[kind])
+        for ax, chosen in zip(axes, (names[:2], names[2:]), strict=True):
+            heights = [held[kind][name] for name in chosen]
+            bars = ax.bar(np.arange(len(chosen)) + shift, heights, width=0.25, color=COLOR[kind], label=TITLE[kind])
+            ax.bar_label(bars, fmt="%.1f", fontsize=7.5, padding=1)
+            ax.set_xticks(range(len(chosen)), [name.replace(" ", "\n") for name in chosen], fontsize=8.5)
+            ax.grid(axis="x", visible=False)
+    axes[0].set_ylabel("memory capacity")
+    axes[1].set_ylim(0, 3.6)
+    axes[1].legend(fontsize=8.5, loc="upper center", ncols=3)
+    return fig
+
+
+def dials() -> plt.Figure:
+    """One input of each generated task."""
+    fig, axes = plt.subplots(2, 1, figsize=(7.2, 3.9))
+    made = tasks.windows(4, train=100, validation=10, test=10), tasks.multi_timescale_xor(train=100, test=10)
+    for ax, task, k in zip(axes, made, (2, 3), strict=True):
+        steps, inputs = task.encode(task.train.images[k : k + 1])[:, 0].nonzero(as_tuple=True)
+        for group, color in ((inputs < 12, "C0"), (inputs >= 12, "C1")):
+            ax.scatter(steps[group], inputs[group], s=12, marker="|", color=color)
+        labels = task.train.labels[k].tolist()
+        ends = [20 * j + 10 for j in range(4)] if task is made[0] else [due for due, _ in task.answers]
+        for end, label in zip(ends, labels, strict=True):
+            ax.text(end, 24.3, "AB"[label] if task is made[0] else label, ha="center", fontsize=9)
+            if task is made[0]:
+                ax.axvspan(end - 10, end + 10, color="0.94" if end % 40 > 20 else "w", zorder=0, linewidth=0)
+            else:
+                ax.axvline(end, color="0.5", linewidth=0.8, linestyle=":")
+        ax.set(ylabel="input", xlim=(-0.5, task.steps + 1), ylim=(-1, 27))
+    axes[0].set_title("windows: A (blue) or B (orange) in each of them? Asked at the end", fontsize=9.5)
+    axes[1].set_title("XOR of a slow cue (blue) and fast ones (orange), asked at the dotted lines", fontsize=9.5)
+    axes[1].set_xlabel("step")
+    return fig
+
+
+def core(results: Results, tasks_of: Sequence[str], limits: tuple[float, float]) -> plt.Figure:
+    """The gain of each kind over equal neurons on some tasks, without recurrence on the left."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 6.2))
+    for ax, recurrent in zip(axes, (False, True), strict=True):
+        rows: list = []
+        for task in (name for name in tasks_of if ("recurrent" in name) == recurrent):
+            rows.append((task.removesuffix(", recurrent"), None, "k"))
+            rows += kinds_of(results, results.stage(task), task)
+        forest(ax, rows, "gain over equal neurons (points)")
+        ax.set(title="with recurrence" if recurrent else "without recurrence", xlim=limits)
+    return fig
+
+
+def windows(results: Results) -> plt.Figure:
+    """Accuracy for each window."""
+    fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.0), sharey=True, width_ratios=(2, 3, 4))
+    for ax, count in zip(axes, (2, 4, 6), strict=True):
+        task = f"windows {count}"
+        for kind in KINDS:
+            runs = [line["result"] for line in results.runs(results.stage(task))[task, kind].values()]
+            answers = 100 * np.mean([r.get("test", r["validation"])["answers"] for r in runs], axis=0)
+            ax.plot(range(1, count + 1), answers, "o-", markersize=3.5, color=COLOR[kind], label=TITLE[kind])
+        ax.axhline(50, color="0.6", linewidth=1)
+        ax.set(title=f"{count} windows ({seeds_of(results, task)})", xlabel="window", xticks=range(1, count + 1))
+    axes[0].set(ylabel="right (%)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    return fig
+
+
+def rasters(trained: Mapping[str, Mapping]) -> plt.Figure:
+    """Hidden spikes of four trained networks for one input, neurons sorted and coloured by time constant.
+
+    Args:
+        trained: what `snnparams.trial.run_raster` returns of four kinds.
+    """
+    fig, axes = plt.subplots(2, 2, figsize=(7.2, 5.8), sharex=True, sharey=True)
+    for ax, (kind, result) in zip(axes.flat, trained.items(), strict=True):
+        name = "tau_mem" if kind == MEM else "tau_syn"
+        taus, labels = np.array(result[name]), result["label"]
+        place = np.argsort(np.argsort(taus, kind="stable"))
+        shades = plt.get_cmap("viridis_r")(LogNorm(2, 300, clip=True)(taus))
+        for k, group in enumerate(labels):
+            ax.axvspan(20 * k, 20 * k + 20, color="0.94" if k % 2 else "w", zorder=0, linewidth=0)
+            ax.text(20 * k + 10, len(taus) - 0.2, "AB"[group], ha="center", va="bottom", fontsize=9)
+        neurons = np.array(result["neurons"], int)
+        ax.scatter(result["steps"], place[neurons], s=9, marker="|", color=shades[neurons], linewidth=1.2)
+        ax.set(xlim=(0, 20 * len(labels)), ylim=(-0.7, len(taus) - 0.3))
+        ends = sorted({f"{taus.min():.0f}", f"{taus.max():.0f}"}, key=float)
+        ax.set_title(f"{TITLE[kind]}: {SYMBOL[name]} {' to '.join(ends)}", fontsize=9, pad=15)
+        ax.grid(visible=False)
+    for ax in axes[1]:
+        ax.set_xlabel("step")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("neuron, by time constant")
+    return fig
+
+
+def without_reset(reached: Mapping[tuple[str, str], float]) -> plt.Figure:
+    """Draw accuracies in per cent by kind and reset."""
+    fig, ax = plt.subplots(figsize=(7.2, 2.9))
+    kinds = list(dict.fromkeys(kind for kind, _ in reached))
+    for x, kind in enumerate(kinds):
+        with_reset, without = reached[kind, "zero"], reached[kind, "none"]
+        ax.annotate("", (x + 0.18, without), (x - 0.18, with_reset), arrowprops={"arrowstyle": "->", "color": "0.6"})
+        for shift, y, fill in ((-0.18, with_reset, COLOR[kind]), (0.18, without, "w")):
+            ax.plot(x + shift, y, "o", color=COLOR[kind], markerfacecolor=fill, markersize=8, markeredgewidth=2)
+            ax.text(x + shift * 1.35, y, f"{y:.0f}", ha="right" if shift < 0 else "left", va="center", fontsize=9)
+    ax.set(xlim=(-0.6, len(kinds) - 0.4), ylim=(60, 100), ylabel="accuracy (%)")
+    ax.set_xticks(range(len(kinds)), [TITLE[kind] for kind in kinds])
+    ax.grid(axis="x", visible=False)
+    return fig
+
+
+def causes(results: Results) -> plt.Figure:
+    """What is gained under other resets, and with other numbers of distinct values."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 4.4), width_ratios=(3, 2))
+    rows: list = []
+    for change in RESETS:
+        ending = f", {change}" if change else ""
+        rows.append((change or "as in the core", None, "k"))
+        for kind in (SYN, MEM):
+            found = results.difference("causes", "windows 4", kind + ending, EQUAL + ending)
+            rows.append((TITLE[kind], found, COLOR[kind]))
+    forest(axes[0], rows, "gain over equal neurons\nunder the same control (points)")
+    counts = (1, 2, 3, 4, 8, 48)
+    for place, count in enumerate(counts):
+        values = list(results.by_seed("causes", "windows 4", f"{SYN}, {count} values").values())
+        axes[1].plot([place] * len(values), values, "o", color=COLOR[SYN], alpha=0.35, markersize=3.5)
+        axes[1].plot(place, np.mean(values), "_", color="k", markersize=14)
+    level = results.mean("causes", "windows 4", EQUAL)
+    axes[1].axhline(level, color=COLOR[EQUAL], linewidth=1, linestyle="--")
+    axes[1].text(5.4, level, "equal, tuned", fontsize=8.5, ha="right", va="top")
+    axes[1].set(xlabel="distinct synapses", ylabel="accuracy (%)")
+    axes[1].set_xticks(range(len(counts)), counts)
+    return fig
+
+
+def spikes(results: Results) -> plt.Figure:
+    """Accuracy against spikes for each example, at three rates and without a bound."""
+    fig, ax = plt.subplots(figsize=(7.2, 3.3))
+    for kind in KINDS:
+        means = []
+        for task in (f"windows 4, rate {rate:g}" for rate in (0.05, 0.1, 0.2)):
+            means.append([results.mean("equal_spikes", task, kind, x) for x in ("spikes", "accuracy")])
+            values = list(results.by_seed("equal_spikes", task, kind).values())
+            ax.plot([means[-1][0]] * len(values), values, "o", color=COLOR[kind], alpha=0.2, markersize=3)
+        ax.plot(*zip(*means, strict=True), "o-", color=COLOR[kind], markersize=5, label=TITLE[kind])
+        free = [results.mean("core", "windows 4", kind, x) for x in ("spikes", "accuracy")]
+        ax.plot(*free, "x", color=COLOR[kind], markersize=7, markeredgewidth=2)
+    ax.set(xlabel="hidden spikes for each example", ylabel="accuracy (%)")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", fontsize=8.5)
+    return fig
+
+
+def natural(results: Results, names: Sequence[str]) -> plt.Figure:
+    """The gain over equal neurons on natural tasks, over splits."""
+    fig, axes = plt.subplots(2, 2, figsize=(7.2, 4.4))
+    for ax, task in zip(axes.T.flat, names, strict=True):
+        forest(ax, [(TITLE[k], results.natural(task, k), COLOR[k]) for k in (*OTHERS, ALL)])
+        ax.set_title(natural_name(task), fontsize=9.5)
+    for ax in axes[:, 1]:
+        ax.set_yticklabels([])
+    fig.supxlabel("gain over equal neurons (points)", fontsize=9.5)
+    return fig
+
+
+def gradients(results: Results, task: str = "windows 4") -> plt.Figure:
+    """Where gradients and the loss itself push: slope of the loss by a logarithm, before and after training."""
+    how = ["surrogate", "exact", *(f"difference {step:g}" for step in (0.02, 0.05, 0.1, 0.2))]
+    fig, axes = plt.subplots(2, 3, figsize=(7.2, 4.8), sharex=True)
+    for row, held in zip(axes, ("", ", rate held"), strict=True):
+        for ax, (name, symbol) in zip(row, SYMBOL.items(), strict=True):
+            ax.axhline(0, color="0.6", linewidth=1)
+            for when, color, shift in (("initial", "C0", -0.14), ("trained", "C1", 0.14)):
+                for place, way in enumerate(how):
+                    if way == "exact" and held:
+                        continue
+                    values = list(results.derivatives(task, f"{name}, {way}, {when}{held}").values())
+                    ax.plot([place + shift] * len(values), values, "o", color=color, alpha=0.3, markersize=2.5)
+                    label = when if place == 0 else None
+                    ax.plot(place + shift, np.mean(values), "_", color=color, markersize=9, mew=2, label=label)
+            ax.set_title(symbol + held, fontsize=9.5)
+            ax.set_xticks(range(len(how)), [x.replace("difference ", "step ") for x in how], rotation=60, fontsize=8)
+            ax.grid(axis="x", visible=False)
+        row[0].set_ylabel("slope of the loss")
+    axes[0, 0].legend(fontsize=8)
+    return fig
+
+
+def robustness(results: Results, names: Sequence[str]) -> plt.Figure:
+    """What disturbed inputs cost, less what they cost equal neurons."""
+    changes = {"warp 0.75": "faster, 3/4", "warp 1.5": "slower, 3/2", "noise 0.25": "noise, 1/4", "noise 1": "noise, 1"}
+    fig, axes = plt.subplots(1, 4, figsize=(7.2, 3.0), sharey=True)
+    for ax, task in zip(axes, names, strict=True):
+        ax.axvline(0, color="0.6", linewidth=1)
+        for row, change in enumerate(changes):
+            for k, kind in enumerate((SYN, LEARNS, ALL)):
+                c, y = results.natural(task, kind, change=change).contrast, row + 0.24 * (k - 1)
+                ax.plot([c.low, c.high], [y, y], color=COLOR[kind], **LOOK)
+                ax.plot(c.mean, y, "o", color=COLOR[kind], markersize=4, label=None if row else TITLE[kind])
+        ax.set(yticks=range(len(changes)), ylim=(len(changes) - 0.5, -0.5))
+        ax.set_yticklabels(changes.values(), fontsize=8.5)
+        ax.set_title(natural_name(task).replace(", ", ",\n"), fontsize=8.5)
+        ax.grid(axis="y", visible=False)
+    fig.supxlabel("change of accuracy minus that of equal neurons (points)", fontsize=9)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8.5)
+    return fig
+
+
+def untuned(gains: Mapping[str, tuple[float, float]], by_one: Mapping[str, tuple[float, float]]) -> plt.Figure:
+    """Draw two ways to find a benefit.
+
+    Args:
+        gains: by task, over an opponent that is the median of its tries, and over its best one.
+        by_one: by task, the gain on the seed that chose, and on another one.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.7), sharey=True)
+    labels = ("opponent not tuned", "opponent tuned"), ("the seed that chose", "another seed")
+    for ax, found, names in zip(axes, (gains, by_one), labels, strict=True):
+        ax.axvline(0, color="0.6", linewidth=1)
+        for row, (first, second) in enumerate(found.values()):
+            ax.plot([first, second], [row, row], color="0.8", zorder=0)
+            ax.plot(first, row, "o", color="C3", label=None if row else names[0])
+            ax.plot(second, row, "o", color="k", label=None if row else names[1])
+        ax.set(yticks=range(len(found)), ylim=(len(found) - 0.5, -0.5), xlabel="gain over equal neurons (points)")
+        ax.grid(axis="y", visible=False)
+    axes[0].set_yticklabels([natural_name(task) for task in gains], fontsize=8.5)
+    for ax in axes:
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.1)
+    return fig
+
+
+def best_sums(count: int, steps: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the filters of so many distinct synapses, four windows, and the sums of filters that come nearest to them.
+
+    Nearest with noise of 1 %: ridge regression.
+    """
+    shapes = memory.temporal_filters(4, spaced(20, 7, count).numpy(), steps)
+    unit = shapes / np.linalg.norm(shapes, axis=1, keepdims=True)
+    windows = np.repeat(np.eye(4), steps // 4, axis=1)
+    noisy = unit @ unit.T + count * 0.01**2 * np.eye(count)
+    return unit, windows, np.linalg.solve(noisy, unit @ windows.T).T @ unit
+
+
+def distinct(count: int) -> plt.Figure:
+    """Draw what `best_sums` returns."""
+    shapes, windows, sums = best_sums(count)
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.6), width_ratios=(2, 3))
+    axes[0].plot((shapes / shapes.max(axis=1, keepdims=True)).T, color=COLOR[SYN], alpha=0.6, linewidth=1.2)
+    axes[0].set(ylabel="filter", xlabel="steps ago", ylim=(0, 1.05))
+    for k, (window, found) in enumerate(zip(windows, sums, strict=True)):
+        axes[1].fill_between(range(len(window)), window, color=f"C{k}", alpha=0.12, step="mid", linewidth=0)
+        axes[1].plot(found, color=f"C{k}")
+    axes[1].set(ylabel="best sum for each window", xlabel="steps ago", ylim=(-0.4, 1.25), xlim=(0, 80))
+    return fig
+
+
+def match(count: int) -> float:
+    """Return the mean correlation of windows and sums that `distinct` draws."""
+    _, windows, sums = best_sums(count)
+    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(windows, sums, strict=True)]))

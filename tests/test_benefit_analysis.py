@@ -1,0 +1,250 @@
+"""What chapter 6 reads out of its results is what the lines say."""
+
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+from notebooks import ROOT
+from scipy import stats
+
+sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+import benefit_analysis as analysis
+import benefit_design as design
+from benefit_analysis import Results, Table
+from benefit_design import EQUAL, LEARNS, MEM, SYN
+
+from snnparams.statistics import equivalence, mean_contrast
+
+SEEDS = (1, 2, 3, 4)
+GAIN = {1: 0.10, 2: 0.14, 3: 0.12, 4: 0.15}
+
+
+def line(task, condition, seed, accuracy, neurons=None, **result):
+    test = {"accuracy": accuracy, "answers": [accuracy + 0.1, accuracy - 0.1], "rate": [0.1, 0.3], "spikes": 40.0}
+    return {
+        "task": task,
+        "condition": condition,
+        "seed": seed,
+        "cell": {"neurons": neurons or {"tau_mem": 4.0, "tau_syn": 20.0}, "training": {"learning_rate": 0.01}},
+        "result": {"test": test, "validation": {"accuracy": accuracy}, **result},
+    }
+
+
+@pytest.fixture
+def results(tmp_path):
+    core = [line("windows 4", EQUAL, s, 0.7 + 0.01 * s) for s in SEEDS]
+    core += [line("windows 4", SYN, s, 0.7 + 0.01 * s + GAIN[s]) for s in SEEDS]
+    core.append({**line("windows 4", MEM, 1, 0.5), "result": {"failed": "no scale gives the rate"}})
+    core += [line("windows 4", MEM, s, 0.7 + 0.01 * s + (0.01 if s < 4 else -0.3)) for s in SEEDS[1:]]
+    causes = [line("windows 4", f"{SYN}, no reset", s, 0.9) for s in SEEDS[:3]]
+    learned = {"learned": {"tau_syn": [[10.0, 40.0, 90.0]], "v_th": [[0.5, 0.5, 2.0]]}}
+    causes += [line("windows 4", "all learned", s, 0.9, **learned) for s in SEEDS[:3]]
+    tuning = [line("windows 4", EQUAL, s, 0.7 + 0.01 * k, {"tau_syn": 5.0 * 2**k}) for k in (0, 3, 1) for s in (8, 9)]
+    tuning += [line("windows 4", MEM, s, 0.75) for s in (8, 9)]
+    shifts = (0.01, 0.03, 0.02, 0.04, 0.05)
+    natural = []
+    for split, shift in enumerate(shifts):
+        for seed in (10 * split + 1, 10 * split + 2):
+            changed = {"disturbed": {"noise 1": 0.8}}
+            natural.append(line(f"spoken digits, split {split}", EQUAL, seed, 0.9, **changed))
+            natural.append(line(f"spoken digits, split {split}", SYN, seed, 0.9 + shift, **changed))
+            natural.append(line(f"spoken digits, recurrent, split {split}", SYN, seed, 0.99))
+    natural += [line("spoken digits", kind, 1, 0.93) for kind in (*design.KINDS, design.ALL)]
+    gradients = [
+        {"task": "windows 4", "condition": EQUAL, "seed": s, "result": {"tau_mem, exact, initial": 0.5 * s}}
+        for s in (2, 1)
+    ]
+    levels = [("windows 4", "counts", 0.6), ("windows 4", "counts", 0.7), ("windows 4, recurrent", "gru", 0.8)]
+    references = [
+        {"task": task, "condition": level, "seed": seed, "result": {"test": accuracy}}
+        for seed, (task, level, accuracy) in enumerate(levels)
+    ]
+    flat = [line("xor", f"{EQUAL}, {n} epochs", s, 0.5 + 0.01 * n) for n in (16, 32) for s in (1, 2)]
+    flat += [line("xor", f"{SYN}, {n} epochs", s, 0.9) for n in (16, 32) for s in (1, 2)]
+    for run in flat:
+        del run["result"]["test"]
+        run["result"]["validation"]["answers"] = [0.5, 1.0]
+    stages = {"core": core, "causes": causes, "tuning": tuning, "natural": natural, "gradients": gradients}
+    for stage, lines in {**stages, "references": references, "flat": flat}.items():
+        (tmp_path / f"{stage}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    return Results(tmp_path)
+
+
+def test_numbers_are_those_of_the_lines_and_failed_runs_are_left_out(results):
+    assert results.by_seed("core", "windows 4", EQUAL) == pytest.approx({s: 70 + s for s in SEEDS})
+    assert list(results.by_seed("core", "windows 4", MEM)) == [2, 3, 4]
+    assert results.mean("core", "windows 4", EQUAL, "remembered") == pytest.approx(2 * (2 * 0.725 - 1))
+    assert results.mean("core", "windows 4", EQUAL, "rate") == pytest.approx(0.2)
+    assert results.mean("core", "windows 4", EQUAL, "spikes") == 40
+    with pytest.raises(KeyError, match="expected runs of 'nobody' on 'windows 4' in stage core, got none"):
+        results.by_seed("core", "windows 4", "nobody")
+
+
+def test_controls_are_compared_with_the_core_within_their_own_seeds(results):
+    found = results.difference("causes", "windows 4", f"{SYN}, no reset", SYN)
+    assert found.seeds == pytest.approx({s: 20 - s - 100 * GAIN[s] for s in SEEDS[:3]})
+
+
+def test_differences_are_taken_within_seeds(results):
+    found = results.difference("core", "windows 4", SYN)
+    values = [100 * GAIN[s] for s in SEEDS]
+    assert found.values == pytest.approx(values)
+    assert found.contrast == pytest.approx(mean_contrast(values))
+    assert found.same == pytest.approx(equivalence(values, 1.0))
+    assert str(found).startswith("+12.8 (+9.")
+    only_shared = results.difference("core", "windows 4", MEM)
+    assert list(only_shared.seeds) == [2, 3, 4]
+
+
+def test_splits_share_training_data_and_their_interval_says_so(results):
+    found = results.natural("spoken digits", SYN)
+    values = np.array([1, 3, 2, 4, 5.0])
+    assert found.values == pytest.approx(values)
+    half = stats.t.ppf(0.975, 4) * values.std(ddof=1) * math.sqrt(1 / 5 + 600 / 2100)
+    assert found.contrast.high - found.contrast.mean == pytest.approx(half)
+    change = results.natural("spoken digits", SYN, change="noise 1")
+    assert change.values == pytest.approx(-values)  # what is better loses more, to end at the same place
+
+
+@pytest.mark.parametrize("values", [[0.1, -0.2, 0.3, 0.05], [0.9, 1.4, 1.0, 1.2], [-0.8, -0.9, -0.7, -0.6]])
+def test_two_one_sided_tests_with_a_given_error_are_the_usual_ones_where_nothing_is_shared(values):
+    ours = analysis._corrected_equivalence(mean_contrast(values), len(values))
+    assert ours == pytest.approx(equivalence(values, analysis.MARGIN), rel=1e-6)
+    assert analysis._corrected_equivalence(mean_contrast([0.5] * 4), 4) == 0
+    assert analysis._corrected_equivalence(mean_contrast([1.5] * 4), 4) == 1
+
+
+def test_reference_levels_of_a_recurrent_task_are_those_of_its_inputs(results):
+    assert results.level("windows 4", "counts") == pytest.approx(65)
+    assert results.level("windows 4, recurrent", "counts") == pytest.approx(65)
+    assert results.level("windows 4, recurrent", "gru") == pytest.approx(80)
+    assert results.level("windows 4", "chance") is None
+    assert results.reached("spoken digits")[SYN] == pytest.approx(93)
+
+
+def test_a_task_is_read_where_it_has_been_run(results, monkeypatch):
+    assert results.tasks == []  # learned kinds are missing
+    assert results.stage("windows 4") == "flat"
+    monkeypatch.setattr(analysis, "KINDS", {EQUAL: None, SYN: None})
+    monkeypatch.setattr(analysis, "CORE_SEEDS", 4)
+    assert results.tasks == ["windows 4"]
+    assert results.stage("windows 4") == "core"
+    assert results.stage("xor") == "flat"
+    assert results.by_seed("flat", "xor", EQUAL) == pytest.approx({1: 82, 2: 82})  # of the longer training
+    assert results.mean("flat", "xor", EQUAL, "remembered") == pytest.approx(1)
+    assert analysis.gained_by_doubling(results, "xor") == pytest.approx({EQUAL: 16, SYN: 0})
+    assert results.lines("rasters") == []
+
+
+def test_choices_and_tries(results):
+    assert [x.accuracy for x in results.tries("tuning", "windows 4", EQUAL)] == pytest.approx([70, 73, 71])
+    assert analysis.over_untuned(results, "windows 4") == pytest.approx((4, 2))
+    chosen = results.choice("tuning", "windows 4", EQUAL)
+    assert chosen.accuracy == pytest.approx(73)
+    assert (chosen.run["seed"], chosen.run["cell"]["neurons"]["tau_syn"]) == (8, 40.0)
+    assert results.scatter("xor", SYN) == 0
+
+
+def test_a_search_that_tried_all_neighbours_ended_at_no_edge(tmp_path):
+    def search(places):
+        lines = []
+        for mem, syn, rate, accuracy in places:
+            neurons = {"tau_mem": 4.0 * 2**mem, "tau_syn": 20.0 * 2**syn}
+            run = line("xor", EQUAL, 1, accuracy, neurons)
+            run["cell"]["training"] = {"epochs": 8, "learning_rate": 0.01 * 2**rate}
+            lines.append(json.dumps(run) + "\n")
+        (tmp_path / "tuning.jsonl").write_text("".join(lines))
+        return Results(tmp_path).encloses("tuning", "xor", EQUAL)
+
+    middle = (1, 0, 2, 0.9)
+    around = [(0, 0, 2, 0.8), (2, 0, 2, 0.7), (1, 1, 2, 0.8), (1, -1, 2, 0.5), (1, 0, 3, 0.6), (1, 0, 1, 0.8)]
+    assert search([middle, *around])
+    assert not search([middle, *around[1:]])
+
+
+def test_what_one_seed_chose_is_looked_at_with_another(tmp_path):
+    runs = [(EQUAL, 5.0, (0.7, 0.9)), (EQUAL, 10.0, (0.8, 0.6)), (SYN, 5.0, (0.85, 0.5)), (SYN, 10.0, (0.7, 0.99))]
+    lines = [
+        line("xor", kind, seed, accuracy, {"tau_syn": tau})
+        for kind, tau, pair in runs
+        for seed, accuracy in zip((1001, 1002), pair, strict=True)
+    ]
+    (tmp_path / "tuning.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert analysis.chosen_by_one_seed(Results(tmp_path), "xor", SYN) == pytest.approx((5, -10))
+
+
+def test_quantiles_of_what_was_learned(tmp_path):
+    taus = [10.0 * 2**k for k in range(21)]
+    lines = [line("xor", "tau_syn learned, 32 epochs", s, 0.9, learned={"tau_syn": [taus]}) for s in (1, 2)]
+    (tmp_path / "flat.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert Results(tmp_path).learned("xor", LEARNS) == pytest.approx((40, 10 * 2**10, 10 * 2**18))
+
+
+def test_collapsed_runs_failed_or_are_far_below_the_median(results):
+    assert results.collapsed("core", "windows 4", EQUAL) == 0
+    assert results.collapsed("core", "windows 4", MEM) == 0.5
+
+
+def test_medians_before_and_after_training(results):
+    found = results.medians("causes", "windows 4", "all learned")
+    assert found["tau_syn"] == pytest.approx((20, 40))
+    assert found["v_th"] == pytest.approx((1, 0.5))
+
+
+def test_gradients_come_by_seed(results):
+    assert results.derivatives("windows 4", "tau_mem, exact, initial") == {1: 0.5, 2: 1.0}
+
+
+def test_predictions_are_decided_from_the_lines(results):
+    outcomes = results.outcomes()
+    assert outcomes["synapse"].verdict == "undecided"  # 10 lies in the interval
+    assert outcomes["synapse"].contrast.n == 4
+    assert outcomes["two layers"].verdict == "not run"
+    table = analysis.predictions(results, with_outcome=True)
+    assert len(table.rows) == len(outcomes)
+    assert table.rows[0][1:] == ["known", "more than 10 points", "+9.2 to +16.3", "undecided"]
+
+
+def test_three_of_all_seeds(results):
+    means = analysis.triples(results.difference("core", "windows 4", SYN))
+    assert sorted(means) == pytest.approx([12, 37 / 3, 13, 41 / 3])
+
+
+def test_declared_contrasts_ask_for_what_the_experiment_runs():
+    problems = design.core_problems(10, 1, 10, 10)
+    for stage, weights in analysis.DECLARED.values():
+        assert sum(weights.values()) == 0
+        for place in weights:
+            task, condition = place if isinstance(place, tuple) else ("windows 4", place)
+            assert task in problems
+            assert condition in design.KINDS or (stage == "causes" and condition in design.CAUSES)
+    known = {*design.KINDS, *design.CAUSES, design.ALL}
+    assert set(analysis.TITLE) == set(analysis.COLOR) <= known
+    assert LEARNS in known
+    assert set(analysis.NATURAL) == set(design.natural_problems(True, 1))
+
+
+def test_a_declared_contrast_weighs_conditions(results):
+    with pytest.raises(KeyError, match=f"expected runs of '{design.ALL}'"):
+        results.declared("values differ")
+
+
+def test_tables_are_tables_and_text():
+    table = Table(["", "a < b"], [["one", "1"], ["two", "22"]], "note & more")
+    assert repr(table) == "     a < b\none      1\ntwo     22\nnote & more"
+    html = table._repr_html_()
+    assert '<th scope="col">a &lt; b</th>' in html
+    assert '<tr><th scope="row">two</th><td>22</td></tr>' in html
+    assert "<p>note &amp; more</p>" in html
+    with pytest.raises(ValueError, match=r"rows: expected 2 cells, got \['one'\]"):
+        Table(["", "a"], [["one"]])
+
+
+def test_numbers_in_words():
+    assert [analysis.signed(x) for x in (-0.04, 0.04, -1.26, 3.0)] == ["+0.0", "+0.0", "\N{MINUS SIGN}1.3", "+3.0"]
+    assert analysis.percent(None) == "\N{EN DASH}"
+    assert analysis.bounds({"low": None, "high": -6}) == "less than \N{MINUS SIGN}6"
+    assert analysis.bounds({"low": 10, "high": None}) == "more than 10"
+    assert analysis.bounds({"low": -1.5, "high": 3}) == "\N{MINUS SIGN}1.5 to 3"
