@@ -3,7 +3,7 @@
 Where the book explains which module:
 
 1  the neuron               dynamics, surrogate, cells, encoding
-2  differing neurons        declaration, distributions
+2  differing neurons        neurons, distributions
 3  registering parameters   values, parameters, cells
 4  training on MNIST        data, encoding, layers, models, training
 5  training them well       constraints, groups, diagnostics
@@ -16,24 +16,22 @@ Where the book explains which module:
 
 from snnparams import constraints, distributions
 from snnparams.adjoint import spike_times
-from snnparams.cells import LICell, LIFCell, LIFRecurrentCell
+from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
-from snnparams.declaration import LIFParameters, LIParameters
 from snnparams.diagnostics import Activity, activity, frozen, gradient_to_value, learned_values
 from snnparams.dynamics import (
-    LIFFeedForwardState,
-    LIFState,
-    LIState,
     li_feed_forward_step,
     li_step,
     lif_feed_forward_step,
     lif_recurrent_current_step,
     lif_step,
+    neuron_step,
 )
 from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
 from snnparams.ensemble import Ensemble
 from snnparams.groups import parameter_groups
-from snnparams.layers import LI, LIF, LIFRecurrent
+from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
+from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
 from snnparams.parameters import NeuronParameters
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.surrogate import surrogate_derivative, threshold
@@ -46,6 +44,7 @@ __all__ = [
     "LI",
     "LIF",
     "Activity",
+    "Cell",
     "ConstantCurrentLIFEncoder",
     "CorruptDataError",
     "Digits",
@@ -62,8 +61,12 @@ __all__ = [
     "LIFState",
     "LIParameters",
     "LIState",
+    "Layer",
     "Learned",
+    "Neuron",
     "NeuronParameters",
+    "RecurrentCell",
+    "RecurrentLayer",
     "Split",
     "activity",
     "constant_current_lif_encode",
@@ -80,12 +83,15 @@ __all__ = [
     "lif_recurrent_current_step",
     "lif_step",
     "load_mnist",
+    "neuron_step",
     "parameter_groups",
     "progress_bar",
+    "rate",
     "rate_bounds_loss",
     "spike_times",
     "surrogate_derivative",
     "threshold",
     "train",
     "validate_neuron_parameters",
+    "voltage",
 ]

@@ -67,7 +67,7 @@ def check(p, kernel: str | None = None, detach_reset: bool = False) -> None:
     Raises:
         ValueError: if it cannot; the message says what to use instead.
     """
-    if p.method != "adjoint":
+    if getattr(p, "method", None) != "adjoint":
         return
     _refuse_triton(kernel)
     if detach_reset:

@@ -6,22 +6,53 @@ Norse. Explained in chapters 1 and 3.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from snnparams import adjoint, kernels
-from snnparams.dynamics import (
-    LIFFeedForwardState,
-    LIFState,
-    LIState,
-    li_feed_forward_step,
-    lif_feed_forward_step,
-    lif_step,
-)
-from snnparams.parameters import LIFParameters, LIParameters
+from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron
 from snnparams.population import FeedForward, Recurrent, in_own_type
 
 
-class LIFCell(FeedForward):
+class Cell(FeedForward):
+    """One time step of a population of any neuron without recurrence, see `snnparams.dynamics.neuron_step`.
+
+    Arguments, what it returns and raises are those of `LIFCell`, but for `p`: an object of a class of
+    `snnparams.neurons.Neuron`, or of a user's own. The state is `State` of that class.
+    """
+
+    def __init__(
+        self,
+        p: Neuron | None = None,
+        dt: float = 0.001,
+        detach_reset: bool = False,
+        device=None,
+        dtype=None,
+        *,
+        size: int | tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(p, dt, device, dtype, size, detach_reset)
+
+    @in_own_type
+    def forward(self, input_current: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Return the output (B, ...) and the new state."""
+        return self._step(input_current, state)
+
+
+class RecurrentCell(Recurrent):
+    """One time step of a recurrent population of any neuron, see `snnparams.dynamics.neuron_step`.
+
+    Arguments, what it returns and raises are those of `LIFRecurrentCell`, but for `p`, which is as in `Cell`. The state
+    is `RecurrentState` of its class: the last output z, which the recurrent weights bring back, and the variables.
+    """
+
+    @in_own_type
+    def forward(self, input_spikes: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Return the output (B, H) and the new state."""
+        return self._step(input_spikes, state)
+
+
+class LIFCell(Cell):
     """One time step of a LIF population without recurrence, see `snnparams.lif_feed_forward_step`.
 
     Args:
@@ -41,90 +72,43 @@ class LIFCell(FeedForward):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
-    def __init__(
-        self,
-        p: LIFParameters | None = None,
-        dt: float = 0.001,
-        detach_reset: bool = False,
-        device=None,
-        dtype=None,
-        *,
-        size: int | tuple[int, ...] | None = None,
-    ) -> None:
-        super().__init__(p, LIFParameters, dt, device, dtype, size)
-        self.detach_reset = detach_reset
-        adjoint.check(self.p, detach_reset=detach_reset)
+    accepts = LIFParameters
 
     @in_own_type
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (B, ...) and the new state."""
-        if self.p.method == "adjoint":
-            p, start = self._start(input_current, "(B, ...)", state, adjoint.state_of(state))
-            z, last = adjoint.lif(input_current[None], start, p, self.dt)
-            return z[0], last
-        p, state = self._start(input_current, "(B, ...)", state, LIFFeedForwardState)
-        return lif_feed_forward_step(input_current, state, p, self.dt, self.detach_reset)
+        return self._step(input_current, state)
 
 
-class LIFRecurrentCell(Recurrent):
+class LIFRecurrentCell(RecurrentCell):
     """One time step of a recurrent LIF population, see `snnparams.lif_step`.
 
-    Args:
-        input_size: number of inputs I.
-        hidden_size: number of neurons H.
-        p: neuron parameters, scalars or of shape (H,); defaults as in `LIFParameters`.
-        input_weights: shape (H, I); normal with variance 2/H if None. A tensor is copied into a learned
-            parameter, an `nn.Parameter` is used itself.
-        recurrent_weights: shape (H, H), likewise.
-        autapses: whether a neuron may connect to itself.
-        dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset; True as in Norse. Not used by `method="adjoint"`.
-        device: device of fixed parameters and new weights.
-        dtype: their floating-point type.
+    Arguments and errors are those of `snnparams.LIFRecurrent`, without the kernel; `detach_reset` is True as in Norse.
 
     Called with spikes of shape (B, I) and optionally a `LIFState`, it returns the spikes, of shape (B, H), and
     the new state. Without a state it starts at the leak voltage, with no current and no spikes.
-
-    Raises:
-        ValueError: on building, if a size, weight or parameter is invalid, or given recurrent weights have
-            autapses that are not allowed; on calling, if shapes, batch or device do not fit.
-        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
+
+    accepts = LIFParameters
 
     @in_own_type
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (B, H) and the new state."""
-        p, state = self._start(input_spikes, "(B, I)", state)
-        if input_spikes.is_sparse:
-            input_spikes = kernels.dense(input_spikes)
-        recurrent_weights = self.effective_recurrent_weights()
-        if p.method == "adjoint":
-            current = torch.nn.functional.linear(input_spikes, self.input_weights)
-            z, state = adjoint.lif_recurrent(current[None], state, recurrent_weights, p, self.dt)
-            return z[0], state
-        return lif_step(input_spikes, state, self.input_weights, recurrent_weights, p, self.dt, self.detach_reset)
+        return self._step(input_spikes, state)
 
 
-class LICell(FeedForward):
+class LICell(Cell):
     """One time step of a leaky integrator, see `snnparams.li_feed_forward_step`.
 
-    Args:
-        p: parameters, broadcast against the input's shape without B; defaults as in `LIParameters`.
-        dt: time step in s.
-        device: device of fixed and new parameters.
-        dtype: their floating-point type.
-        size: number of neurons, or shape of the input without B, for parameters that are drawn or learned one per
-            neuron.
+    Arguments and errors are those of `LIFCell`, without the reset; defaults are as in `LIParameters`.
 
     Called with an input current of shape (B, ...) and optionally a `LIState`, it returns the voltages, of the
     same shape, and the new state. Without a state it starts at the leak voltage, with no current.
-
-    Raises:
-        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
-        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
+
+    accepts = LIParameters
 
     def __init__(
         self,
@@ -135,10 +119,9 @@ class LICell(FeedForward):
         *,
         size: int | tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__(p, LIParameters, dt, device, dtype, size)
+        super().__init__(p, dt, device=device, dtype=dtype, size=size)
 
     @in_own_type
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (B, ...) and the new state."""
-        p, state = self._start(input_current, "(B, ...)", state, LIState)
-        return li_feed_forward_step(input_current, state, p, self.dt)
+        return self._step(input_current, state)

@@ -13,6 +13,8 @@ import copy
 import torch
 
 from snnparams.constraints import Constraint
+from snnparams.neurons import Parameter
+from snnparams.reads import Noted
 from snnparams.values import check_size, check_value, unconstrained
 
 
@@ -35,9 +37,9 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
     present = [t for t in (value, stored) if t is not None]
     if not present or not all(isinstance(t, torch.Tensor) for t in present):
         return  # missing, or refused by PyTorch
-    place, constraint = p.stored(name), p.constraint(name)
+    place, constraint, parameter = p.stored(name), p.constraint(name), p.neuron.parameters[name]
     if value is not None:
-        check_value(name, value, p.dt)
+        check_value(parameter, value, p.dt)
         own = {} if constraint is None else {f"{inside}0.{k}": t for k, t in constraint.state_dict().items()}
         for other in [k for k in state_dict if k.startswith(inside) and k not in (inside + "original", *own)]:
             del state_dict[other]  # of the constraint that made the values
@@ -55,7 +57,7 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
             constraint = of_members(constraint, p._rows[name])
         state_dict.pop(key, None)
         key = inside + "original"
-        state_dict[key] = to_store(name, value, stored, constraint, p.dt)
+        state_dict[key] = to_store(parameter, value, stored, constraint, p.dt)
     new = state_dict[key]
     if place.dim() and not new.dim():
         state_dict[key] = new.detach().expand(place.shape).clone()
@@ -108,12 +110,16 @@ NO_VALUES = (
 
 
 def to_store(
-    name: str, value: torch.Tensor | None, stored: torch.Tensor | None, constraint: torch.nn.Module, dt: float
+    parameter: Parameter,
+    value: torch.Tensor | None,
+    stored: torch.Tensor | None,
+    constraint: torch.nn.Module,
+    dt: float,
 ) -> torch.Tensor:
     """Return the unconstrained numbers of a parameter: those of the file where they mean its values, else others.
 
     Args:
-        name: the parameter.
+        parameter: what the neuron says of it.
         value: its values in the file, any shape, already checked; None in a file that has none.
         stored: the unconstrained numbers in the file, of the same shape; None in a file that has none.
         constraint: of the module that loads them.
@@ -123,18 +129,20 @@ def to_store(
         ValueError: if numbers or values are invalid, or no numbers give the values under this constraint.
     """
     if stored is not None and not stored.is_meta and not torch.isfinite(stored).all():
-        check_value(name, stored)  # raises
+        check_value(parameter, stored)  # raises
     if value is None:
         assert stored is not None
-        check_value(name, constraint(stored), dt)
+        check_value(parameter, constraint(stored), dt)
         return stored
     if stored is not None and stored.shape == value.shape and (value.is_meta or _makes(constraint, stored, value)):
         return stored
-    new = unconstrained(name, value.detach(), constraint)
+    new = unconstrained(parameter.name, value.detach(), constraint)
     if not isinstance(constraint, Constraint) and not value.is_meta:
         rounding = max(1e-3, 16 * torch.finfo(value.dtype).eps)  # of a user's functions there and back
         if not torch.allclose(constraint(new).detach(), value, rounding, rounding * value.abs().max().item()):
-            raise ValueError(f"{name}: expected values that the constraint {constraint!r} can give, got others")
+            raise ValueError(
+                f"{parameter.name}: expected values that the constraint {constraint!r} can give, got others"
+            )
     return new
 
 
@@ -147,3 +155,62 @@ def _makes(constraint: torch.nn.Module, stored: torch.Tensor, value: torch.Tenso
         return False
     rounding = 4 * torch.finfo(value.dtype).eps
     return made.shape == value.shape and torch.allclose(made.to(value.dtype), value, rtol=rounding, atol=0)
+
+
+class Saved(Noted):
+    """What `snnparams.NeuronParameters` are to a checkpoint."""
+
+    _rows: dict[str, list[int]] | None = None  # in an ensemble: of which members each parameter is stored here
+
+    def constrained(self) -> list[str]:
+        """Return the names of the parameters that have a constraint."""
+        return [name for name in self.neuron_fields if self.constraint(name) is not None]
+
+    @torch.no_grad()
+    def keep_values(self) -> None:
+        """Compute the values under constraints for a checkpoint: buffers, which nothing else reads.
+
+        As attributes these names stay the values that are computed at every use. Done for every `state_dict()`.
+        """
+        for name in self.constrained():
+            constraint = self.get_submodule(f"parametrizations.{name}.0")
+            if self._rows is not None:
+                constraint = of_members(constraint, self._rows[name])
+            self._buffers[name] = constraint(self.stored(name)).detach().clone()
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        """Save the values beside the numbers of which a constraint makes them, which alone would say nothing."""
+        self.check_reads(wait=True)
+        self.keep_values()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *reports) -> None:
+        """Check all values before one takes the place of another, and convert them to what is stored here.
+
+        PyTorch would copy values into the places of buffers where it is to assign the tensors of the checkpoint (it
+        sets attributes, and to set one of ours writes into the place of the old values), so that is done before.
+        """
+        for name in self.neuron_fields:
+            convert(self, name, state_dict, prefix, reports[-1])
+            if any(prefix + key in state_dict for key in (name, f"parametrizations.{name}.original")):
+                self._forget_reads(name)
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        for name in self.neuron_fields:
+            place, new = self.stored(name), state_dict.get(prefix + name)
+            if not isinstance(new, torch.Tensor) or self.constraint(name) is not None:
+                continue
+            larger = name in self._buffers and not place.dim() and new.dim() > 0
+            if assign and name in self._buffers and (larger or place.shape == new.shape):
+                self._buffers[name] = new
+            elif assign and place.shape == new.shape:
+                self._parameters[name] = torch.nn.Parameter(new, requires_grad=place.requires_grad)
+            elif larger:
+                self._buffers[name] = place.new_empty(new.shape)
+        order = list(self._buffers)
+        values = {name: self._buffers.pop(name) for name in self.constrained() if name in self._buffers}
+        try:  # PyTorch is to load what is stored alone, of which the values follow
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *reports)
+        finally:
+            loaded = {name: values[name] if name in values else self._buffers[name] for name in order}
+            self._buffers.clear()
+            self._buffers.update(loaded)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from snnparams.parameters import Values
+from snnparams.values import check_size
 
 
 def autocast_is_on(x: torch.Tensor) -> bool:
@@ -107,27 +107,14 @@ def check_state(state: NamedTuple, kind: Any, shape: tuple[int, ...], like: torc
             raise TypeError(f"state.{name}: expected {like.dtype}, the type of the input, got {value.dtype}")
 
 
-def check_population(p: Values, shape: tuple[int, ...]) -> None:
-    """Check that the parameters broadcast to a population of the given shape.
+def check_population(names: tuple[str, ...], p, shape: tuple[int, ...]) -> None:
+    """Check that the values p of parameters with these names broadcast to a population of the given shape.
 
     Raises:
         ValueError: if a parameter has more or other axes than the population.
     """
-    for name, value in zip(Values._fields, p, strict=True):  # torch.compile cannot read them off p
-        if isinstance(value, torch.Tensor):
-            check_fits(name, value, shape)
-
-
-def check_fits(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> None:
-    """Check that a parameter broadcasts to the given shape without enlarging it.
-
-    Raises:
-        ValueError: if it has more or other axes.
-    """
-    got = tuple(value.shape)
-    pairs = zip(reversed(got), reversed(shape), strict=False)
-    if len(got) > len(shape) or any(a not in (1, b) for a, b in pairs):
-        raise ValueError(f"{name}: expected one value, or values that fit a population of {shape}, got {got}")
+    for name in names:
+        check_size(name, getattr(p, name), shape)
 
 
 def check_weights(name: str, weights: torch.Tensor, shape: tuple[int, int]) -> None:

@@ -1,45 +1,24 @@
 r"""One time step of a population as pure functions: the specification of what this package computes.
 
-A leaky integrate-and-fire neuron obeys
-
-.. math::
-    \tau_\mathrm{mem} \dot v = v_\mathrm{leak} - v + i, \qquad \tau_\mathrm{syn} \dot i = -i,
-
-spikes where :math:`v > v_\mathrm{th}` and is then reset to :math:`v_\mathrm{reset}`. A step of
-length :math:`\Delta t` first adds the incoming current, then takes one forward Euler step of both equations, then
-compares with the threshold. The order is that of Norse. Explained in chapter 1.
+A step first adds the incoming current, then does what the neuron's own `step` says: `snnparams.neurons` has the
+equations. The order is that of Norse. Explained in chapter 1.
 
 What a step returns are tensors of their own: to change the spikes in place does not change the state.
 
-`p` is anything with the attributes of `LIFParameters` (or `LIParameters`): the declaration itself, or the
+`p` is anything with the attributes of `LIFParameters` (or of another neuron): the declaration itself, or the
 `p` of a cell. The functions do not check values; cells and layers do.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import linear
 
-from snnparams.declaration import as_given
-from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters, Values
+from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, as_given
+from snnparams.parameters import NeuronParameters
 from snnparams.surrogate import threshold
-
-
-class LIFState(NamedTuple):
-    """State of a recurrent LIF population, each of shape (B, H)."""
-
-    z: torch.Tensor  # spikes of the last step
-    v: torch.Tensor  # membrane voltage
-    i: torch.Tensor  # synaptic current
-
-
-class LIFFeedForwardState(NamedTuple):
-    """State of a LIF population without recurrence, each of the shape of its input."""
-
-    v: torch.Tensor  # membrane voltage
-    i: torch.Tensor  # synaptic current
 
 
 class AdjointState(NamedTuple):
@@ -53,25 +32,68 @@ class AdjointState(NamedTuple):
     z: torch.Tensor  # spikes of the last step
 
 
-class LIState(NamedTuple):
-    """State of a leaky integrator, each of the shape of its input."""
-
-    v: torch.Tensor  # membrane voltage
-    i: torch.Tensor  # synaptic current
+def _where(z: torch.Tensor, *choices: torch.Tensor | float) -> torch.Tensor:
+    a, b = (value if isinstance(value, torch.Tensor) else torch.full_like(z, value) for value in choices)
+    return torch.where(z > 0.5, a, b)
 
 
-def _integrate(v: torch.Tensor, i: torch.Tensor, p, dt: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take one forward Euler step of membrane voltage and synaptic current."""
-    v_new = v + dt * p.tau_mem_inv * ((p.v_leak - v) + i)
-    i_new = i - dt * p.tau_syn_inv * i
-    return v_new, i_new
+def arguments_of_step(neuron: type[Neuron], p, dt: float, detach_reset: bool = False) -> dict[str, Any]:
+    """Return what the steps of a sequence have in common: parameters, constants and functions, by name."""
+    given: dict[str, Any] = {name: getattr(p, name) for name in neuron.neuron_fields if name in neuron.arguments}
+    if neuron.constants is not None:
+        given |= neuron.constants(dt, *(getattr(p, name) for name in neuron.of_constants))
+    given["where"] = _where
+    given["reset"] = torch.Tensor.detach if detach_reset else lambda z: z
+    if neuron.spiking:
+        given["spike"] = lambda v, v_th: threshold(v - v_th, p.method, p.alpha)
+    return given
 
 
-def _fire(v: torch.Tensor, p, detach_reset: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compare with the threshold; return the spikes and the voltage after the reset."""
-    z = threshold(v - p.v_th, p.method, p.alpha)
-    z_reset = z.detach() if detach_reset else z
-    return z, (1 - z_reset) * v + z_reset * p.v_reset
+def advance(neuron: type[Neuron], x: torch.Tensor, state, given: dict[str, Any], recurrent_weights=None):
+    """Take one step with the arguments that `arguments_of_step` has prepared; see `neuron_step`."""
+    variables = dict(zip(neuron.state, state[-len(neuron.state) :], strict=True))
+    recurrent = recurrent_weights is not None
+    if neuron.receives:
+        variables[neuron.receives] = variables[neuron.receives] + x
+    if recurrent:
+        arrives = linear(state[0], recurrent_weights)
+        if neuron.receives:
+            variables[neuron.receives] = variables[neuron.receives] + arrives
+        else:
+            x = x + arrives
+    given = given | variables | {"x": x}
+    returned = list(neuron.step(*(given[name] for name in neuron.arguments)))
+    for k in neuron.shared:
+        returned[k] = returned[k].clone()
+    output, *new = returned
+    return output, neuron.RecurrentState(output.clone(), *new) if recurrent else neuron.State(*new)
+
+
+def neuron_step(
+    neuron: type[Neuron],
+    input_current: torch.Tensor,
+    state,
+    recurrent_weights: torch.Tensor | None = None,
+    p: Neuron | NeuronParameters | None = None,
+    dt: float = 0.001,
+    detach_reset: bool = False,
+) -> tuple[torch.Tensor, Any]:
+    """Advance a population of any neuron by one time step.
+
+    Args:
+        neuron: its class.
+        input_current: current that arrives in this step, shape (B, ...).
+        state: state before the step, each of that shape: `neuron.State`, or with recurrence `neuron.RecurrentState`.
+        recurrent_weights: shape (H, H), for what the last output of a population (B, H) brings; None for no recurrence.
+        p: neuron parameters, broadcast against the input's shape without B; the defaults of the class if None.
+        dt: time step in s.
+        detach_reset: treat the spike as a constant in the reset, so that no surrogate gradient flows through it.
+
+    Returns:
+        Output of this step, shape (B, ...), and the state after it.
+    """
+    given = arguments_of_step(neuron, as_given(p, neuron), dt, detach_reset)
+    return advance(neuron, input_current, state, given, recurrent_weights)
 
 
 def lif_step(
@@ -79,7 +101,7 @@ def lif_step(
     state: LIFState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFParameters | NeuronParameters | Values | None = None,
+    p: LIFParameters | NeuronParameters | None = None,
     dt: float = 0.001,
     detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LIFState]:
@@ -115,62 +137,36 @@ def lif_recurrent_current_step(
     input_current: torch.Tensor,
     state: LIFState,
     recurrent_weights: torch.Tensor,
-    p: LIFParameters | NeuronParameters | Values | None = None,
+    p: LIFParameters | NeuronParameters | None = None,
     dt: float = 0.001,
     detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LIFState]:
     r"""Advance a recurrent LIF population by one step, given the current :math:`W_\mathrm{in} x` that its input causes.
 
-    Whole sequences use it, because that current can be computed for all time steps in one matrix product.
-
-    Args:
-        input_current: current that arrives in this step, shape (B, H).
-        state: state before the step, each of shape (B, H).
-        recurrent_weights: shape (H, H).
-        p: neuron parameters, scalars or of shape (H,).
-        dt: time step in s.
-        detach_reset: see `lif_step`.
-
-    Returns:
-        Spikes of this step, shape (B, H), and the state after it.
+    Arguments and what it returns are those of `lif_step`, with that current, shape (B, H), in place of the spikes.
     """
-    p = as_given(p, LIFParameters)
-    i_jump = state.i + input_current + linear(state.z, recurrent_weights)
-    v, i = _integrate(state.v, i_jump, p, dt)
-    z, v = _fire(v, p, detach_reset)
-    return z, LIFState(z.clone(), v, i)
+    return neuron_step(LIFParameters, input_current, state, recurrent_weights, p, dt, detach_reset)
 
 
 def lif_feed_forward_step(
     input_current: torch.Tensor,
     state: LIFFeedForwardState,
-    p: LIFParameters | NeuronParameters | Values | None = None,
+    p: LIFParameters | NeuronParameters | None = None,
     dt: float = 0.001,
     detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFFeedForwardState]:
     """Advance a LIF population without recurrence by one time step: `lif_step` without its weights.
 
-    Args:
-        input_current: current that arrives in this step, shape (B, ...).
-        state: state before the step, each of that shape.
-        p: neuron parameters, broadcast against the input's shape without B.
-        dt: time step in s.
-        detach_reset: see `lif_step`.
-
-    Returns:
-        Spikes of this step, shape (B, ...), and the state after it.
+    Arguments and what it returns are those of `neuron_step`.
     """
-    p = as_given(p, LIFParameters)
-    v, i = _integrate(state.v, state.i + input_current, p, dt)
-    z, v = _fire(v, p, detach_reset)
-    return z, LIFFeedForwardState(v, i)
+    return neuron_step(LIFParameters, input_current, state, None, p, dt, detach_reset)
 
 
 def li_step(
     input_spikes: torch.Tensor,
     state: LIState,
     input_weights: torch.Tensor,
-    p: LIParameters | NeuronParameters | Values | None = None,
+    p: LIParameters | NeuronParameters | None = None,
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
     """Advance a leaky integrator with input weights by one time step.
@@ -191,20 +187,8 @@ def li_step(
 def li_feed_forward_step(
     input_current: torch.Tensor,
     state: LIState,
-    p: LIParameters | NeuronParameters | Values | None = None,
+    p: LIParameters | NeuronParameters | None = None,
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
-    """Advance a leaky integrator by one time step.
-
-    Args:
-        input_current: current that arrives in this step, shape (B, ...).
-        state: state before the step, each of that shape.
-        p: parameters, broadcast against the input's shape without B.
-        dt: time step in s.
-
-    Returns:
-        Voltages after this step, shape (B, ...), and the state after it.
-    """
-    p = as_given(p, LIParameters)
-    v, i = _integrate(state.v, state.i + input_current, p, dt)
-    return v, LIState(v.clone(), i)
+    """Advance a leaky integrator by one time step; arguments and what it returns are those of `neuron_step`."""
+    return neuron_step(LIParameters, input_current, state, None, p, dt)

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from snnparams.checks import autocast_is_on, check_finite, check_finite_later, check_fits, widened
-from snnparams.declaration import as_given
+from snnparams.checks import autocast_is_on, check_finite, check_finite_later, widened
 from snnparams.kernels import DTYPES, choose, dense_spikes, sparse_spikes
-from snnparams.parameters import LIFParameters, NeuronParameters
+from snnparams.neurons import LIFParameters, as_given
+from snnparams.parameters import NeuronParameters
 from snnparams.surrogate import check_method, threshold
-from snnparams.values import check_dt, check_value
+from snnparams.values import check_dt, check_size, check_value
 
 
 def _check_options(seq_length: int, layout: torch.layout, method: str) -> None:
@@ -72,9 +72,9 @@ def constant_current_lif_encode(
     for name in ("tau_mem_inv", "v_leak", "v_th", "v_reset"):
         value = getattr(p, name)
         if not checked:
-            check_value(name, value, dt)
+            check_value(LIFParameters.parameters[name], value, dt)
         value = torch.as_tensor(value).to(input_current)
-        check_fits(name, value, tuple(input_current.shape))
+        check_size(name, value, tuple(input_current.shape))
         values.append(value)
     tau_mem_inv, v_leak, v_th, v_reset = values
     if layout == torch.sparse_coo:

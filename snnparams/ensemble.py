@@ -276,14 +276,15 @@ class Ensemble(nn.Module):
             return  # missing
         found = {what: state_dict.pop(keys[there] + what, None) for what in ("values", "made", "members")}
         value, stored = (found["made"], found["values"]) if there == inside else (found["values"], None)
+        parameter = part.neuron.parameters[name]
         if value is not None:
-            check_value(name, value, part.dt)
+            check_value(parameter, value, part.dt)
         if constraint is None and value is None:
             raise ValueError(f"{keys[there]}values: {NO_VALUES}")
         if constraint is not None:
             tensors = f"{prefix}stacked." + join(path, f"parametrizations.{name}.0.")
             constraint = with_tensors(constraint, state_dict, tensors, found["values"].device)
-            value = to_store(name, value, stored, of_members(constraint, frozen.members.tolist()), part.dt)
+            value = to_store(parameter, value, stored, of_members(constraint, frozen.members.tolist()), part.dt)
         here = keys[plain if constraint is None else inside]
         state_dict[here + "values"] = value
         if found["members"] is not None:

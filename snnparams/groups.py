@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from torch import nn
 
 from snnparams.parameters import NeuronParameters
-from snnparams.values import UNITS
 
 
 def neuron_parameter_kinds(model: nn.Module) -> dict[nn.Parameter, str]:
@@ -56,8 +55,10 @@ def parameter_groups(
         ValueError: if a rate is negative or not finite, or a kind is unknown or not learned by this model.
     """
     kinds = neuron_parameter_kinds(model)
+    parts = [module for module in model.modules() if isinstance(module, NeuronParameters)]
+    order = dict.fromkeys(name for module in parts for name in module.neuron_fields)
     rates = dict(neuron_lr) if isinstance(neuron_lr, Mapping) else {}
-    learned = sorted(set(kinds.values()), key=list(UNITS).index)
+    learned = [kind for kind in order if kind in kinds.values()]
     if unknown := [kind for kind in rates if kind not in learned]:
         raise ValueError(f"neuron_lr: expected kinds that the model learns ({', '.join(learned)}), got {unknown[0]!r}")
     if not isinstance(neuron_lr, Mapping):

@@ -7,15 +7,76 @@ in chapter 4.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from snnparams import adjoint, kernels
-from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
-from snnparams.parameters import LIFParameters, LIParameters
+from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron
 from snnparams.population import FeedForward, Recurrent, in_own_type
 
 
-class LIF(FeedForward):
+class Layer(FeedForward):
+    """A population of any neuron without recurrence over a whole sequence.
+
+    Arguments, what it returns and raises are those of `LIF`, but for `p`: an object of a class of
+    `snnparams.neurons.Neuron`, or of a user's own. The state is `State` of that class.
+    """
+
+    def __init__(
+        self,
+        p: Neuron | None = None,
+        dt: float = 0.001,
+        detach_reset: bool = False,
+        device=None,
+        dtype=None,
+        kernel: str | None = None,
+        *,
+        size: int | tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(p, dt, device, dtype, size, detach_reset, kernel)
+
+    @in_own_type
+    def forward(self, input_current: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Return the outputs (T, B, ...) and the state after the last step."""
+        return self._sequence(input_current, state)
+
+
+class RecurrentLayer(Recurrent):
+    """A recurrent population of any neuron over a whole sequence.
+
+    Arguments, what it returns and raises are those of `LIFRecurrent`, but for `p`, which is as in `Layer`. The state is
+    `RecurrentState` of its class: the last output z, which the recurrent weights bring back, and the variables.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: Neuron | None = None,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        detach_reset: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        kernel: str | None = None,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size, p, input_weights, recurrent_weights, autapses, dt, detach_reset, device, dtype
+        )
+        self.kernel = kernels.check_kernel_of(self.neuron, kernel, recurrent=True)
+        adjoint.check(self.p, kernel)
+
+    @in_own_type
+    def forward(self, input_spikes: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Return the outputs (T, B, H) and the state after the last step."""
+        return self._sequence(input_spikes, state)
+
+
+class LIF(Layer):
     """A LIF population without recurrence over a whole sequence.
 
     Args:
@@ -38,35 +99,17 @@ class LIF(FeedForward):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
-    def __init__(
-        self,
-        p: LIFParameters | None = None,
-        dt: float = 0.001,
-        detach_reset: bool = False,
-        device=None,
-        dtype=None,
-        kernel: str | None = None,
-        *,
-        size: int | tuple[int, ...] | None = None,
-    ) -> None:
-        super().__init__(p, LIFParameters, dt, device, dtype, size)
-        self.detach_reset = detach_reset
-        self.kernel = kernels.check_kernel(kernel)
-        adjoint.check(self.p, kernel, detach_reset)
+    accepts = LIFParameters
 
     @in_own_type
     def forward(
         self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (T, B, ...) and the state after the last step."""
-        if self.p.method == "adjoint":
-            p, start = self._start(input_current, "(T, B, ...)", state, adjoint.state_of(state))
-            return adjoint.lif(input_current, start, p, self.dt, self.kernel)
-        p, state = self._start(input_current, "(T, B, ...)", state, LIFFeedForwardState)
-        return kernels.lif(input_current, state, p, self.dt, self.detach_reset, self.kernel)
+        return self._sequence(input_current, state)
 
 
-class LIFRecurrent(Recurrent):
+class LIFRecurrent(RecurrentLayer):
     """A recurrent LIF population over a whole sequence.
 
     Args:
@@ -94,58 +137,24 @@ class LIFRecurrent(Recurrent):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFParameters | None = None,
-        input_weights: torch.Tensor | None = None,
-        recurrent_weights: torch.Tensor | None = None,
-        autapses: bool = False,
-        dt: float = 0.001,
-        detach_reset: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        kernel: str | None = None,
-    ) -> None:
-        super().__init__(
-            input_size, hidden_size, p, input_weights, recurrent_weights, autapses, dt, detach_reset, device, dtype
-        )
-        self.kernel = kernels.check_kernel(kernel)
-        adjoint.check(self.p, kernel)
+    accepts = LIFParameters
 
     @in_own_type
     def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (T, B, H) and the state after the last step."""
-        p, state = self._start(input_spikes, "(T, B, I)", state)
-        currents = kernels.input_currents(input_spikes, self.input_weights, self.kernel)
-        weights = self.effective_recurrent_weights()
-        if p.method == "adjoint":
-            return adjoint.lif_recurrent(currents, state, weights, p, self.dt, self.kernel)
-        return kernels.lif_recurrent(currents, state, weights, p, self.dt, self.detach_reset, self.kernel)
+        return self._sequence(input_spikes, state)
 
 
-class LI(FeedForward):
+class LI(Layer):
     """A leaky integrator over a whole sequence: a readout that turns spikes into voltages.
 
-    Args:
-        p: parameters, broadcast against the input's shape without T and B; defaults as in `LIParameters`.
-        dt: time step in s.
-        kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
-            See `snnparams.kernels`.
-        device: device of fixed and new parameters.
-        dtype: their floating-point type.
-        size: number of neurons, or shape of the input without T and B, for parameters that are drawn or learned one per
-            neuron.
+    Arguments and errors are those of `LIF`, without the reset; defaults are as in `LIParameters`.
 
     Called with input currents of shape (T, B, ...) and optionally a `LIState`, it returns the voltages, of the
     same shape, and the state after the last step.
-
-    Raises:
-        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
-        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
+
+    accepts = LIParameters
 
     def __init__(
         self,
@@ -157,11 +166,9 @@ class LI(FeedForward):
         *,
         size: int | tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__(p, LIParameters, dt, device, dtype, size)
-        self.kernel = kernels.check_kernel(kernel)
+        super().__init__(p, dt, device=device, dtype=dtype, kernel=kernel, size=size)
 
     @in_own_type
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (T, B, ...) and the state after the last step."""
-        p, state = self._start(input_current, "(T, B, ...)", state, LIState)
-        return kernels.li(input_current, state, p, self.dt, self.kernel)
+        return self._sequence(input_current, state)

@@ -1,13 +1,13 @@
 """Neuron parameters as PyTorch modules: what is registered, what is learned, and how it is read and written.
 
-A cell or layer turns its declaration (`snnparams.declaration`) into a `NeuronParameters` module, in which a fixed value
-is a buffer and a learned one an `nn.Parameter`. Explained in chapters 3 and 5.
+A cell or layer turns its declaration (`snnparams.neurons`) into a `NeuronParameters` module, in which a fixed value is
+a buffer and a learned one an `nn.Parameter`. Explained in chapters 3 and 5.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,12 +15,11 @@ from torch.distributions import Distribution
 from torch.nn.utils import parametrize
 
 from snnparams import constraints
-from snnparams.checkpoint import convert, of_members
-from snnparams.declaration import LIFParameters, LIParameters, Value
+from snnparams.checkpoint import Saved
+from snnparams.neurons import LIFParameters, LIParameters, Neuron, Value
+from snnparams.reads import Reads
 from snnparams.surrogate import alpha_in_effect
 from snnparams.values import (
-    TIMES,
-    UNITS,
     Fixed,
     Learned,
     check_declared,
@@ -35,54 +34,14 @@ from snnparams.values import (
     unconstrained,
 )
 
-__all__ = ["LIFParameters", "LIParameters", "NeuronParameters", "Values"]
+__all__ = ["LIFParameters", "LIParameters", "NeuronParameters"]
 
 
 def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
     module.validate()
 
 
-class _Field:
-    """What a type checker sees of a neuron parameter: one reads a tensor, and writes whatever a declaration takes."""
-
-    def __get__(self, instance: NeuronParameters, owner: type[NeuronParameters]) -> torch.Tensor:
-        raise NotImplementedError
-
-    def __set__(self, instance: NeuronParameters, value: Value) -> None:
-        raise NotImplementedError
-
-
-class Values(NamedTuple):
-    """The values of all neuron parameters at one time, and the spike function, under the names of a declaration."""
-
-    tau_syn_inv: torch.Tensor
-    tau_mem_inv: torch.Tensor
-    v_leak: torch.Tensor
-    v_th: torch.Tensor | None = None
-    v_reset: torch.Tensor | None = None
-    method: str | None = None
-    alpha: float | None = None
-
-
-class _Reads(dict):
-    """What was read of neuron parameters, by name.
-
-    The tensor, its version, which PyTorch counts, a copy, and whether it was computed when it was read.
-    """
-
-    def __deepcopy__(self, memo: dict) -> _Reads:
-        """Return what finds in a copy of the module what would be found in the module itself."""
-        reads = _Reads()
-        for name, (value, version, copied, computed) in self.items():
-            again = copy.deepcopy(value, memo)
-            reads[name] = again, again._version - (value._version != version), copied, computed
-        return reads
-
-    def __reduce__(self):
-        return _Reads, ()  # in a file, and where modules are compared, it does not count
-
-
-class NeuronParameters(nn.Module):
+class NeuronParameters(Saved):
     """The neuron parameters of one cell or layer, as PyTorch registers them.
 
     Its attributes have the names of the declaration's fields; `tau_mem` and `tau_syn` are the time constants in s. A
@@ -123,34 +82,28 @@ class NeuronParameters(nn.Module):
     """
 
     size: int | tuple[int, ...] | None = None  # of a module that was pickled before it was kept
-    _rows: dict[str, list[int]] | None = None  # in an ensemble: of which members each parameter is stored here
-
-    if TYPE_CHECKING:
-        tau_syn_inv = _Field()
-        tau_mem_inv = _Field()
-        v_leak = _Field()
-        v_th = _Field()
-        v_reset = _Field()
-        tau_mem = _Field()
-        tau_syn = _Field()
 
     def __init__(
         self,
-        p: LIFParameters | LIParameters,
+        p: Neuron,
         dt: float,
         size: int | tuple[int, ...] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(p, (LIFParameters, LIParameters)):
-            raise TypeError(f"p: expected LIFParameters or LIParameters, got {type(p).__name__}")
+        if not isinstance(p, Neuron):
+            raise TypeError(f"p: expected the parameters of a neuron, got {type(p).__name__}")
+        for name in (*p.neuron_fields, *p.times):
+            if name in ("size", "training", "declaration") or hasattr(NeuronParameters, name):
+                raise TypeError(f"p: expected parameters that NeuronParameters has no other use for, got {name}")
         dtype = dtype or torch.get_default_dtype()
-        self.declaration = type(p).__name__
+        self.neuron, self.declaration = type(p), type(p).__name__
         self.dt, self.size = check_dt(dt), size
-        self._reads = _Reads()
-        if isinstance(p, LIFParameters):
-            self.method, self.alpha = p.method, alpha_in_effect(p.method, p.alpha)
+        self._reads = Reads()
+        if self.neuron.spiking:
+            spikes = cast(LIFParameters, p)
+            self.method, self.alpha = spikes.method, alpha_in_effect(spikes.method, spikes.alpha)
         self.neuron_fields = p.neuron_fields  # from here on other names are refused
         made = {name: self._make(name, getattr(p, name), device, dtype) for name in self.neuron_fields}
         for name, (value, constraint) in made.items():
@@ -162,26 +115,26 @@ class NeuronParameters(nn.Module):
         self, name: str, declared: Value, device: torch.device | str | None, dtype: torch.dtype
     ) -> tuple[torch.Tensor, nn.Module | None]:
         """Return what to register for a declared value, a buffer or a parameter, and its constraint; all is checked."""
-        learned = isinstance(declared, Learned)
-        constraint = make_constraint(name, declared.constraint, self.dt) if learned else None
+        learned, parameter = isinstance(declared, Learned), self.neuron.parameters[name]
+        constraint = make_constraint(parameter, declared.constraint, self.dt) if learned else None
         value = declared.value if isinstance(declared, Fixed) else declared
         if device is None:
             device = value.device if isinstance(value, torch.Tensor) else torch.get_default_device()
         if isinstance(declared, Fixed):
             shape = (self.size,) if isinstance(self.size, int) else self.size
-            value = initial_value(name, declared, shape, constraint, self.dt)
+            value = initial_value(parameter, declared, shape, constraint, self.dt)
         elif not isinstance(value, torch.Tensor):
             value = torch.tensor(value, dtype=dtype, device="cpu")
         check_size(name, value, self.size)
         if isinstance(value, nn.Parameter):
             if value.dtype != dtype:
                 raise TypeError(f"{name}: expected a parameter of type {dtype}, got {value.dtype}")
-            check_value(name, value, self.dt)
+            check_value(parameter, value, self.dt)
             return value, None
         check_no_gradient(name, value)
         without_memory = torch.device(device).type == "meta"  # and without values, which are checked where they are
         value = moved(value.detach(), value.device if without_memory else device, dtype)
-        check_value(name, value, self.dt)
+        check_value(parameter, value, self.dt)
         if constraint is not None:
             before = value if isinstance(constraint, constraints.Constraint) else value.to(device)
             after = constraint(unconstrained(name, before, constraint)).detach()
@@ -206,120 +159,6 @@ class NeuronParameters(nn.Module):
             setattr(type(self), name, property(lambda p: p._noted(name, computed.fget(p)), computed.fset))
             self.keep_values()
 
-    def constrained(self) -> list[str]:
-        """Return the names of the parameters that have a constraint."""
-        return [name for name in self.neuron_fields if self.constraint(name) is not None]
-
-    @torch.no_grad()
-    def keep_values(self) -> None:
-        """Compute the values under constraints for a checkpoint: buffers, which nothing else reads.
-
-        As attributes these names stay the values that are computed at every use. Done for every `state_dict()`.
-        """
-        for name in self.constrained():
-            constraint = self.get_submodule(f"parametrizations.{name}.0")
-            if self._rows is not None:
-                constraint = of_members(constraint, self._rows[name])
-            self._buffers[name] = constraint(self.stored(name)).detach().clone()
-
-    def constraint(self, name: str) -> nn.Module | None:
-        """Return what keeps the parameter of that name valid, or None.
-
-        Raises:
-            AttributeError: if there is no such parameter.
-        """
-        self._check_name(name)
-        return self.get_submodule(f"parametrizations.{name}.0") if parametrize.is_parametrized(self, name) else None
-
-    def stored(self, name: str) -> torch.Tensor:
-        """Return what is stored and, if it is learned, changed by an optimiser.
-
-        That is the unconstrained numbers where there is a constraint, else the values.
-
-        Raises:
-            AttributeError: if there is no such parameter.
-        """
-        constrained = self.constraint(name) is not None
-        return self.parametrizations[name].original if constrained else self._in_use(name)
-
-    def _in_use(self, name: str) -> torch.Tensor:
-        """Return the values that the neurons use, without noting that they were read."""
-        if hasattr(type(self), name):  # computed; a user may have registered the parametrization
-            return getattr(self, f"_{name}" if hasattr(type(self), f"_{name}") else name)
-        # a replica of nn.DataParallel has parameters as plain attributes
-        value = self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
-        return cast(torch.Tensor, value)
-
-    def __getattr__(self, name: str) -> torch.Tensor | nn.Module:
-        value = super().__getattr__(name)
-        return self._noted(name, cast(torch.Tensor, value)) if name in UNITS else value
-
-    def _noted(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Return a value that is read, and note it, so that `check_reads` finds a change in place."""
-        if (
-            torch.compiler.is_compiling()
-            or type(value) not in (torch.Tensor, nn.Parameter)
-            or value.is_meta
-            or value.is_inference()
-            or torch._C._functorch.is_functorch_wrapped_tensor(value)
-        ):
-            return value
-        if name in self._reads:
-            self._check_read(name)
-        noted = value.detach()  # with the same memory and version, and without the graph
-        stored = self.stored(TIMES.get(name, name))  # of which a user's own constraint may make no more than a view
-        computed = noted.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr()
-        self._reads[name] = noted, noted._version, noted.clone(), computed
-        return value
-
-    def _forget_reads(self, name: str) -> None:
-        """Forget what was read of a parameter that gets new values: a change in place would be overwritten as well."""
-        for read in (name, *(time for time, rate in TIMES.items() if rate == name)):
-            self._reads.pop(read, None)
-
-    def check_reads(self, wait: bool = False) -> None:
-        """Check that no value was changed in place since it was read, if that change would be lost or is invalid.
-
-        It is not noticed if a value was read again before it was changed, and the tensor of before is changed; if it
-        came from `values()`, or was read in compiled code, in inference mode or in a transform of `torch.func`; and if
-        the module is pickled before it is used. A change by way of `.data` or NumPy, which PyTorch does not count, is
-        noticed by the first check after the value was read, and of a fixed value never.
-
-        Args:
-            wait: whether to look for those on a GPU as well, for which the host waits, as for a checkpoint.
-
-        Raises:
-            RuntimeError: if a value was changed that is computed whenever it is read; once.
-            ValueError: if a fixed value was changed to one that is invalid.
-        """
-        for name in list(self._reads):
-            self._check_read(name, wait)
-
-    def _check_read(self, name: str, wait: bool = False) -> None:
-        value, version, copied, computed = self._reads[name]
-        changed = value._version != version
-        if computed and copied is not None and (wait or value.is_cpu):
-            same = torch.equal(value, copied) or torch.equal(value.nan_to_num(), copied.nan_to_num())
-            changed, copied = changed or not same, None
-        if changed and computed:
-            del self._reads[name]
-            raise RuntimeError(
-                f"{name}: expected an assignment, as in p.{name} = values, got a change in place of what p.{name} "
-                "returned, which is computed anew whenever it is read: the change was lost, and the neurons have the "
-                "values of before. For numbers of your own call .clone() first"
-            )
-        if changed:
-            if name in self._buffers and self.constraint(name) is None:
-                check_value(name, value, self.dt)
-            copied = value.clone()
-        self._reads[name] = value, value._version, copied, computed
-
-    def _check_name(self, name: str) -> None:
-        if name not in self.neuron_fields:
-            raise AttributeError(
-                f"unknown {name} of {self.declaration}; expected one of {', '.join(self.neuron_fields)}"
-            )
-
     def share(self, name: str, other: NeuronParameters) -> None:
         """Use the learned parameter of that name of another population from here on: both learn one.
 
@@ -341,7 +180,7 @@ class NeuronParameters(nn.Module):
 
         if kind(self) != kind(other) or not isinstance(stored := other.stored(name), nn.Parameter):
             raise ValueError(f"{name}: expected two learned parameters of one kind, got {kind(self)} and {kind(other)}")
-        check_value(name, getattr(other, name), self.dt)
+        check_value(self.neuron.parameters[name], getattr(other, name), self.dt)
         own, others = self.constraint(name), other.constraint(name)
         if own is None or others is None:
             self.register_parameter(name, stored)
@@ -355,44 +194,33 @@ class NeuronParameters(nn.Module):
         self._forget_reads(name)
         self.keep_values()
 
-    def values(self) -> Values:
-        """Return all values, each computed once: for the many time steps of one forward pass."""
+    def values(self) -> Any:
+        """Return all values, each computed once: for the many time steps of one forward pass.
+
+        They are a named tuple, `Values` of the neuron's class, with the spike function if there is one.
+        """
         if not torch.compiler.is_compiling():
             self.check_reads()
-        values = {name: self._in_use(name) for name in self.neuron_fields}
-        return Values(**values, method=getattr(self, "method", None), alpha=getattr(self, "alpha", None))
+        values = [self._in_use(name) for name in self.neuron_fields]
+        return self.neuron.Values(*values, *((self.method, self.alpha) if self.neuron.spiking else ()))
 
-    if not TYPE_CHECKING:  # a checker sees them above, with what can be assigned
-
-        @property
-        def tau_mem(self) -> torch.Tensor:
-            """Membrane time constants in s."""
-            return self._noted("tau_mem", 1 / self._in_use("tau_mem_inv"))
-
-        @property
-        def tau_syn(self) -> torch.Tensor:
-            """Synaptic time constants in s."""
-            return self._noted("tau_syn", 1 / self._in_use("tau_syn_inv"))
-
-    def __setattr__(self, name: str, value) -> None:
+    def __setattr__(self, name: str, value: Value) -> None:  # type: ignore[override]
         if self.__dict__.get("_is_replica"):  # nn.DataParallel puts its parts together on another device
-            return super().__setattr__(name, value)
+            return super().__setattr__(name, value)  # type: ignore[arg-type]
         if name in ("dt", "method", "alpha") and name in self.__dict__:
             raise AttributeError(f"{name}: expected {getattr(self, name)!r} as built, got {value!r}; build a new layer")
         fields = self.__dict__.get("neuron_fields", ())
-        if name in TIMES and fields:
-            self._forget_reads(TIMES[name])
-            name, value = TIMES[name], of_times(name, value)
-        if name in UNITS and fields:
-            self._check_name(name)
+        if fields and name in self.neuron.times:
+            rate = self.neuron.times[name]
+            self._forget_reads(rate)
+            name, value = rate, of_times(name, value, rate)
+        if name in fields:
             if name in self._parameters or name in self._buffers or parametrize.is_parametrized(self, name):
                 return self._assign(name, value)
         elif fields and not (name.startswith("_") or isinstance(value, nn.Module) or hasattr(self, name)):
-            times = [time for time, rate in TIMES.items() if rate in fields]
-            raise AttributeError(
-                f"unknown {name} of {self.declaration}; expected one of {', '.join([*fields, *times])}"
-            )
-        super().__setattr__(name, value)
+            expected = ", ".join([*fields, *self.neuron.times])
+            raise AttributeError(f"unknown {name} of {self.declaration}; expected one of {expected}")
+        super().__setattr__(name, value)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _assign(self, name: str, value: Value) -> None:
@@ -409,13 +237,14 @@ class NeuronParameters(nn.Module):
     def _write(self, name: str, value: Value) -> None:
         """Write values into the place of the old ones, or register what a declaration would have registered."""
         place, constraint = self.stored(name), self.constraint(name)
+        parameter = self.neuron.parameters[name]
         if isinstance(value, (Distribution, Fixed, nn.Parameter)):
             if self._rows is not None:
                 raise ValueError(
                     f"{name}: expected a number or values of shape {tuple(place.shape)} in an ensemble, "
                     f"got {type(value).__name__}; build the members anew with it"
                 )
-            declared = value if isinstance(value, nn.Parameter) else check_declared(name, value)
+            declared = value if isinstance(value, nn.Parameter) else check_declared(parameter, value)
             made, new_constraint = self._make(name, declared, place.device, place.dtype)
             if parametrize.is_parametrized(self):
                 kind = type(self)  # made by parametrize, which will change it; copies of this module share it
@@ -426,13 +255,13 @@ class NeuronParameters(nn.Module):
                 self._remove(name)
             self._place(name, made, new_constraint)
             return
-        check_declared(name, value)
+        check_declared(parameter, value)
         if isinstance(value, torch.Tensor):
             check_no_gradient(name, value)
             new = moved(value.detach(), place.device, place.dtype)
         else:
             new = torch.tensor(value, device=place.device, dtype=place.dtype)
-        check_value(name, new, self.dt)
+        check_value(parameter, new, self.dt)
         if new.dim() and not place.dim() and constraint is None and name in self._buffers:
             check_size(name, new, self.size)
             self._buffers[name] = new.clone()
@@ -453,43 +282,6 @@ class NeuronParameters(nn.Module):
             parametrize.remove_parametrizations(self, name, leave_parametrized=False)
         delattr(self, name)
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
-        """Save the values beside the numbers of which a constraint makes them, which alone would say nothing."""
-        self.check_reads(wait=True)
-        self.keep_values()
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *reports) -> None:
-        """Check all values before one takes the place of another, and convert them to what is stored here.
-
-        PyTorch would copy values into the places of buffers where it is to assign the tensors of the checkpoint (it
-        sets attributes, and to set one of ours writes into the place of the old values), so that is done before.
-        """
-        for name in self.neuron_fields:
-            convert(self, name, state_dict, prefix, reports[-1])
-            if any(prefix + key in state_dict for key in (name, f"parametrizations.{name}.original")):
-                self._forget_reads(name)
-        assign = local_metadata.get("assign_to_params_buffers", False)
-        for name in self.neuron_fields:
-            place, new = self.stored(name), state_dict.get(prefix + name)
-            if not isinstance(new, torch.Tensor) or self.constraint(name) is not None:
-                continue
-            larger = name in self._buffers and not place.dim() and new.dim() > 0
-            if assign and name in self._buffers and (larger or place.shape == new.shape):
-                self._buffers[name] = new
-            elif assign and place.shape == new.shape:
-                self._parameters[name] = nn.Parameter(new, requires_grad=place.requires_grad)
-            elif larger:
-                self._buffers[name] = place.new_empty(new.shape)
-        order = list(self._buffers)
-        values = {name: self._buffers.pop(name) for name in self.constrained() if name in self._buffers}
-        try:  # PyTorch is to load what is stored alone, of which the values follow
-            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *reports)
-        finally:
-            loaded = {name: values[name] if name in values else self._buffers[name] for name in order}
-            self._buffers.clear()
-            self._buffers.update(loaded)
-
     def validate(self) -> None:
         """Check all values against the limits of the integrator.
 
@@ -504,10 +296,12 @@ class NeuronParameters(nn.Module):
         constrained = self.constrained()
         for name in self.neuron_fields:
             value = self._buffers[name] if name in constrained else self.stored(name)
-            check_value(name, cast(torch.Tensor, value), self.dt)
+            check_value(self.neuron.parameters[name], cast(torch.Tensor, value), self.dt)
 
     def __setstate__(self, state: dict) -> None:
-        super().__setstate__({"_reads": _Reads()} | state)  # which a module has not that was pickled before
+        known = {kind.__name__: kind for kind in (LIFParameters, LIParameters)}
+        # a module that was pickled before has neither
+        super().__setstate__({"_reads": Reads(), "neuron": known.get(state["declaration"])} | state)
 
     def _get_name(self) -> str:
         return self.declaration
@@ -529,11 +323,12 @@ class NeuronParameters(nn.Module):
             else:
                 low, high = flat.min().item(), flat.max().item()
                 text = f"{flat.numel()} values, median {flat.median().item():.4g}, {low:.4g} to {high:.4g}"
+            unit = self.neuron.parameters[name].unit
             kind = "learned" if self.stored(name).requires_grad else "fixed"
             if (constraint := self.constraint(name)) is not None:
                 kind += f", {constraint!r}"
-            lines.append(f"{name}={text}{' ' if UNITS[name] else ''}{UNITS[name]} ({kind})")
-        if hasattr(self, "method"):
+            lines.append(f"{name}={text}{' ' if unit else ''}{unit} ({kind})")
+        if self.neuron.spiking:
             alpha = "" if self.method == "adjoint" else f", alpha={self.alpha:g}"
             lines.append(f"method={self.method!r}{alpha}")
         return "\n".join(lines)

@@ -7,11 +7,13 @@ import math
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import nn
+from torch.nn.functional import linear
 
+from snnparams import adjoint, kernels
 from snnparams.checks import (
     autocast_is_on,
     check_finite,
@@ -21,8 +23,9 @@ from snnparams.checks import (
     check_weights,
     widened,
 )
-from snnparams.dynamics import LIFState
-from snnparams.parameters import LIFParameters, LIParameters, NeuronParameters, Values
+from snnparams.dynamics import neuron_step
+from snnparams.neurons import Neuron
+from snnparams.parameters import NeuronParameters
 
 Forward = TypeVar("Forward", bound=Callable)
 
@@ -60,7 +63,7 @@ def in_own_type(forward: Forward) -> Forward:
         _refuse_reentrant_checkpoint()
         if not isinstance(x, torch.Tensor) or not autocast_is_on(x):
             return forward(self, x, state)
-        dtype = self.p.stored("v_leak").dtype
+        dtype = self.p.stored(self.p.neuron_fields[0]).dtype
         if isinstance(state, tuple):
             state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
         with torch.autocast(x.device.type, enabled=False):
@@ -74,55 +77,104 @@ def in_own_type(forward: Forward) -> Forward:
 class Population(nn.Module):
     """What all cells and layers share: the neuron parameters `p` and the time step."""
 
-    def __init__(self, p: LIFParameters | LIParameters, dt: float, size=None, device=None, dtype=None) -> None:
+    accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
+    detach_reset: bool = False  # of a module that was pickled before it was kept
+    kernel: str | None = None  # likewise
+
+    def __init__(self, p: Neuron | None, dt: float, size, device, dtype, detach_reset: bool, kernel=None) -> None:
         super().__init__()
+        if p is None and self.accepts is not Neuron:
+            p = self.accepts()
+        if not isinstance(p, self.accepts):
+            expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
+            raise TypeError(f"p: expected {expected}, got {type(p).__name__}")
         self.p = NeuronParameters(p, dt, size, device, dtype)
+        self.detach_reset, self.kernel = detach_reset, kernel
 
     @property
     def dt(self) -> float:
         """Time step in s."""
         return self.p.dt
 
+    @property
+    def neuron(self) -> type[Neuron]:
+        """Class of the neurons."""
+        return self.p.neuron
+
+    @property
+    def _exact(self) -> bool:
+        """Whether gradients are those of the adjoint method."""
+        return self.neuron.has_adjoint and self.p.method == "adjoint"
+
     def extra_repr(self) -> str:
         """Show the time step."""
         return f"dt={self.dt}"
 
-    @staticmethod
-    def _at_rest(p: Values, shape: tuple[int, ...], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return voltage at the leak potential and zero current: where a population starts.
+    def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
+        """Return the state in which a population starts: voltage at the leak potential, all else zero.
 
         The initial voltage is data, not a function of `v_leak`: no gradient flows through it, as in Norse.
         """
-        v = p.v_leak.detach().expand(shape).clone()
-        return v, torch.zeros(shape, dtype=like.dtype, device=like.device)
+        rest = self.neuron.rest
+        return [
+            getattr(p, rest[name]).detach().expand(shape).clone()
+            if name in rest
+            else torch.zeros(shape, dtype=like.dtype, device=like.device)
+            for name in self.neuron.state
+        ]
 
 
 class FeedForward(Population):
     """A population without weights, whose parameters broadcast against its input."""
 
     def __init__(
-        self, p, kind: type[LIFParameters | LIParameters], dt: float, device, dtype, size: int | tuple[int, ...] | None
+        self,
+        p: Neuron | None,
+        dt: float,
+        device,
+        dtype,
+        size: int | tuple[int, ...] | None,
+        detach_reset: bool = False,
+        kernel: str | None = None,
     ) -> None:
-        p = kind() if p is None else p
-        if not isinstance(p, kind):
-            raise TypeError(f"p: expected {kind.__name__}, got {type(p).__name__}")
         shape = (size,) if type(size) is int else size
         if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-        super().__init__(p, dt, shape, device, dtype)
+        super().__init__(p, dt, shape, device, dtype, detach_reset, kernel)
+        kernels.check_kernel_of(self.neuron, kernel)
+        adjoint.check(self.p, kernel, detach_reset)
+        if detach_reset and "reset" not in self.neuron.arguments:
+            raise ValueError(f"detach_reset=True: expected a neuron with a reset, got {self.neuron.__name__}")
         if shape is not None:
-            check_population(self.p.values(), shape)
+            check_population(self.p.neuron_fields, self.p.values(), shape)
 
-    def _start(self, x: torch.Tensor, layout: str, state, kind: Any) -> tuple[Values, Any]:
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
-        p = self.p.values()
-        check_input(x, layout, p.v_leak.dtype, p.v_leak.device)
+        p, kind = self.p.values(), kind or self.neuron.State
+        check_input(x, layout, p[0].dtype, p[0].device)
         shape = tuple(x.shape[1:] if layout.startswith("(T") else x.shape)
-        check_population(p, shape[1:])
+        check_population(self.p.neuron_fields, p, shape[1:])
         if state is None:
             return p, kind(*self._at_rest(p, shape, x))
         check_state(state, kind, shape, x)
         return p, state
+
+    def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        """Return the output of one time step, and the new state."""
+        if self._exact:
+            p, start = self._start(x, "(B, ...)", state, adjoint.state_of(state))
+            z, last = adjoint.lif(x[None], start, p, self.dt)
+            return z[0], last
+        p, state = self._start(x, "(B, ...)", state)
+        return neuron_step(self.neuron, x, state, None, p, self.dt, self.detach_reset)
+
+    def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        """Return the outputs of all time steps, and the state after the last."""
+        if self._exact:
+            p, start = self._start(x, "(T, B, ...)", state, adjoint.state_of(state))
+            return adjoint.lif(x, start, p, self.dt, self.kernel)
+        p, state = self._start(x, "(T, B, ...)", state)
+        return kernels.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, self.kernel)
 
 
 class Recurrent(Population):
@@ -132,7 +184,7 @@ class Recurrent(Population):
         self,
         input_size: int,
         hidden_size: int,
-        p: LIFParameters | None = None,
+        p: Neuron | None = None,
         input_weights: torch.Tensor | None = None,
         recurrent_weights: torch.Tensor | None = None,
         autapses: bool = False,
@@ -144,12 +196,8 @@ class Recurrent(Population):
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {size!r}")
-        p = LIFParameters() if p is None else p
-        if not isinstance(p, LIFParameters):
-            raise TypeError(f"p: expected LIFParameters, got {type(p).__name__}")
-        super().__init__(p, dt, hidden_size, device, dtype)
-        self.input_size, self.hidden_size = input_size, hidden_size
-        self.autapses, self.detach_reset = autapses, detach_reset
+        super().__init__(p, dt, hidden_size, device, dtype, detach_reset)
+        self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
         if not autapses and recurrent_weights is None:
@@ -158,21 +206,21 @@ class Recurrent(Population):
         self._check_diagonal(self.recurrent_weights)
 
     def _weights(self, name: str, given: torch.Tensor | None, inputs: int) -> nn.Parameter:
-        v_leak, shape = self.p.stored("v_leak"), (self.hidden_size, inputs)
+        like, shape = self.p.stored(self.p.neuron_fields[0]), (self.hidden_size, inputs)
         if given is None:
             scale = math.sqrt(2 / self.hidden_size)
-            return nn.Parameter(scale * torch.randn(shape, dtype=v_leak.dtype, device=v_leak.device))
+            return nn.Parameter(scale * torch.randn(shape, dtype=like.dtype, device=like.device))
         check_weights(name, given, shape)
         if isinstance(given, nn.Parameter):
-            if given.dtype != v_leak.dtype:
-                raise TypeError(f"{name}: expected a parameter of type {v_leak.dtype}, got {given.dtype}")
+            if given.dtype != like.dtype:
+                raise TypeError(f"{name}: expected a parameter of type {like.dtype}, got {given.dtype}")
             return given
         if given.requires_grad:
             raise TypeError(
                 f"{name}: expected an nn.Parameter or a tensor without gradient, got a tensor that requires one; "
                 "it would be cut off from what it was computed from"
             )
-        return nn.Parameter(given.detach().to(dtype=v_leak.dtype, device=v_leak.device, copy=True))
+        return nn.Parameter(given.detach().to(dtype=like.dtype, device=like.device, copy=True))
 
     def _check_diagonal(self, weights: torch.Tensor) -> None:
         if not self.autapses and not weights.is_meta and (count := int(weights.diagonal().count_nonzero())):
@@ -205,13 +253,33 @@ class Recurrent(Population):
         """Show the sizes, whether autapses are allowed, and the time step."""
         return f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}, dt={self.dt}"
 
-    def _start(self, x: torch.Tensor, layout: str, state: LIFState | None) -> tuple[Values, LIFState]:
+    def _start(self, x: torch.Tensor, layout: str, state) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         weights, p = self.input_weights, self.p.values()
         check_input(x, layout, weights.dtype, weights.device, self.input_size, sparse=True)
         shape = (x.shape[-2], self.hidden_size)
+        kind = self.neuron.RecurrentState
         if state is None:
-            v, i = self._at_rest(p, shape, x)
-            return p, LIFState(torch.zeros_like(i), v, i)
-        check_state(state, LIFState, shape, x)
+            first = self._at_rest(p, shape, x)
+            return p, kind(torch.zeros_like(first[0]), *first)
+        check_state(state, kind, shape, x)
         return p, state
+
+    def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        """Return the output of one time step, and the new state."""
+        p, state = self._start(x, "(B, I)", state)
+        current = linear(kernels.dense(x) if x.is_sparse else x, self.input_weights)
+        weights = self.effective_recurrent_weights()
+        if self._exact:
+            z, state = adjoint.lif_recurrent(current[None], state, weights, p, self.dt)
+            return z[0], state
+        return neuron_step(self.neuron, current, state, weights, p, self.dt, self.detach_reset)
+
+    def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        """Return the outputs of all time steps, and the state after the last."""
+        p, state = self._start(x, "(T, B, I)", state)
+        currents = kernels.input_currents(x, self.input_weights, self.kernel)
+        weights = self.effective_recurrent_weights()
+        if self._exact:
+            return adjoint.lif_recurrent(currents, state, weights, p, self.dt, self.kernel)
+        return kernels.sequence(self.neuron, currents, state, p, self.dt, self.detach_reset, self.kernel, weights)

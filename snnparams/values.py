@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,9 +19,10 @@ from torch.distributions import Distribution
 from snnparams import constraints
 from snnparams.distributions import bounds, probability_outside, reciprocal
 
-UNITS = {"tau_syn_inv": "1/s", "tau_mem_inv": "1/s", "v_leak": "", "v_th": "", "v_reset": ""}
-RATES = ("tau_syn_inv", "tau_mem_inv")  # inverse time constants: positive, and limited by the time step
-TIMES = {"tau_syn": "tau_syn_inv", "tau_mem": "tau_mem_inv"}  # time constants in s, and the field that holds them
+if TYPE_CHECKING:
+    from snnparams.neurons.parameter import Parameter
+
+TIMES = {"tau_syn": "tau_syn_inv", "tau_mem": "tau_mem_inv"}  # of a LIF neuron: what chapter 6 compares
 CONSTRAINTS = ("log", "softplus", "decay", "interval", "none")
 NEGLIGIBLE = 1e-3  # probability of a tail that may be cut off
 
@@ -108,36 +110,38 @@ def moved(value: torch.Tensor, device: torch.device | str | None, dtype: torch.d
     return value.to(device).to(dtype) if dtype == torch.float64 else value.to(dtype).to(device)
 
 
-def check_value(name: str, value: float | torch.Tensor, dt: float | None = None) -> None:
-    r"""Check that the integrator can handle a value of the neuron parameter `name`.
+def check_value(parameter: Parameter, value: float | torch.Tensor, dt: float | None = None) -> None:
+    r"""Check that the integrator can handle a value of a neuron parameter.
 
-    All values must be finite. Inverse time constants must be positive and, where the time step is known,
-    satisfy :math:`\Delta t \, \tau^{-1} < 1`: beyond that limit a forward Euler step overshoots its target.
+    All values must be finite and within the range of the parameter. Inverse time constants of a neuron that is
+    integrated by forward Euler steps must also satisfy :math:`\Delta t \, \tau^{-1} < 1`, where the time step is known:
+    beyond that limit a step overshoots its target.
 
     Args:
-        name: the parameter, for instance `"tau_mem_inv"`.
+        parameter: what the neuron says of it.
         value: its value or values, any shape.
         dt: time step in s.
 
     Raises:
         ValueError: with the parameter, the offending value and the limit.
     """
-    flat = as_tensor(value).detach().flatten()
+    flat, name = as_tensor(value).detach().flatten(), parameter.name
     if flat.is_meta:  # a shape without values
         return
-    unit = f" {UNITS[name]}" if UNITS[name] else ""
 
     def refuse(bad: torch.Tensor, expected: str) -> None:
         if bad.any():
             first = int(bad.nonzero()[0])
             which = f" at neuron {first} ({int(bad.sum())} of {len(flat)} values are invalid)" if len(flat) > 1 else ""
-            raise ValueError(f"{name}: expected {expected}, got {flat[first].item():g}{unit}{which}")
+            got = parameter.with_unit(flat[first].item())
+            raise ValueError(f"{name}: expected {expected}, got {got}{which}")
 
     refuse(~torch.isfinite(flat), "finite values")
-    if name in RATES:
-        refuse(flat <= 0, "positive values")
-        if dt is not None:
-            refuse(dt * flat >= 1, f"dt * {name} < 1, that is values below {1 / dt:g}{unit} at dt = {dt:g} s")
+    refuse(flat <= parameter.low, parameter.above)
+    refuse(flat >= parameter.high, f"values below {parameter.with_unit(parameter.high)}")
+    if parameter.per_step and dt is not None:
+        limit = parameter.with_unit(1 / dt)
+        refuse(dt * flat >= 1, f"dt * {name} < 1, that is values below {limit} at dt = {dt:g} s")
 
 
 def check_no_gradient(name: str, value: torch.Tensor) -> None:
@@ -186,44 +190,51 @@ def check_dt(dt: float) -> float:
     return float(dt)
 
 
-def check_declared(name: str, value) -> float | torch.Tensor | Fixed:
+def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Fixed:
     """Return what was declared: a float, which is exact in any type, a tensor, or a `Learned` or `Fixed`.
 
     Raises:
         ValueError: if a value, or a value that a distribution can give, is invalid at every time step.
         TypeError: if it is not one of these.
     """
+    name = parameter.name
     if isinstance(value, Distribution):
         value = Fixed(value)
     if not isinstance(value, Fixed):
         _check_plain(name, value)
-        check_value(name, value)
+        check_value(parameter, value)
         return value if isinstance(value, torch.Tensor) else float(value)
     if not isinstance(value.value, Distribution):
-        check_value(name, value.value)
-    elif name in RATES and (low := bounds(value.value)[0]) < 0:
-        raise ValueError(f"{name}: expected a distribution of positive values, got {value.value} from {low:g} on")
-    if name not in RATES and getattr(value, "constraint", None) == "decay":
+        check_value(parameter, value.value)
+    elif (low := bounds(value.value)[0]) < parameter.low:
+        expected = f"a distribution of {parameter.above}"
+        raise ValueError(f"{name}: expected {expected}, got {value.value} from {low:g} on")
+    if not parameter.per_step and getattr(value, "constraint", None) == "decay":
         raise ValueError(f"{name}: expected a constraint for voltages, got 'decay', which is one for time constants")
     return value
 
 
-def of_times(name: str, value):
+def of_times(name: str, value, rate: str = ""):
     """Turn time constants in s into rates in 1/s, or back: a number, a tensor, a distribution, `Learned` or `Fixed`.
+
+    Args:
+        name: of what is given.
+        value: the value.
+        rate: name of the rate that a time constant is turned into.
 
     Raises:
         ValueError: if one is not positive and finite.
         TypeError: if it is an `nn.Parameter`, which holds the rate itself.
     """
     if isinstance(value, Fixed):
-        return dataclasses.replace(value, value=of_times(name, value.value))
+        return dataclasses.replace(value, value=of_times(name, value.value, rate))
     if isinstance(value, Distribution):
         try:
             return reciprocal(value)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     if isinstance(value, nn.Parameter):
-        raise TypeError(f"{name}: expected Learned({name}) or a value, got an nn.Parameter; give one to {TIMES[name]}")
+        raise TypeError(f"{name}: expected Learned({name}) or a value, got an nn.Parameter; give one to {rate}")
     _check_plain(name, value)
     flat = as_tensor(value).detach().flatten()
     if not flat.is_meta and (bad := ~(torch.isfinite(flat) & (flat > 0))).any():
@@ -231,26 +242,28 @@ def of_times(name: str, value):
     return 1 / value
 
 
-def make_constraint(name: str, constraint: str | nn.Module | None, dt: float) -> nn.Module | None:
-    """Return the module that keeps the learned parameter `name` valid, or None for none.
+def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt: float) -> nn.Module | None:
+    """Return the module that keeps a learned parameter valid, or None for none.
 
     Raises:
         ValueError: if it allows values that the integrator cannot handle.
     """
-    rate = name in RATES
-    if constraint is None:
-        constraint = "log" if rate else "none"
+    constraint = parameter.constraint if constraint is None else constraint
     if constraint == "none":
         return None
     if constraint == "decay":
         return constraints.Decay(dt)
     if isinstance(constraint, str):
         kind = {"log": constraints.Log, "softplus": constraints.Softplus}[constraint]
-        return kind(constraints.LEAST / dt, constraints.MOST / dt, unit=100.0) if rate else kind()
+        constraint = (
+            kind(constraints.LEAST / dt, constraints.MOST / dt, unit=100.0)
+            if parameter.per_step
+            else kind(max(1e-6, parameter.low), min(1e6, parameter.high))
+        )
     if isinstance(constraint, constraints.Constraint):
         for end in (constraint.low, constraint.high):
             try:
-                check_value(name, end, dt)
+                check_value(parameter, end, dt)
             except ValueError as error:
                 raise ValueError(f"constraint {constraint!r}: {error}") from None
     return constraint
@@ -269,17 +282,17 @@ def unconstrained(name: str, value: torch.Tensor, constraint: nn.Module) -> torc
 
 
 def _draw(
-    name: str, distribution: Distribution, shape: tuple[int, ...], low: float, high: float, limit: float
+    parameter: Parameter, distribution: Distribution, shape: tuple[int, ...], low: float, high: float, limit: float
 ) -> torch.Tensor:
     """Draw values between `low` and `high`.
 
     A negligible tail beyond is cut off. More, or a support that ends beyond `limit`, is refused.
     """
-    share, unit = probability_outside(distribution, low, high), f" {UNITS[name]}" if UNITS[name] else ""
+    share = probability_outside(distribution, low, high)
     if share > NEGLIGIBLE or limit < bounds(distribution)[1] < math.inf:
         raise ValueError(
-            f"{name}: expected a distribution of values from {low:g} to {high:g}{unit}, got {distribution}, "
-            f"of which {share:.2%} lie outside"
+            f"{parameter.name}: expected a distribution of values from {low:g} to {parameter.with_unit(high)}, "
+            f"got {distribution}, of which {share:.2%} lie outside"
         )
     more = shape[: len(shape) - len(distribution.batch_shape)]
     values = distribution.sample(more)
@@ -292,12 +305,12 @@ def _draw(
 
 
 def initial_value(
-    name: str, given: Fixed, shape: tuple[int, ...] | None, constraint: nn.Module | None, dt: float
+    parameter: Parameter, given: Fixed, shape: tuple[int, ...] | None, constraint: nn.Module | None, dt: float
 ) -> torch.Tensor:
     """Return the values of a declared parameter, drawn if it is a distribution; numbers come on the CPU.
 
     Args:
-        name: the parameter.
+        parameter: what the neuron says of it.
         given: its declaration.
         shape: shape of the population, or None where it is unknown.
         constraint: what will keep it valid.
@@ -313,15 +326,15 @@ def initial_value(
         shape = own_shape
     if shape is None:
         raise ValueError(
-            f"{name}: expected the size of the population, because each neuron gets a value of its own; "
+            f"{parameter.name}: expected the size of the population, because each neuron gets a value of its own; "
             "give size=..., or shared=True for one value"
         )
     if not isinstance(value, Distribution):
         value = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
         return value.expand(shape).detach().clone()
-    low, high = (constraints.LEAST / dt, 1 / dt) if name in RATES else (-math.inf, math.inf)
+    low, high = (constraints.LEAST / dt, 1 / dt) if parameter.per_step else (parameter.low, parameter.high)
     limit = high
     if isinstance(constraint, constraints.Constraint):
         low, high = max(low, constraint.low), min(high, constraint.high)
     with torch.device("cpu"):  # the default device may have no float64, or no numbers at all
-        return _draw(name, value, shape, low, high, limit)
+        return _draw(parameter, value, shape, low, high, limit)

@@ -14,6 +14,7 @@ INTERNAL = {
     "checks",
     "checkpoint",
     "likeness",
+    "neurons.step",
     "population",
     *(f"kernels.{p.stem}" for p in (PACKAGE / "kernels").glob("[!_]*.py")),
 }

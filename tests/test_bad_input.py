@@ -229,7 +229,7 @@ def test_wrong_declaration():
     for build in (sp.LICell, sp.LI):
         with expect(TypeError, "p: expected LIParameters, got LIFParameters"):
             build(sp.LIFParameters())
-    with expect(TypeError, "p: expected LIFParameters or LIParameters, got NoneType"):
+    with expect(TypeError, "p: expected the parameters of a neuron, got NoneType"):
         NeuronParameters(None, 1e-3)
 
 

@@ -22,8 +22,8 @@ import os
 import torch
 from torch.nn.functional import linear
 
-from snnparams.dynamics import LIFFeedForwardState, LIFState, LIState
 from snnparams.kernels import fused, reference
+from snnparams.neurons import LIFParameters, LIParameters, Neuron
 from snnparams.surrogate import alpha_in_effect, check_method
 
 KERNELS = ("reference", "cpu", "triton")
@@ -123,88 +123,72 @@ def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alp
     return z.view(currents.shape), v_last.view(v.shape), i_last.view(i.shape), v_pre
 
 
-def _spiking(p, detach_reset: bool) -> dict:
-    """Return what a population that spikes adds; voltages and currents are kept only for a backward pass."""
-    how = {"method": check_method(p.method), "alpha": alpha_in_effect(p.method, p.alpha), "detach_reset": detach_reset}
-    return how | {"keep": torch.is_grad_enabled(), "v_th": p.v_th, "v_reset": p.v_reset}
+def _has_fused(neuron: type[Neuron], recurrent: bool) -> bool:
+    """Return whether the fused kernels compute a neuron: LIF, LI without recurrence, or one that differs in nothing."""
+    parts = ("step", "constants", "receives", "state")
+    known = LIFParameters if neuron.spiking else LIParameters
+    return all(getattr(known, part) == getattr(neuron, part) for part in parts) and (neuron.spiking or not recurrent)
 
 
-def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = None):
-    """Compute a feed-forward LIF population over a whole sequence.
+def check_kernel_of(neuron: type[Neuron], kernel: str | None, recurrent: bool = False) -> str | None:
+    """Return `kernel` if it names one that computes a neuron, or None.
+
+    Raises:
+        ValueError: it does not; the message lists those that do.
+    """
+    if check_kernel(kernel) not in (None, "reference") and not _has_fused(neuron, recurrent):
+        raise ValueError(f"kernel={kernel!r}: there is none for {neuron.__name__}; use kernel='reference' or None")
+    return kernel
+
+
+def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, kernel=None, recurrent_weights=None):
+    """Compute a population of any neuron over a whole sequence.
 
     Args:
-        currents: input currents, shape (T, B, ...).
-        state: `LIFFeedForwardState` before the first step, each of shape (B, ...).
+        neuron: its class.
+        currents: input currents, shape (T, B, ...), or with recurrence (T, B, H), see `input_currents`.
+        state: `neuron.State` before the first step, or with recurrence `neuron.RecurrentState`, each of shape (B, ...).
         p: neuron parameters, broadcast against the input's shape without T and B.
         dt: time step in s.
         detach_reset: treat the spike as a constant in the reset.
-        kernel: name of the kernel, or None for the fastest one that takes the input.
+        kernel: name of the kernel, or None for the fastest one that takes the neuron and the input.
+        recurrent_weights: shape (H, H), or None for no recurrence.
 
     Returns:
-        Spikes, shape (T, B, ...), and the state after the last step.
+        Outputs, shape (T, B, ...), and the state after the last step.
 
     Raises:
-        ValueError: if the kernel is unknown or cannot take the input.
+        ValueError: if the kernel is unknown or cannot take the neuron or the input.
     """
-    kernel = choose(kernel, currents)
-    if kernel == "reference":
-        return reference.lif(currents, state, p, dt, detach_reset)
-    how = _spiking(p, detach_reset)
-    z, v, i, _ = _fused(currents, state.v, state.i, p, dt, kernel, **how)
-    return z, LIFFeedForwardState(v, i)
+    recurrent = recurrent_weights is not None
+    check_kernel_of(neuron, kernel, recurrent)
+    if not _has_fused(neuron, recurrent) or (kernel := choose(kernel, currents)) == "reference":
+        return reference.sequence(neuron, currents, state, p, dt, detach_reset, recurrent_weights)
+    *_, v, i = state
+    if not neuron.spiking:  # a LIF neuron whose threshold is infinite
+        how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0}
+        _, v, i, voltages = _fused(currents, v, i, p, dt, kernel, **how, keep=True)
+        voltages = voltages.view(currents.shape)
+        # the backward pass reads the voltages, so that a caller who may change them gets a copy
+        return voltages.clone() if voltages.requires_grad else voltages, neuron.State(v, i)
+    if recurrent:
+        i = i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
+    how = {"method": check_method(p.method), "alpha": alpha_in_effect(p.method, p.alpha), "detach_reset": detach_reset}
+    how |= {"v_th": p.v_th, "v_reset": p.v_reset, "recurrent_weights": recurrent_weights}
+    # voltages and currents are kept only for a backward pass
+    z, v, i, _ = _fused(currents, v, i, p, dt, kernel, **how, keep=torch.is_grad_enabled())
+    # the last spikes are not a part of all spikes: both can be changed, and saved, alone
+    return z, neuron.RecurrentState(z[-1].clone(), v, i) if recurrent else neuron.State(v, i)
+
+
+def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = None):
+    """Compute a feed-forward LIF population over a whole sequence: `sequence` for `LIFParameters`."""
+    return sequence(LIFParameters, currents, state, p, dt, detach_reset, kernel)
 
 
 def lif_recurrent(currents, state, recurrent_weights, p, dt: float, detach_reset: bool, kernel: str | None = None):
-    """Compute a recurrent LIF population over a whole sequence.
-
-    Args:
-        currents: currents that the input causes, shape (T, B, H), see `input_currents`.
-        state: `LIFState` before the first step, each of shape (B, H).
-        recurrent_weights: shape (H, H).
-        p: neuron parameters, scalars or of shape (H,).
-        dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset.
-        kernel: name of the kernel, or None for the fastest one that takes the input.
-
-    Returns:
-        Spikes, shape (T, B, H), and the state after the last step.
-
-    Raises:
-        ValueError: if the kernel is unknown or cannot take the input.
-    """
-    kernel = choose(kernel, currents)
-    if kernel == "reference":
-        return reference.lif_recurrent(currents, state, recurrent_weights, p, dt, detach_reset)
-    i = state.i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
-    how = _spiking(p, detach_reset)
-    z, v, i, _ = _fused(currents, state.v, i, p, dt, kernel, recurrent_weights=recurrent_weights, **how)
-    return z, LIFState(z[-1].clone(), v, i)  # not a part of the spikes: both can be changed, and saved, alone
-
-
-def li(currents, state, p, dt: float, kernel: str | None = None):
-    """Compute leaky integrators over a whole sequence: LIF neurons whose threshold is infinite.
-
-    Args:
-        currents: input currents, shape (T, B, ...).
-        state: `LIState` before the first step, each of shape (B, ...).
-        p: parameters, broadcast against the input's shape without T and B.
-        dt: time step in s.
-        kernel: name of the kernel, or None for the fastest one that takes the input.
-
-    Returns:
-        Voltages, shape (T, B, ...), and the state after the last step.
-
-    Raises:
-        ValueError: if the kernel is unknown or cannot take the input.
-    """
-    kernel = choose(kernel, currents)
-    if kernel == "reference":
-        return reference.li(currents, state, p, dt)
-    how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0, "keep": True}
-    _, v, i, voltages = _fused(currents, state.v, state.i, p, dt, kernel, **how)
-    voltages = voltages.view(currents.shape)
-    # the backward pass reads the voltages, so that a caller who may change them gets a copy
-    return voltages.clone() if voltages.requires_grad else voltages, LIState(v, i)
+    """Compute a recurrent LIF population over a whole sequence: `sequence` for `LIFParameters`."""
+    return sequence(LIFParameters, currents, state, p, dt, detach_reset, kernel, recurrent_weights)
 
 
 def input_currents(spikes: torch.Tensor, weights: torch.Tensor, kernel: str | None = None) -> torch.Tensor:

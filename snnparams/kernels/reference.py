@@ -1,4 +1,4 @@
-"""The reference: a loop over the step functions of `snnparams.dynamics`, differentiated by autograd.
+"""The reference: a loop over the steps of a neuron, see `snnparams.dynamics`, differentiated by autograd.
 
 It is slow, runs on every device in every floating-point type, and is what the kernels are tested against.
 """
@@ -7,38 +7,18 @@ from __future__ import annotations
 
 import torch
 
-from snnparams.dynamics import li_feed_forward_step, lif_feed_forward_step, lif_recurrent_current_step
-from snnparams.parameters import Values
+from snnparams.dynamics import advance, arguments_of_step
+from snnparams.neurons import Neuron
 
 
-def _own(p) -> Values:
-    """Return parameters whose reset voltage, which the backward pass reads, nobody else changes before that."""
-    values = Values(*(getattr(p, name) for name in Values._fields))
-    return values._replace(v_reset=torch.as_tensor(values.v_reset).clone())
-
-
-def lif(currents, state, p, dt, detach_reset):
-    """Return spikes and last state of a feed-forward population, see `snnparams.kernels.lif`."""
-    p, spikes = _own(p), []
+def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, recurrent_weights=None):
+    """Return outputs and last state of a population of any neuron, see `snnparams.kernels.sequence`."""
+    given = arguments_of_step(neuron, p, dt, detach_reset)
+    for name in neuron.neuron_fields:  # the backward pass reads them, and nobody else is to change them before that
+        if isinstance(given.get(name), torch.Tensor):
+            given[name] = given[name].clone()
+    outputs = []
     for current in currents:
-        z, state = lif_feed_forward_step(current, state, p, dt, detach_reset)
-        spikes.append(z)
-    return torch.stack(spikes), state
-
-
-def lif_recurrent(currents, state, recurrent_weights, p, dt, detach_reset):
-    """Return spikes and last state of a recurrent population, see `snnparams.kernels.lif_recurrent`."""
-    p, spikes = _own(p), []
-    for current in currents:
-        z, state = lif_recurrent_current_step(current, state, recurrent_weights, p, dt, detach_reset)
-        spikes.append(z)
-    return torch.stack(spikes), state
-
-
-def li(currents, state, p, dt):
-    """Return voltages and last state of leaky integrators, see `snnparams.kernels.li`."""
-    voltages = []
-    for current in currents:
-        v, state = li_feed_forward_step(current, state, p, dt)
-        voltages.append(v)
-    return torch.stack(voltages), state
+        output, state = advance(neuron, current, state, given, recurrent_weights)
+        outputs.append(output)
+    return torch.stack(outputs), state

@@ -1,0 +1,300 @@
+"""A neuron is a class: its state, its parameters, and one step. An object of it declares their values.
+
+A declaration says of each parameter what its value or distribution is, whether it is learned, and how it stays valid. A
+cell or layer turns it into a `snnparams.NeuronParameters` of its own. Explained in chapters 2, 3 and 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import numbers
+from collections import namedtuple
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import nn
+from torch.distributions import Distribution
+from typing_extensions import dataclass_transform
+
+from snnparams.neurons.parameter import Parameter, rate, voltage
+from snnparams.neurons.step import FUNCTIONS, INPUT, names_of, traced
+from snnparams.surrogate import check_method
+from snnparams.values import Fixed, check_declared, of_times
+
+Value = float | torch.Tensor | nn.Parameter | Distribution | Fixed
+"""What a neuron parameter may be given as. A number, a tensor and a distribution are fixed, an `nn.Parameter` is
+learned, `Learned` and `Fixed` say it themselves."""
+
+SPIKES = "z"  # name of the last step's output in the state of a recurrent population
+
+
+@dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(rate, voltage, dataclasses.field))
+class Neuron:
+    r"""A neuron is a class of this one, and its objects declare values for a cell or layer.
+
+    For instance the leaky integrator::
+
+        class LeakyIntegrator(Neuron):
+            state = ("v", "i")
+            rest = {"v": "v_leak"}
+            receives = "i"
+            tau_syn_inv = rate(200.0, time="tau_syn")
+            tau_mem_inv = rate(100.0, time="tau_mem")
+            v_leak = voltage(0.0)
+
+            def constants(dt, tau_mem_inv, tau_syn_inv):
+                return {"a": dt * tau_mem_inv, "b": dt * tau_syn_inv}
+
+            def step(v, i, a, b, v_leak):
+                v = v + a * ((v_leak - v) + i)
+                return v, v, i - b * i
+
+        layer = Layer(LeakyIntegrator(tau_mem=Learned(20e-3)), size=100)
+
+    `step` takes what it needs by name: variables of the state, parameters, constants, the input current `x`, and three
+    functions. It returns the output and the new state. What computes a whole sequence at once is derived from it, so it
+    is plain arithmetic, `+ - * /` of these and of numbers, and nothing else:
+
+    =================== ====================================================================================
+    `spike(v, v_th)`    1 where v is above v_th, else 0; its derivative is a surrogate's
+    `reset(z)`          the spike as the reset sees it: z, or with `detach_reset` a constant that is equal
+    `where(z, a, b)`    a where there is a spike z, else b; no gradient passes by z
+    =================== ====================================================================================
+
+    Attributes:
+        state: names of the variables.
+        rest: the parameter at which a variable starts; the others start at zero.
+        receives: the variable to which the input current is added before the step, first what comes from outside and
+            then what recurrent weights bring. Without one, `step` takes the sum of both as `x`.
+        constants: a function of the time step `dt` in s and of parameters, by name, that returns a dictionary of what
+            `step` takes in their place; PyTorch computes it once per call. None if there are none.
+        has_adjoint: whether `snnparams.adjoint` computes the exact gradients of this neuron.
+
+    Raises:
+        TypeError: when the class is made, if `step` does more than it may, forgets a part of the state, does not use a
+            parameter, or takes what there is not; when an object is made, as `LIFParameters` does.
+    """
+
+    state: ClassVar[tuple[str, ...]] = ()
+    rest: ClassVar[dict[str, str]] = {}
+    receives: ClassVar[str] = ""
+    constants: ClassVar[Callable[..., dict[str, Any]] | None] = None
+    step: ClassVar[Callable[..., tuple]]
+    has_adjoint: ClassVar[bool] = False
+
+    # what the class finds out about itself
+    parameters: ClassVar[dict[str, Parameter]] = {}
+    neuron_fields: ClassVar[tuple[str, ...]] = ()  # the names of the parameters
+    times: ClassVar[dict[str, str]] = {}  # names of time constants, and the parameters whose inverse they are
+    spiking: ClassVar[bool] = False
+    arguments: ClassVar[tuple[str, ...]]  # of step
+    of_constants: ClassVar[tuple[str, ...]] = ()  # parameters that `constants` takes
+    shared: ClassVar[tuple[int, ...]]  # what step returns that is another tensor again, an argument or the output
+    State: ClassVar[Any]  # a NamedTuple of the state
+    RecurrentState: ClassVar[Any]  # the same, behind the last output
+    Values: ClassVar[Any]  # a NamedTuple of the values of all parameters, and of the spike function
+    _keywords: ClassVar[tuple[str, ...]]  # of a declaration: time constants, and the one that another is made of
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
+        own = {name: dataclasses.replace(parameter, name=name) for name, parameter in own.items()}
+        cls.parameters = cls.parameters | own
+        cls.neuron_fields = tuple(cls.parameters)
+        cls.times = {parameter.time: name for name, parameter in cls.parameters.items() if parameter.time}
+        if {"step", "constants", "receives"} & set(vars(cls)) and "has_adjoint" not in vars(cls):
+            cls.has_adjoint = False  # that of a class from which this one is derived
+        for function in ("step", "constants"):
+            if inspect.isfunction(vars(cls).get(function)):
+                setattr(cls, function, staticmethod(vars(cls)[function]))
+        try:
+            _check(cls)
+        except TypeError as error:
+            raise TypeError(f"{cls.__name__}: {error}") from None
+        _make_states(cls)
+        _make_declaration(cls)
+
+    def __post_init__(self, *given) -> None:
+        times = dict(zip(self._keywords, given, strict=True))
+        source = times.pop("_source")
+        before = type(self) if source is None else source
+        derived = []
+        for time, value in times.items():
+            rate = self.times[time]
+            by_time, by_rate = (
+                given is not getattr(before, name) for name, given in ((time, value), (rate, getattr(self, rate)))
+            )
+            if by_time and by_rate:
+                raise ValueError(f"{time}: expected either it or {rate}, got both")
+            if by_time:
+                object.__setattr__(self, rate, of_times(time, value, rate))
+            elif by_rate or source is None:
+                derived.append(time)
+            object.__setattr__(self, time, value)
+        for name, parameter in self.parameters.items():
+            object.__setattr__(self, name, check_declared(parameter, getattr(self, name)))
+        for time in derived:
+            rate = getattr(self, self.times[time])
+            learned = isinstance(rate, nn.Parameter) or (isinstance(rate, torch.Tensor) and rate.requires_grad)
+            object.__setattr__(self, time, None if learned else of_times(self.times[time], rate))
+        if self.spiking:
+            self._check_spike_function()
+
+    def _check_spike_function(self: Any) -> None:
+        if not (self.has_adjoint and self.method == "adjoint"):
+            check_method(self.method)
+        if (alpha := self.alpha) is None:
+            return
+        if isinstance(alpha, torch.Tensor) and alpha.dim() == 0 and not alpha.requires_grad:
+            alpha = alpha.item()
+        if not isinstance(alpha, numbers.Real) or isinstance(alpha, bool):
+            raise TypeError(f"alpha: expected a number, which is not learned, got {type(self.alpha).__name__}")
+        if not (math.isfinite(alpha) and alpha > 0):
+            raise ValueError(f"alpha: expected a positive, finite number, got {alpha}")
+        object.__setattr__(self, "alpha", float(alpha))
+
+
+def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
+    """Return the names of what `constants` computes.
+
+    Raises:
+        TypeError: if it takes what there is not, does not use it, or gives values of another shape.
+    """
+    if kind.constants is None:
+        kind.of_constants = ()
+        return ()
+    first, *names = names_of(kind.constants, "constants")
+    if first != "dt" or any(name not in kind.parameters for name in names):
+        expected = ", ".join(("dt", *kind.parameters))
+        raise TypeError(f"constants: expected dt and then some of {expected}, got {', '.join((first, *names))}")
+    with torch.enable_grad():
+        defaults = [kind.parameters[name].default for name in names]
+        given = [torch.full((3,), x, dtype=torch.float64, device="cpu", requires_grad=True) for x in defaults]
+        found = kind.constants(1e-3, *given)
+        if not isinstance(found, dict):
+            raise TypeError(f"constants: expected a dictionary, got {type(found).__name__}")
+        tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+        if wrong := [name for name, value in tensors.items() if value.shape != (3,)]:
+            raise TypeError(f"constants: expected {wrong[0]} to have the shape of the parameters, got another")
+        total = sum(value.sum() for value in tensors.values() if value.requires_grad)
+        used = torch.autograd.grad(total, given, allow_unused=True) if isinstance(total, torch.Tensor) else ()
+    if unused := [name for name, gradient in zip(names, used or [None] * len(names), strict=True) if gradient is None]:
+        raise TypeError(f"constants: expected some that depend on {unused[0]}, got none")
+    kind.of_constants = tuple(names)
+    return tuple(found)
+
+
+def _check(kind: type[Neuron]) -> None:
+    """Check what a class says of its neuron, and let it know what it takes.
+
+    Raises:
+        TypeError: if a name stands for two things or for nothing, or `step` is not one that can be computed.
+    """
+    constants = _constants_of(kind)
+    names = [*kind.state, *kind.parameters, *kind.times, *constants]
+    taken = {INPUT, SPIKES, "dt", "method", "alpha", *FUNCTIONS, *vars(Neuron), *Neuron.__annotations__}
+    for name in names:
+        if names.count(name) > 1 or name in taken or name.startswith("_"):
+            raise TypeError(f"{name}: expected a name of its own, got one that something else has")
+    if not isinstance(kind.state, tuple) or not kind.state or not kind.parameters:
+        raise TypeError(f"expected variables of the state and parameters, got {kind.state} and {kind.neuron_fields}")
+    for name in [kind.receives or kind.state[0], *kind.rest]:
+        if name not in kind.state:
+            raise TypeError(f"{name}: expected a variable of the state, one of {', '.join(kind.state)}")
+    for name in kind.rest.values():
+        if name not in kind.parameters:
+            raise TypeError(f"rest: expected one of {', '.join(kind.parameters)}, got {name}")
+    kind.arguments = names_of(cast(Any, getattr(kind, "step", None)), "step")
+    needed = (*kind.state, *(name for name in kind.parameters if name not in kind.of_constants), *constants)
+    needed = needed if kind.receives else (INPUT, *needed)
+    known = (*needed, *kind.of_constants, *FUNCTIONS)
+    for name in kind.arguments:
+        if name not in known:
+            raise TypeError(f"step: unknown argument {name}; expected some of {', '.join(known)}")
+    returned, kind.shared = traced(kind.step, kind.arguments)
+    if len(returned) != 1 + len(kind.state):
+        expected = f"the output and then {', '.join(kind.state)}"
+        raise TypeError(f"step: expected it to return {expected}, got {len(returned)} values")
+    for name, value in zip(("the output", *kind.state), returned, strict=True):
+        if not value.uses & {INPUT, *kind.state}:
+            raise TypeError(f"step: expected {name} to depend on the state or x, got another shape than theirs")
+    used = frozenset[str]().union(*(value.uses for value in returned))
+    for name in (*needed, *kind.arguments):
+        if name not in used:
+            raise TypeError(f"step: expected what it returns to depend on {name}, got a step that does not use it")
+    kind.spiking = "spike" in kind.arguments
+
+
+def _make_states(kind: type[Neuron]) -> None:
+    """Give a class the named tuples that it does not bring itself; they can be pickled as its attributes."""
+    spike_function = ("method", "alpha") if kind.spiking else ()
+    for name, fields in (
+        ("State", kind.state),
+        ("RecurrentState", (SPIKES, *kind.state)),
+        ("Values", (*kind.neuron_fields, *spike_function)),
+    ):
+        if getattr(getattr(kind, name, None), "_fields", None) != fields:
+            if name in vars(kind):
+                raise TypeError(f"{kind.__name__}.{name}: expected the fields {fields}, got {vars(kind)[name]._fields}")
+            made = namedtuple(kind.__name__ + name, fields, module=kind.__module__)  # type: ignore[misc]
+            made.__qualname__ = f"{kind.__qualname__}.{name}"
+            setattr(kind, name, made)
+
+
+def _make_declaration(kind: type[Neuron]) -> None:
+    """Make a dataclass of a class: a field for each parameter, and if it spikes for the spike function.
+
+    An unknown name is refused with the known ones, and `dataclasses.replace` works: it gives a new object all fields of
+    the old one that are not changed, a time constant and its inverse both. It also gives `_source`, which reads as the
+    old object itself; with it a declaration finds out which are changed.
+    """
+    annotations: dict[str, Any] = dict.fromkeys(kind.neuron_fields, Value)
+    for name, parameter in kind.parameters.items():
+        setattr(kind, name, parameter.default)
+    if kind.spiking:
+        annotations |= {"method": str, "alpha": float | None}
+        kind.method, kind.alpha = getattr(kind, "method", "super"), None  # type: ignore[attr-defined]
+    for name in (*kind.times, "_source"):
+        annotations[name] = dataclasses.InitVar[Any]
+        setattr(kind, name, dataclasses.field(default=None, kw_only=True))
+    kind.__annotations__ = annotations
+    dataclasses.dataclass(frozen=True, eq=False)(kind)
+    build = kind.__init__
+    signature = inspect.signature(build)
+    kind._keywords = tuple(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
+    shown = [parameter for name, parameter in signature.parameters.items() if name != "_source"]
+    known = [parameter.name for parameter in shown[1:]]
+
+    @functools.wraps(build)
+    def __init__(self, *values, **named) -> None:
+        for name in named:
+            if name not in known and name != "_source":
+                raise TypeError(f"{kind.__name__}: unknown {name}; expected one of {', '.join(known)}")
+        build(self, *values, **named)
+
+    __init__.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    kind.__init__ = __init__  # type: ignore[method-assign]
+    kind._source = property(lambda self: self)  # type: ignore[attr-defined]
+
+
+def as_given(p, default: type[Neuron]):
+    """Return neuron parameters that a function takes as they are, or the defaults for None.
+
+    Raises:
+        TypeError: if a declaration holds what only a cell or layer turns into values.
+    """
+    if p is None:
+        return default()
+    for name in p.neuron_fields if isinstance(p, Neuron) else ():
+        if isinstance(value := getattr(p, name), Fixed):
+            drawn = isinstance(value.value, Distribution)
+            got = f"{type(value).__name__} of {'the distribution ' if drawn else ''}{value.value}"
+            raise TypeError(
+                f"{name}: expected a number or a tensor, because a function uses values as they are, got {got}; build "
+                "a cell or layer with this declaration and give its .p"
+            )
+    return p

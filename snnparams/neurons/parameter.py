@@ -1,0 +1,65 @@
+"""What a neuron says of each of its parameters: unit, default, valid range, constraint, time constant."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """What is known of one parameter of a neuron, whatever its value. `rate` and `voltage` make them.
+
+    Args:
+        default: value where none is given.
+        unit: of the value, in repr and errors; "" for none.
+        low: all values are larger.
+        high: all values are smaller.
+        per_step: whether it is an inverse time constant in 1/s, which `dt * value < 1` limits as well.
+        constraint: what keeps a learned value valid unless another is chosen, see `snnparams.Learned`.
+        time: name of its inverse, a time constant in s, under which it can be declared, read and written as well.
+        name: its own name, which the class gives it.
+    """
+
+    default: float
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    per_step: bool = False
+    constraint: str = "none"
+    time: str = ""
+    name: str = ""
+
+    def with_unit(self, value: float) -> str:
+        """Return a value as text, with its unit."""
+        return f"{value:g} {self.unit}" if self.unit else f"{value:g}"
+
+    @property
+    def above(self) -> str:
+        """Say which values are large enough."""
+        return "positive values" if self.low == 0 else f"values above {self.with_unit(self.low)}"
+
+
+def rate(default: float, time: str = "") -> Any:
+    """Return an inverse time constant of a neuron that is integrated by forward Euler steps, in 1/s.
+
+    It is positive and below one over the time step, and learned as its logarithm unless another constraint is chosen.
+
+    Args:
+        default: value where none is given, in 1/s.
+        time: name of the time constant, "tau_mem" say.
+    """
+    return Parameter(float(default), "1/s", low=0.0, per_step=True, constraint="log", time=time)
+
+
+def voltage(default: float, low: float = -math.inf, high: float = math.inf, constraint: str = "none") -> Any:
+    """Return a voltage of a neuron, or another parameter without a unit.
+
+    Args:
+        default: value where none is given.
+        low: all values are larger.
+        high: all values are smaller.
+        constraint: what keeps it valid where it is learned, unless another is chosen.
+    """
+    return Parameter(float(default), low=low, high=high, constraint=constraint)
