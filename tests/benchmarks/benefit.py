@@ -222,22 +222,30 @@ class Experiment:
         scores: dict[tuple, dict] = {entry: {} for entry in entries}
         group = {(task, name): (task, "" if name in KINDS else name.partition(", ")[2]) for task, name in entries}
         allowed = dict.fromkeys(group.values(), tries)
-        while True:
-            asked = {
-                entry: next_places(kind.knobs, first[: allowed[group[entry]]], scores[entry], allowed[group[entry]])
-                for entry, (_, kind, first, _) in entries.items()
-            }
+
+        def next_runs(name: tuple, count: int) -> tuple[list, list]:
+            """Return what a group of entries tries next if it may try so many places, and the place of each run."""
             planned, places = [], []
-            for (task, condition), wanted in asked.items():
-                problem, kind, _, change = entries[task, condition]
-                for place in wanted:
-                    for seed in self.grid.tuning_seeds:
-                        knobs = values(kind.knobs, place)
-                        cell = cell_of(problem, kind, knobs, seed, False, architecture=change)
-                        planned.append((task, condition, seed, cell))
-                        places.append(place)
+            for (task, condition), (problem, kind, first, change) in entries.items():
+                if group[task, condition] == name:
+                    for place in next_places(kind.knobs, first[:count], scores[task, condition], count):
+                        for seed in self.grid.tuning_seeds:
+                            knobs = values(kind.knobs, place)
+                            cell = cell_of(problem, kind, knobs, seed, False, architecture=change)
+                            planned.append((task, condition, seed, cell))
+                            places.append(place)
+            return planned, places
+
+        while True:
+            planned, places = [], []
+            for name, count in allowed.items():
+                for found_of_group, all_of_them in zip(next_runs(name, count), (planned, places), strict=True):
+                    all_of_them += found_of_group
             if not planned:
                 edges = {group[e] for e in entries if self.may_gain(entries[e][1], scores[e])}
+                more = {name: next_runs(name, count + 6)[0] for name, count in allowed.items()}
+                # what has been tried counts, also where the search would not go on today
+                edges |= {n for n, runs in more.items() if runs and all(self.store.has("trial", x[3]) for x in runs)}
                 edges = {name for name in edges if allowed[name] + 6 <= self.grid.most_tries}
                 if not edges:
                     break

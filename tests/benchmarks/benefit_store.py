@@ -132,6 +132,10 @@ class Store:
                     )
                 self.runs[key_of(line["job"], line["cell"])] = line
 
+    def has(self, job: str, cell: dict) -> bool:
+        """Return whether a run is kept."""
+        return key_of(job, cell) in self.runs
+
     def hours(self) -> dict[str, float]:
         """Return the hours of one core that the kept runs of each stage took."""
         found: dict[str, float] = {}
