@@ -120,8 +120,10 @@ def voltage_variance(tau_mem: torch.Tensor, tau_syn: torch.Tensor) -> torch.Tens
     r"""Return the sum of the squares of what one unit of input current does to the voltage, over all later steps.
 
     With :math:`p = 1 - 1/\tau_\mathrm{mem}` and :math:`q = 1 - 1/\tau_\mathrm{syn}` that is
-    :math:`(1 - p)^2 (1 + p q) / ((1 - p^2) (1 - q^2) (1 - p q))`: the variance of the voltage, without threshold, when
-    independent spikes of variance 1 arrive.
+
+    .. math:: \frac{(1 - p)^2 (1 + p q)}{(1 - p^2) (1 - q^2) (1 - p q)},
+
+    the variance of the voltage, without threshold, when independent spikes of variance 1 arrive.
 
     Divide a neuron's initial weights by its root, and all voltages vary alike, whatever the time constants. That is
     fluctuation-driven initialization, where the integral of the squared response to a spike has this place. It goes on
