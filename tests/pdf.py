@@ -5,6 +5,7 @@ Jupyter Book's own pdfhtml does the same with a browser that playwright download
 
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import nbformat
@@ -63,6 +64,7 @@ def check(pdf: Path) -> None:
     """Stop unless the book is complete, and its links lead to no file of this machine."""
     reader = PdfReader(pdf)
     text = " ".join(" ".join(page.extract_text() for page in reader.pages).split())
+    text = unicodedata.normalize("NFKC", text)  # a font draws two letters, as the ff of different, as one sign
     assert len(reader.pages) > 30, len(reader.pages)
     for title in titles():
         assert title in text, f"{title!r} is missing"
