@@ -47,25 +47,22 @@ def cells_of(task, architecture, training):
     ]
 
 
-def close(found, expected, tolerance):
+def distance(found, expected):
+    """Return the largest difference of two results, relative where numbers are larger than 1."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
-        for name in expected:
-            close(found[name], expected[name], tolerance)
-    elif isinstance(expected, list):
-        assert len(found) == len(expected)
-        for a, b in zip(found, expected, strict=True):
-            close(a, b, tolerance)
-    else:
-        assert found == pytest.approx(expected, rel=tolerance, abs=tolerance)
+        return max(distance(found[name], expected[name]) for name in expected)
+    if isinstance(expected, list):
+        return max(distance(a, b) for a, b in zip(found, expected, strict=True))
+    return abs(found - expected) / max(1, abs(expected))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_trials_side_by_side_are_what_each_is_alone(name):
     cells = cells_of(*CASES[name])
     found = run_trials(cells, "cpu")
-    for cell, result in zip(cells, found, strict=True):
-        alone = run_trial(cell)
-        # Rounding can add or remove a spike, which counts little: one answer of a hundred, say.
-        close(result, alone, 0.03)
-        close(result["after"], alone["after"], 1e-2)
+    distances = [distance(result, run_trial(cell)) for cell, result in zip(cells, found, strict=True)]
+    # Sums are rounded in another order. On some processor that can add or remove a spike of one network, which is an
+    # answer of a hundred, say; of the other networks nothing but rounding is left.
+    assert sorted(distances)[-2] < 1e-4
+    assert max(distances) < 0.03

@@ -15,9 +15,7 @@ import snnparams as sp
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 LONGEST_CELL = 25  # lines that are not blank
-MOST_WORDS = {
-    "6_benefit": 40
-}  # for a line of code that one sees: this page reports an experiment; its code is elsewhere
+MOST_WORDS = {"6_benefit": 30}  # for a line of code that one sees: it reports an experiment, whose code is elsewhere
 LARGEST_OUTPUT = 1_000_000  # characters; a slider holds a dozen pictures
 EXPENSIVE = re.compile(r"load_mnist|\brun\(|\bmnist\.|\bimitate\(")  # cells whose output depends on data or training
 

@@ -245,11 +245,8 @@ class SideBySide:
         if self.training.rate_strength:
             bounds = self.training.rate_low, self.training.rate_high
             for z in hidden:
-                total = (
-                    total
-                    + self.training.rate_strength
-                    * torch.vmap(lambda spikes: rate_bounds_loss(spikes, *bounds))(z).sum()
-                )
+                off = torch.vmap(lambda spikes: rate_bounds_loss(spikes, *bounds))(z)
+                total = total + self.training.rate_strength * off.sum()
         given = [weights, neurons] if self.has_neurons else [weights]
         of_weights, *of_neurons = torch.autograd.grad(total, given)
         return losses.detach(), of_weights, of_neurons[0] if of_neurons else torch.zeros_like(neurons)
@@ -340,7 +337,7 @@ class SideBySide:
     def measure(self, images: torch.Tensor, labels: torch.Tensor, slot: torch.Tensor, elements: float = 1.5e8) -> list:
         """Return for each network what `snnparams.trial.measure` returns, on inputs (S, N, T, I), its own at `slot`."""
         count = labels.shape[1]
-        size = max(1, min(500, int(elements / (len(slot) * images.shape[2] * self.shapes_hidden))))
+        size = max(1, min(500, int(elements / (len(slot) * images.shape[2] * self.hidden_size))))
         right, loss, rates, spikes = [], 0.0, 0.0, 0.0
         for first in range(0, count, size):
             x = images[slot, first : first + size].transpose(1, 2).float()
@@ -361,7 +358,7 @@ class SideBySide:
         return found
 
     @property
-    def shapes_hidden(self) -> int:
+    def hidden_size(self) -> int:
         """Number of neurons of a layer."""
         return self.neurons.shape[2]
 

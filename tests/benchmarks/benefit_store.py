@@ -165,10 +165,10 @@ class Store:
             self.pool = concurrent.futures.ProcessPoolExecutor(self.processes, context, initializer=start)
         return self.pool
 
-    def close(self) -> None:
-        """End the processes; what they have not begun is dropped."""
+    def close(self, wait: bool) -> None:
+        """End the processes, and wait until they have ended or not; what they have not begun is dropped."""
         if self.pool is not None:
-            self.pool.shutdown(wait=False, cancel_futures=True)
+            self.pool.shutdown(wait=wait, cancel_futures=True)
             self.pool = None
 
     def _groups(self, missing: dict[str, dict]) -> list[list[str]]:
@@ -235,10 +235,10 @@ class Store:
                         print(f"  {stage}: {count + len(keys)} of {len(missing)} runs", flush=True)
                     count += len(keys)
             except BaseException:
-                self.close()
+                self.close(wait=False)
                 raise
             if self.device == "cpu":
-                self.close()  # a pool on a GPU has recorded and compiled what the next stage needs
+                self.close(wait=True)  # a pool on a GPU has recorded and compiled what the next stage needs
         if missing:
             took = time.perf_counter() - start
             each = seconds / len(missing)
