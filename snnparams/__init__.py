@@ -14,7 +14,7 @@ Where the book explains which module:
 8  speed                    kernels, ensemble
 """
 
-from snnparams import constraints, distributions
+from snnparams import constraints, distributions, sequences, states
 from snnparams.adjoint import spike_times
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
@@ -33,7 +33,9 @@ from snnparams.groups import parameter_groups
 from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
 from snnparams.parameters import NeuronParameters
+from snnparams.recording import Recorded, record
 from snnparams.regularisation import rate_bounds_loss
+from snnparams.sequential import OverTime, Sequential
 from snnparams.surrogate import surrogate_derivative, threshold
 from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
@@ -65,8 +67,11 @@ __all__ = [
     "Learned",
     "Neuron",
     "NeuronParameters",
+    "OverTime",
+    "Recorded",
     "RecurrentCell",
     "RecurrentLayer",
+    "Sequential",
     "Split",
     "activity",
     "constant_current_lif_encode",
@@ -88,7 +93,10 @@ __all__ = [
     "progress_bar",
     "rate",
     "rate_bounds_loss",
+    "record",
+    "sequences",
     "spike_times",
+    "states",
     "surrogate_derivative",
     "threshold",
     "train",

@@ -21,6 +21,8 @@ class Cell(FeedForward):
     `snnparams.neurons.Neuron`, or of a user's own. The state is `State` of that class.
     """
 
+    layout = "(B, ...)"
+
     def __init__(
         self,
         p: Neuron | None = None,
@@ -34,9 +36,9 @@ class Cell(FeedForward):
         super().__init__(p, dt, device, dtype, size, detach_reset)
 
     @in_own_type
-    def forward(self, input_current: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Return the output (B, ...) and the new state."""
-        return self._step(input_current, state)
+        return self._step(input, state)
 
 
 class RecurrentCell(Recurrent):
@@ -46,10 +48,12 @@ class RecurrentCell(Recurrent):
     is `RecurrentState` of its class: the last output z, which the recurrent weights bring back, and the variables.
     """
 
+    layout = "(B, I)"
+
     @in_own_type
-    def forward(self, input_spikes: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Return the output (B, H) and the new state."""
-        return self._step(input_spikes, state)
+        return self._step(input, state)
 
 
 class LIFCell(Cell):
@@ -76,10 +80,10 @@ class LIFCell(Cell):
 
     @in_own_type
     def forward(
-        self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
+        self, input: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (B, ...) and the new state."""
-        return self._step(input_current, state)
+        return self._step(input, state)
 
 
 class LIFRecurrentCell(RecurrentCell):
@@ -94,9 +98,9 @@ class LIFRecurrentCell(RecurrentCell):
     accepts = LIFParameters
 
     @in_own_type
-    def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
+    def forward(self, input: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (B, H) and the new state."""
-        return self._step(input_spikes, state)
+        return self._step(input, state)
 
 
 class LICell(Cell):
@@ -122,6 +126,6 @@ class LICell(Cell):
         super().__init__(p, dt, device=device, dtype=dtype, size=size)
 
     @in_own_type
-    def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
+    def forward(self, input: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (B, ...) and the new state."""
-        return self._step(input_current, state)
+        return self._step(input, state)

@@ -14,6 +14,7 @@ import torch
 from snnparams import adjoint, kernels
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron
 from snnparams.population import FeedForward, Recurrent, in_own_type
+from snnparams.sequences import Lengths
 
 
 class Layer(FeedForward):
@@ -22,6 +23,8 @@ class Layer(FeedForward):
     Arguments, what it returns and raises are those of `LIF`, but for `p`: an object of a class of
     `snnparams.neurons.Neuron`, or of a user's own. The state is `State` of that class.
     """
+
+    layout = "(T, B, ...)"
 
     def __init__(
         self,
@@ -37,9 +40,11 @@ class Layer(FeedForward):
         super().__init__(p, dt, device, dtype, size, detach_reset, kernel)
 
     @in_own_type
-    def forward(self, input_current: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(
+        self, input: torch.Tensor, state: Any = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, Any]:
         """Return the outputs (T, B, ...) and the state after the last step."""
-        return self._sequence(input_current, state)
+        return self._sequence(input, state, lengths)
 
 
 class RecurrentLayer(Recurrent):
@@ -48,6 +53,8 @@ class RecurrentLayer(Recurrent):
     Arguments, what it returns and raises are those of `LIFRecurrent`, but for `p`, which is as in `Layer`. The state is
     `RecurrentState` of its class: the last output z, which the recurrent weights bring back, and the variables.
     """
+
+    layout = "(T, B, I)"
 
     def __init__(
         self,
@@ -71,9 +78,11 @@ class RecurrentLayer(Recurrent):
         adjoint.check(self.p, kernel)
 
     @in_own_type
-    def forward(self, input_spikes: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(
+        self, input: torch.Tensor, state: Any = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, Any]:
         """Return the outputs (T, B, H) and the state after the last step."""
-        return self._sequence(input_spikes, state)
+        return self._sequence(input, state, lengths)
 
 
 class LIF(Layer):
@@ -103,10 +112,10 @@ class LIF(Layer):
 
     @in_own_type
     def forward(
-        self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
+        self, input: torch.Tensor, state: LIFFeedForwardState | None = None, lengths: Lengths | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (T, B, ...) and the state after the last step."""
-        return self._sequence(input_current, state)
+        return self._sequence(input, state, lengths)
 
 
 class LIFRecurrent(RecurrentLayer):
@@ -140,9 +149,11 @@ class LIFRecurrent(RecurrentLayer):
     accepts = LIFParameters
 
     @in_own_type
-    def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
+    def forward(
+        self, input: torch.Tensor, state: LIFState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (T, B, H) and the state after the last step."""
-        return self._sequence(input_spikes, state)
+        return self._sequence(input, state, lengths)
 
 
 class LI(Layer):
@@ -169,6 +180,8 @@ class LI(Layer):
         super().__init__(p, dt, device=device, dtype=dtype, kernel=kernel, size=size)
 
     @in_own_type
-    def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
+    def forward(
+        self, input: torch.Tensor, state: LIState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, LIState]:
         """Return voltages (T, B, ...) and the state after the last step."""
-        return self._sequence(input_current, state)
+        return self._sequence(input, state, lengths)

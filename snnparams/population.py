@@ -23,9 +23,10 @@ from snnparams.checks import (
     check_weights,
     widened,
 )
-from snnparams.dynamics import neuron_step
+from snnparams.dynamics import AdjointState, neuron_step
 from snnparams.neurons import Neuron
 from snnparams.parameters import NeuronParameters
+from snnparams.sequences import Lengths, over_lengths, refuse_packed
 
 Forward = TypeVar("Forward", bound=Callable)
 
@@ -52,22 +53,48 @@ def _refuse_reentrant_checkpoint() -> None:
         frame = frame.f_back
 
 
+def _refuse_plain_sequential(module: nn.Module) -> None:
+    """Refuse to be called by an `nn.Sequential` that would hand output and state on to its next module.
+
+    Raises:
+        TypeError: it does.
+    """
+    if torch.compiler.is_compiling():
+        return
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename == nn.modules.module.__file__:  # what calls a module
+        frame = frame.f_back
+    if frame is None or frame.f_code is not nn.Sequential.forward.__code__:
+        return
+    modules = list(frame.f_locals["self"])
+    if modules[-1] is not module:
+        following = type(modules[modules.index(module) + 1]).__name__
+        raise TypeError(
+            f"{type(module).__name__}: expected snnparams.Sequential as its container, which hands states along, got "
+            f"PyTorch's, which would give {following} both output and state"
+        )
+
+
 def in_own_type(forward: Forward) -> Forward:
     """Let a cell or layer compute in the type of its parameters, also under autocast.
 
-    There a cell or layer is like the operators that PyTorch keeps in float32: an input or a state in half precision,
-    which a layer before it has made, is cast to the type of the parameters, and all products and sums are of that type.
+    Spikes may also be of type bool or uint8. Under autocast a cell or layer is like the operators that PyTorch keeps in
+    float32: an input or a state in half precision, which a layer before it has made, is cast to the type of the
+    parameters, and all products and sums are of that type.
     """
 
-    def own(self, x, state=None):
+    def own(self, input, state=None, *lengths, **options):
         _refuse_reentrant_checkpoint()
-        if not isinstance(x, torch.Tensor) or not autocast_is_on(x):
-            return forward(self, x, state)
+        _refuse_plain_sequential(self)
         dtype = self.p.stored(self.p.neuron_fields[0]).dtype
+        if isinstance(input, torch.Tensor) and input.dtype in (torch.bool, torch.uint8):
+            input = input.to(dtype)
+        if not isinstance(input, torch.Tensor) or not autocast_is_on(input):
+            return forward(self, input, state, *lengths, **options)
         if isinstance(state, tuple):
             state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
-        with torch.autocast(x.device.type, enabled=False):
-            return forward(self, widened(x, dtype), state)
+        with torch.autocast(input.device.type, enabled=False):
+            return forward(self, widened(input, dtype), state, *lengths, **options)
 
     # torch.compile counts how often it compiles one code object: each forward has its own, as if there were no wrapper
     own.__code__ = own.__code__.replace(co_name=forward.__qualname__)
@@ -78,6 +105,7 @@ class Population(nn.Module):
     """What all cells and layers share: the neuron parameters `p` and the time step."""
 
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
+    layout: ClassVar[str]  # axes of the input
     detach_reset: bool = False  # of a module that was pickled before it was kept
     kernel: str | None = None  # likewise
 
@@ -109,6 +137,45 @@ class Population(nn.Module):
     def extra_repr(self) -> str:
         """Show the time step."""
         return f"dt={self.dt}"
+
+    def initial_state(self, input: torch.Tensor) -> Any:
+        """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
+        return self._with_batch(input, None, lambda x, _: (x, self._start(x, self.layout, None)[1]))[1]
+
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
+        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
+        raise NotImplementedError
+
+    def _population_axes(self) -> int | None:
+        """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
+        raise NotImplementedError
+
+    def _with_batch(self, x, state, compute) -> tuple[torch.Tensor, Any]:
+        """Compute an input that may lack the axis of the batch, as in `nn.RNN`; then so do output and state."""
+        time, axes = int(self.layout.startswith("(T")), self._population_axes()
+        refuse_packed(x)
+        if not isinstance(x, torch.Tensor) or axes is None or x.dim() != time + axes:
+            return compute(x, state)
+        if isinstance(state, tuple):
+            state = type(state)(*(t[None] if isinstance(t, torch.Tensor) else t for t in state))
+        output, last = compute(x.unsqueeze(time), state)
+        return output.squeeze(time), type(last)(*(t.squeeze(0) for t in last))
+
+    def _sequence(self, x: torch.Tensor, state, lengths: Lengths | None = None) -> tuple[torch.Tensor, Any]:
+        """Return the outputs of all time steps, and the state after the last, or after the last of each sequence."""
+        if lengths is not None:
+            return over_lengths(self._compute, x, state, lengths, apart=self._exact)
+        return self._with_batch(x, state, self._compute)
+
+    def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        """Return the output of one time step, and the new state."""
+        return self._with_batch(x, state, self._compute_step)
+
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        raise NotImplementedError
+
+    def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        raise NotImplementedError
 
     def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
         """Return the state in which a population starts: voltage at the leak potential, all else zero.
@@ -148,6 +215,17 @@ class FeedForward(Population):
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
 
+    def initial_state(self, input: torch.Tensor) -> Any:
+        """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
+        state = super().initial_state(input)
+        return AdjointState(state.v, state.i, torch.zeros_like(state.v)) if self._exact else state
+
+    def _population_axes(self) -> int | None:
+        if isinstance(self.p.size, tuple):
+            return len(self.p.size)
+        one_per_neuron = max(self.p.stored(name).dim() for name in self.p.neuron_fields) == 1
+        return 1 if one_per_neuron else None
+
     def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         p, kind = self.p.values(), kind or self.neuron.State
@@ -159,21 +237,19 @@ class FeedForward(Population):
         check_state(state, kind, shape, x)
         return p, state
 
-    def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        """Return the output of one time step, and the new state."""
+    def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         if self._exact:
-            p, start = self._start(x, "(B, ...)", state, adjoint.state_of(state))
+            p, start = self._start(x, self.layout, state, adjoint.state_of(state))
             z, last = adjoint.lif(x[None], start, p, self.dt)
             return z[0], last
-        p, state = self._start(x, "(B, ...)", state)
+        p, state = self._start(x, self.layout, state)
         return neuron_step(self.neuron, x, state, None, p, self.dt, self.detach_reset)
 
-    def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        """Return the outputs of all time steps, and the state after the last."""
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         if self._exact:
-            p, start = self._start(x, "(T, B, ...)", state, adjoint.state_of(state))
+            p, start = self._start(x, self.layout, state, adjoint.state_of(state))
             return adjoint.lif(x, start, p, self.dt, self.kernel)
-        p, state = self._start(x, "(T, B, ...)", state)
+        p, state = self._start(x, self.layout, state)
         return kernels.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, self.kernel)
 
 
@@ -253,21 +329,23 @@ class Recurrent(Population):
         """Show the sizes, whether autapses are allowed, and the time step."""
         return f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}, dt={self.dt}"
 
-    def _start(self, x: torch.Tensor, layout: str, state) -> tuple[Any, Any]:
+    def _population_axes(self) -> int | None:
+        return 1
+
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         weights, p = self.input_weights, self.p.values()
         check_input(x, layout, weights.dtype, weights.device, self.input_size, sparse=True)
         shape = (x.shape[-2], self.hidden_size)
-        kind = self.neuron.RecurrentState
+        kind = kind or self.neuron.RecurrentState
         if state is None:
             first = self._at_rest(p, shape, x)
             return p, kind(torch.zeros_like(first[0]), *first)
         check_state(state, kind, shape, x)
         return p, state
 
-    def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        """Return the output of one time step, and the new state."""
-        p, state = self._start(x, "(B, I)", state)
+    def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, state = self._start(x, self.layout, state)
         current = linear(kernels.dense(x) if x.is_sparse else x, self.input_weights)
         weights = self.effective_recurrent_weights()
         if self._exact:
@@ -275,9 +353,8 @@ class Recurrent(Population):
             return z[0], state
         return neuron_step(self.neuron, current, state, weights, p, self.dt, self.detach_reset)
 
-    def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        """Return the outputs of all time steps, and the state after the last."""
-        p, state = self._start(x, "(T, B, I)", state)
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, state = self._start(x, self.layout, state)
         currents = kernels.input_currents(x, self.input_weights, self.kernel)
         weights = self.effective_recurrent_weights()
         if self._exact:
