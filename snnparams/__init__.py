@@ -23,7 +23,6 @@ from snnparams.dynamics import (
     li_feed_forward_step,
     li_step,
     lif_feed_forward_step,
-    lif_recurrent_current_step,
     lif_step,
     neuron_step,
 )
@@ -36,7 +35,7 @@ from snnparams.parameters import NeuronParameters
 from snnparams.recording import Recorded, record
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.sequential import OverTime, Sequential
-from snnparams.surrogate import surrogate_derivative, threshold
+from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative, threshold
 from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
 
@@ -46,6 +45,7 @@ __all__ = [
     "LI",
     "LIF",
     "Activity",
+    "Adjoint",
     "Cell",
     "ConstantCurrentLIFEncoder",
     "CorruptDataError",
@@ -73,6 +73,7 @@ __all__ = [
     "RecurrentLayer",
     "Sequential",
     "Split",
+    "Surrogate",
     "activity",
     "constant_current_lif_encode",
     "constraints",
@@ -85,7 +86,6 @@ __all__ = [
     "li_feed_forward_step",
     "li_step",
     "lif_feed_forward_step",
-    "lif_recurrent_current_step",
     "lif_step",
     "load_mnist",
     "neuron_step",

@@ -23,10 +23,11 @@ from snnparams.checks import (
     check_weights,
     widened,
 )
-from snnparams.dynamics import AdjointState, neuron_step
+from snnparams.dynamics import AdjointState, advance, arguments_of_step, detaches
 from snnparams.neurons import Neuron
 from snnparams.parameters import NeuronParameters
 from snnparams.sequences import Lengths, over_lengths, refuse_packed
+from snnparams.surrogate import Adjoint, Gradient
 
 Forward = TypeVar("Forward", bound=Callable)
 
@@ -109,15 +110,20 @@ class Population(nn.Module):
     detach_reset: bool = False  # of a module that was pickled before it was kept
     kernel: str | None = None  # likewise
 
-    def __init__(self, p: Neuron | None, dt: float, size, device, dtype, detach_reset: bool, kernel=None) -> None:
+    def __init__(
+        self, p: Neuron | None, *, size, dt: float, gradient, detach_reset, kernel, device, dtype, recurrent: bool
+    ) -> None:
         super().__init__()
         if p is None and self.accepts is not Neuron:
             p = self.accepts()
         if not isinstance(p, self.accepts):
             expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
             raise TypeError(f"p: expected {expected}, got {type(p).__name__}")
-        self.p = NeuronParameters(p, dt, size, device, dtype)
-        self.detach_reset, self.kernel = detach_reset, kernel
+        self.p = NeuronParameters(p, dt=dt, size=size, gradient=gradient, device=device, dtype=dtype)
+        self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
+        self.kernel = kernels.check_kernel_of(self.neuron, kernel, recurrent)
+        if self._exact:
+            adjoint.refuse_triton(kernel)
 
     @property
     def dt(self) -> float:
@@ -130,13 +136,23 @@ class Population(nn.Module):
         return self.p.neuron
 
     @property
+    def gradient(self) -> Gradient | None:
+        """How the gradient of the spikes is computed, by a surrogate or the adjoint; None if there are none."""
+        return self.p.gradient
+
+    @property
     def _exact(self) -> bool:
         """Whether gradients are those of the adjoint method."""
-        return self.neuron.has_adjoint and self.p.method == "adjoint"
+        return isinstance(self.gradient, Adjoint)
 
     def extra_repr(self) -> str:
-        """Show the time step."""
-        return f"dt={self.dt}"
+        """Show the time step, and how gradients are computed."""
+        text = f"dt={self.dt}"
+        if self.gradient is not None:
+            text += f", gradient={self.gradient!r}"
+        if "reset" in self.neuron.arguments and not self._exact:
+            text += f", detach_reset={self.detach_reset}"
+        return text
 
     def initial_state(self, input: torch.Tensor) -> Any:
         """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
@@ -194,24 +210,33 @@ class Population(nn.Module):
 class FeedForward(Population):
     """A population without weights, whose parameters broadcast against its input."""
 
+    channels: int | None = None  # of a module that was pickled before it was kept
+
     def __init__(
         self,
-        p: Neuron | None,
-        dt: float,
-        device,
-        dtype,
-        size: int | tuple[int, ...] | None,
-        detach_reset: bool = False,
+        p: Neuron | None = None,
+        *,
+        size: int | tuple[int, ...] | None = None,
+        channels: int | None = None,
+        dt: float = 0.001,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
         kernel: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        if channels is not None:
+            if type(channels) is not int or channels < 1:
+                raise ValueError(f"channels: expected a positive integer, got {channels!r}")
+            if size is not None:
+                raise ValueError(f"channels: expected either it or size, got both, {channels} and {size}")
+            size = channels
         shape = (size,) if type(size) is int else size
         if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-        super().__init__(p, dt, shape, device, dtype, detach_reset, kernel)
-        kernels.check_kernel_of(self.neuron, kernel)
-        adjoint.check(self.p, kernel, detach_reset)
-        if detach_reset and "reset" not in self.neuron.arguments:
-            raise ValueError(f"detach_reset=True: expected a neuron with a reset, got {self.neuron.__name__}")
+        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
+        super().__init__(p, size=shape, dt=dt, **how, device=device, dtype=dtype, recurrent=False)
+        self.channels = channels
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
 
@@ -221,6 +246,8 @@ class FeedForward(Population):
         return AdjointState(state.v, state.i, torch.zeros_like(state.v)) if self._exact else state
 
     def _population_axes(self) -> int | None:
+        if self.channels is not None:
+            return None
         if isinstance(self.p.size, tuple):
             return len(self.p.size)
         one_per_neuron = max(self.p.stored(name).dim() for name in self.p.neuron_fields) == 1
@@ -231,6 +258,16 @@ class FeedForward(Population):
         p, kind = self.p.values(), kind or self.neuron.State
         check_input(x, layout, p[0].dtype, p[0].device)
         shape = tuple(x.shape[1:] if layout.startswith("(T") else x.shape)
+        if self.channels is not None and len(shape) < 2:
+            raise ValueError(f"channels: expected an axis of {self.channels} behind the batch, got {tuple(x.shape)}")
+        if self.channels is not None:  # the axis behind the batch; the values of one channel serve all places
+            p = p._replace(
+                **{
+                    name: value.view(-1, *[1] * (len(shape) - 2))
+                    for name, value in zip(self.p.neuron_fields, p, strict=False)
+                    if value.dim()
+                }
+            )
         check_population(self.p.neuron_fields, p, shape[1:])
         if state is None:
             return p, kind(*self._at_rest(p, shape, x))
@@ -243,7 +280,7 @@ class FeedForward(Population):
             z, last = adjoint.lif(x[None], start, p, self.dt)
             return z[0], last
         p, state = self._start(x, self.layout, state)
-        return neuron_step(self.neuron, x, state, None, p, self.dt, self.detach_reset)
+        return advance(self.neuron, x, state, arguments_of_step(self.neuron, p, self.dt, self.detach_reset))
 
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         if self._exact:
@@ -261,18 +298,22 @@ class Recurrent(Population):
         input_size: int,
         hidden_size: int,
         p: Neuron | None = None,
+        *,
         input_weights: torch.Tensor | None = None,
         recurrent_weights: torch.Tensor | None = None,
         autapses: bool = False,
         dt: float = 0.001,
-        detach_reset: bool = True,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
+        kernel: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {size!r}")
-        super().__init__(p, dt, hidden_size, device, dtype, detach_reset)
+        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
+        super().__init__(p, size=hidden_size, dt=dt, **how, device=device, dtype=dtype, recurrent=True)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
@@ -326,8 +367,9 @@ class Recurrent(Population):
         return self.recurrent_weights.masked_fill(diagonal, 0.0)
 
     def extra_repr(self) -> str:
-        """Show the sizes, whether autapses are allowed, and the time step."""
-        return f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}, dt={self.dt}"
+        """Show the sizes, whether autapses are allowed, the time step, and how gradients are computed."""
+        sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"
+        return f"{sizes}, {super().extra_repr()}"
 
     def _population_axes(self) -> int | None:
         return 1
@@ -351,7 +393,8 @@ class Recurrent(Population):
         if self._exact:
             z, state = adjoint.lif_recurrent(current[None], state, weights, p, self.dt)
             return z[0], state
-        return neuron_step(self.neuron, current, state, weights, p, self.dt, self.detach_reset)
+        given = arguments_of_step(self.neuron, p, self.dt, self.detach_reset)
+        return advance(self.neuron, current, state, given, weights)
 
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         p, state = self._start(x, self.layout, state)

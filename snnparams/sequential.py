@@ -61,7 +61,7 @@ def _over_time(module, x: torch.Tensor, lengths: Lengths | None, name: str) -> t
         output = module(x[mask])
         expected = sum(check_lengths(lengths, x))
     if not isinstance(output, torch.Tensor) or output.dim() < 1 or len(output) != expected:
-        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        got = str(tuple(output.shape)) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ValueError(f"{name}: expected it to return a tensor of shape ({expected}, ...), got {got}")
     if lengths is None:
         return output.unflatten(0, x.shape[:2])

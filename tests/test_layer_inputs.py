@@ -99,3 +99,39 @@ def test_a_batch_and_a_state_that_do_not_fit():
         layer(torch.rand(4, 5), [1, 2])
     with pytest.raises(ValueError, match="lengths: expected one for each sequence"):
         layer(torch.rand(4, 5), lengths=[4, 4, 4])
+
+
+def values_per_channel(layer, shape):
+    return layer.p.tau_mem_inv.detach().view(-1, *[1] * (len(shape) - 1)).expand(shape)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2), (4, 3, 2, 2)])
+@pytest.mark.parametrize("kind", [sp.LIF, sp.LIFCell])
+def test_one_learned_time_constant_per_channel(kind, shape):
+    tau = sp.distributions.log_normal(median=0.02, variation=0.5)
+    layer = kind(sp.LIFParameters(tau_mem=sp.Learned(tau), v_th=0.3), channels=4, dtype=torch.float64)
+    assert layer.p.stored("tau_mem_inv").shape == (4,)
+    x = torch.rand(*(() if kind is sp.LIFCell else (9,)), 3, *shape, dtype=torch.float64)
+    values = nn.Parameter(values_per_channel(layer, shape).clone())
+    whole = kind(sp.LIFParameters(tau_mem_inv=values, v_th=0.3), dtype=torch.float64)
+    (out, state), (expected, last) = layer(x), whole(x)
+    assert torch.equal(out, expected)
+    assert all(torch.equal(a, b) for a, b in zip(state, last, strict=True))
+    (per_channel,) = torch.autograd.grad(state.v.sum(), layer.p.stored("tau_mem_inv"))
+    (per_neuron,) = torch.autograd.grad(last.v.sum(), whole.p.stored("tau_mem_inv"))
+    summed = per_neuron.reshape(4, -1).sum(1) * layer.p.tau_mem_inv.detach()  # of the logarithm
+    torch.testing.assert_close(per_channel, summed)
+    ensemble = sp.Ensemble([layer, layer])
+    assert torch.equal(ensemble(x)[0][1], out)
+
+
+def test_channels_that_do_not_fit():
+    with pytest.raises(ValueError, match="channels: expected a positive integer, got 0"):
+        sp.LIF(channels=0)
+    with pytest.raises(ValueError, match="channels: expected either it or size, got both, 4 and 5"):
+        sp.LIF(size=5, channels=4)
+    layer = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(0.02)), channels=4)
+    with pytest.raises(ValueError, match=r"fit a population of \(3, 2, 2\), got \(4, 1, 1\)"):
+        layer(torch.rand(5, 2, 3, 2, 2))
+    with pytest.raises(ValueError, match="channels: expected an axis of 4 behind the batch"):
+        layer(torch.rand(5, 4))
