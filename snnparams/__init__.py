@@ -5,7 +5,7 @@ Where the book explains which module:
 1  the neuron               dynamics, surrogate, cells, encoding
 2  differing neurons        neurons, distributions
 3  registering parameters   values, parameters, cells
-4  training on MNIST        data, encoding, layers, models, training
+4  training on MNIST        data, encoding, layers, models, training, history
 5  training them well       constraints, groups, diagnostics
 6  does it help?            memory, predictions, tasks, task, memory_tasks, sound, heidelberg, designs, networks,
                             resets, regularisation, trial, tuning, reference_levels, drift, disturbances,
@@ -29,6 +29,7 @@ from snnparams.dynamics import (
 from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
 from snnparams.ensemble import Ensemble
 from snnparams.groups import parameter_groups
+from snnparams.history import Evaluation, History
 from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
 from snnparams.parameters import NeuronParameters
@@ -36,7 +37,7 @@ from snnparams.recording import Recorded, record
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.sequential import OverTime, Sequential
 from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative, threshold
-from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
+from snnparams.training import evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
 
 __version__ = "0.1.0"

@@ -1,5 +1,7 @@
 """What cells and layers take besides (T, B, ...) of their own type: no batch, other types of spikes, containers."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -121,7 +123,7 @@ def test_one_learned_time_constant_per_channel(kind, shape):
     (per_neuron,) = torch.autograd.grad(last.v.sum(), whole.p.stored("tau_mem_inv"))
     summed = per_neuron.reshape(4, -1).sum(1) * layer.p.tau_mem_inv.detach()  # of the logarithm
     torch.testing.assert_close(per_channel, summed)
-    ensemble = sp.Ensemble([layer, layer])
+    ensemble = sp.Ensemble([layer, copy.deepcopy(layer)])
     assert torch.equal(ensemble(x)[0][1], out)
 
 
