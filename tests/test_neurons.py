@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import math
 import pickle
 import re
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ class Exact(sp.Neuron):
     """A membrane without a synapse, integrated exactly; a spike takes its threshold away."""
 
     state = ("v",)
-    tau_mem_inv = sp.rate(80.0, time="tau_mem")
+    tau_mem_inv = sp.rate(80.0, time="tau_mem", most_per_step=math.inf)
     v_th = sp.voltage(0.6)
 
     def constants(dt, tau_mem_inv):
@@ -234,9 +235,11 @@ def test_values_are_checked_shown_and_kept_valid(row):
         if parameter.low == 0:
             with pytest.raises(ValueError, match=f"{name}: expected positive values, got -1"):
                 neuron(**{name: -1.0})
-        if parameter.per_step:
+        if parameter.most_per_step < math.inf:
             with pytest.raises(ValueError, match=rf"{name}: expected dt \* {name} < 1, that is values below 1000 1/s"):
                 sp.Layer(neuron(**{name: 1000.0}))
+        elif parameter.per_step:
+            assert torch.isfinite(sp.Layer(neuron(**{name: 1e9}), dtype=F64)(inputs(row))[1].v).all()
         assert (layer.p.constraint(name) is None) == (parameter.constraint == "none")
     for time, name in neuron.times.items():
         p = neuron(**{time: 0.02})
@@ -366,6 +369,32 @@ def test_a_neuron_with_other_constants_is_not_taken_for_the_one_that_it_is_made_
         sp.LIF(ExponentialLIF(), kernel="cpu")
     with pytest.raises(ValueError, match="method='adjoint': expected a spike function"):
         ExponentialLIF(method="adjoint")
+
+
+def test_the_limit_of_the_time_step_belongs_to_the_declaration():
+    """Of forward Euler steps it is one over the step; exact ones have none, and constraints and tails follow."""
+    for kind, ends in ((AdaptiveLIF, 1 / DT), (Exact, 50 / DT)):
+        layer = sp.Layer(kind(tau_mem=sp.Learned(0.01)), size=2, dt=DT)
+        assert 0.9 * ends < layer.p.constraint("tau_mem_inv").high <= ends
+    tail = torch.distributions.Gamma(2.0, 2.0 / 200)  # of mean 200; beyond 1000 lie 5 of 10,000
+    torch.manual_seed(0)
+    for kind, cut in ((AdaptiveLIF, True), (Exact, False)):
+        drawn = sp.Layer(kind(tau_mem_inv=tail), size=100_000, dt=DT).p.tau_mem_inv
+        assert (drawn > 0).all()
+        assert (drawn.max() < 1 / DT) == cut
+    short = torch.distributions.Uniform(1e-5, 1e-4)  # s, times far below a step
+    with pytest.raises(ValueError, match="expected a distribution of values from 1e-09 to 1000 1/s"):
+        sp.Layer(AdaptiveLIF(tau_mem=short), size=10, dt=DT)
+    assert (sp.Layer(Exact(tau_mem=short), size=10, dt=DT).p.tau_mem <= 1e-4).all()
+    learned = sp.Layer(Exact(tau_mem=sp.Learned(2e-4)), size=1, dt=DT, dtype=F64)
+    optimizer = torch.optim.SGD(learned.parameters(), lr=1e6)
+    for _ in range(3):  # a huge step does not leave a gradient of zero behind
+        optimizer.zero_grad()
+        learned(torch.full((3, 1, 1), 0.1, dtype=F64))[1].v.sum().neg().backward()
+        optimizer.step()
+        assert learned.p.stored("tau_mem_inv").grad != 0
+    with pytest.raises(ValueError, match="most_per_step: expected a positive number, got 0"):
+        sp.rate(100.0, most_per_step=0)
 
 
 # ------------------------------------------------------------------------------------------------ wrong definitions

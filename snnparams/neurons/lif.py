@@ -9,7 +9,7 @@ It spikes where :math:`v > v_\mathrm{th}` and is then reset to :math:`v_\mathrm{
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
@@ -70,7 +70,7 @@ class LIFParameters(Neuron):
         TypeError: if a value is not a real floating-point number, `alpha` is to be learned, or a name is unknown.
     """
 
-    state = ("v", "i")
+    state: ClassVar[tuple[str, ...]] = ("v", "i")
     State, RecurrentState = LIFFeedForwardState, LIFState
     rest = {"v": "v_leak"}  # noqa: RUF012
     receives = "i"
