@@ -113,6 +113,7 @@ class Row(NamedTuple):
 TABLE = {
     "LIF": Row(sp.LIFParameters, lif_by_hand, 4.0),
     "LI": Row(sp.LIParameters, li_by_hand),
+    "adaptive LIF": Row(sp.neurons.AdaptiveLIF, adaptive_by_hand, 4.0),
     "adaptive LIF of a user": Row(AdaptiveLIF, adaptive_by_hand),
     "exact LIF of a user": Row(Exact, exact_by_hand, 8.0),
 }

@@ -4,6 +4,7 @@ A neuron of this package has its line here, and is used as `snnparams.neurons.NA
 and `LI`, are layers of `snnparams` itself as well.
 """
 
+from snnparams.neurons.adaptive_lif import AdaptiveLIF as AdaptiveLIF
 from snnparams.neurons.li import LIParameters as LIParameters
 from snnparams.neurons.li import LIState as LIState
 from snnparams.neurons.lif import LIFFeedForwardState as LIFFeedForwardState
