@@ -5,11 +5,15 @@ and `LI`, are layers of `snnparams` itself as well.
 """
 
 from snnparams.neurons.adaptive_lif import AdaptiveLIF as AdaptiveLIF
+from snnparams.neurons.adlif import EFAdLIF as EFAdLIF
+from snnparams.neurons.adlif import SEAdLIF as SEAdLIF
+from snnparams.neurons.exact_lif import ExactLIF as ExactLIF
 from snnparams.neurons.li import LIParameters as LIParameters
 from snnparams.neurons.li import LIState as LIState
 from snnparams.neurons.lif import LIFFeedForwardState as LIFFeedForwardState
 from snnparams.neurons.lif import LIFParameters as LIFParameters
 from snnparams.neurons.lif import LIFState as LIFState
+from snnparams.neurons.lif import SubtractiveLIF as SubtractiveLIF
 from snnparams.neurons.neuron import Neuron as Neuron
 from snnparams.neurons.neuron import Value as Value
 from snnparams.neurons.neuron import as_given as as_given
