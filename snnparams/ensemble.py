@@ -312,7 +312,7 @@ class Ensemble(nn.Module):
         which = f" ({', '.join(drawing)} in training mode)" if drawing else ""
         return (
             f"members: expected a forward pass that draws no random numbers, got one that does{which}; call .eval() of "
-            "the module that draws them, build the ensemble with randomness='different', or give the numbers as an input"
+            "the module that draws them, build the ensemble with randomness='different', or give numbers as an input"
         )
 
     def _check_nothing_kept(self, parameters, buffers, replaced) -> None:
