@@ -5,7 +5,7 @@ Where the book explains which module:
 1  the neuron               dynamics, surrogate, cells, encoding
 2  differing neurons        neurons, distributions
 3  registering parameters   values, parameters, cells
-4  training on MNIST        data, encoding, layers, models, training, history
+4  training on MNIST        data, encoding, spike_trains, layers, models, training, history, initialisation
 5  training them well       constraints, groups, diagnostics
 6  does it help?            memory, predictions, tasks, task, memory_tasks, sound, heidelberg, designs, networks,
                             resets, regularisation, trial, tuning, reference_levels, drift, disturbances,
@@ -30,12 +30,19 @@ from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_e
 from snnparams.ensemble import Ensemble
 from snnparams.groups import parameter_groups
 from snnparams.history import Evaluation, History
+from snnparams.initialisation import RateError, fluctuation_driven_, reach_rate_
 from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
 from snnparams.parameters import NeuronParameters
 from snnparams.recording import Recorded, record
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.sequential import OverTime, Sequential
+from snnparams.spike_trains import (
+    PoissonEncoder,
+    SpikeLatencyLIFEncoder,
+    poisson_encode,
+    spike_latency_lif_encode,
+)
 from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative, threshold
 from snnparams.training import evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
@@ -69,10 +76,13 @@ __all__ = [
     "Neuron",
     "NeuronParameters",
     "OverTime",
+    "PoissonEncoder",
+    "RateError",
     "Recorded",
     "RecurrentCell",
     "RecurrentLayer",
     "Sequential",
+    "SpikeLatencyLIFEncoder",
     "Split",
     "Surrogate",
     "activity",
@@ -81,6 +91,7 @@ __all__ = [
     "distributions",
     "evaluate",
     "fit",
+    "fluctuation_driven_",
     "frozen",
     "gradient_to_value",
     "learned_values",
@@ -92,11 +103,14 @@ __all__ = [
     "neuron_step",
     "neurons",
     "parameter_groups",
+    "poisson_encode",
     "progress_bar",
     "rate",
     "rate_bounds_loss",
+    "reach_rate_",
     "record",
     "sequences",
+    "spike_latency_lif_encode",
     "spike_times",
     "states",
     "surrogate_derivative",
