@@ -18,7 +18,7 @@ from snnparams import constraints, distributions
 from snnparams.adjoint import spike_times
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
-from snnparams.diagnostics import Activity, activity, frozen, gradient_to_value, learned_values
+from snnparams.diagnostics import Activity, activity, gradient_to_value, learned_values, zero_gradients
 from snnparams.dynamics import (
     li_feed_forward_step,
     li_step,
@@ -33,7 +33,7 @@ from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
 from snnparams.parameters import NeuronParameters
 from snnparams.regularisation import rate_bounds_loss
-from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative, threshold
+from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative
 from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
 
@@ -75,7 +75,6 @@ __all__ = [
     "distributions",
     "evaluate",
     "fit",
-    "frozen",
     "gradient_to_value",
     "learned_values",
     "li_feed_forward_step",
@@ -90,8 +89,8 @@ __all__ = [
     "rate_bounds_loss",
     "spike_times",
     "surrogate_derivative",
-    "threshold",
     "train",
     "validate_neuron_parameters",
     "voltage",
+    "zero_gradients",
 ]

@@ -64,7 +64,7 @@ def in_own_type(forward: Forward) -> Forward:
         _refuse_reentrant_checkpoint()
         if not isinstance(x, torch.Tensor) or not autocast_is_on(x):
             return forward(self, x, state)
-        dtype = self.p.stored(self.p.neuron_fields[0]).dtype
+        dtype = self.p.raw(self.p.neuron_fields[0]).dtype
         if isinstance(state, tuple):
             state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
         with torch.autocast(x.device.type, enabled=False):
@@ -82,16 +82,17 @@ class Population(nn.Module):
     detach_reset: bool = False  # of a module that was pickled before it was kept
     kernel: str | None = None  # likewise
 
-    def __init__(
-        self, p: Neuron | None, *, size, dt: float, gradient, detach_reset, kernel, device, dtype, recurrent: bool
-    ) -> None:
+    def __init__(self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, **how) -> None:
         super().__init__()
         if p is None and self.accepts is not Neuron:
             p = self.accepts()
-        if not isinstance(p, self.accepts):
+        kind = p.neuron if isinstance(p, NeuronParameters) else type(p)
+        if not issubclass(kind, self.accepts):
             expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
-            raise TypeError(f"p: expected {expected}, got {type(p).__name__}")
-        self.p = NeuronParameters(p, dt=dt, size=size, gradient=gradient, device=device, dtype=dtype)
+            raise TypeError(f"p: expected {expected}, got {kind.__name__}")
+        if isinstance(p, NeuronParameters):
+            p.check_use(**how)
+        self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
         self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
         self.kernel = kernels.check_kernel_of(self.neuron, kernel, recurrent)
         if self._exact:
@@ -145,7 +146,7 @@ class FeedForward(Population):
 
     def __init__(
         self,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         size: int | tuple[int, ...] | None = None,
         dt: float = 0.001,
@@ -158,8 +159,8 @@ class FeedForward(Population):
         shape = (size,) if type(size) is int else size
         if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
-        super().__init__(p, size=shape, dt=dt, **how, device=device, dtype=dtype, recurrent=False)
+        how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
+        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, **how)
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
 
@@ -199,7 +200,7 @@ class Recurrent(Population):
         self,
         input_size: int,
         hidden_size: int,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         input_weights: torch.Tensor | None = None,
         recurrent_weights: torch.Tensor | None = None,
@@ -214,8 +215,8 @@ class Recurrent(Population):
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {size!r}")
-        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
-        super().__init__(p, size=hidden_size, dt=dt, **how, device=device, dtype=dtype, recurrent=True)
+        how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
+        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, **how)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
@@ -225,7 +226,7 @@ class Recurrent(Population):
         self._check_diagonal(self.recurrent_weights)
 
     def _weights(self, name: str, given: torch.Tensor | None, inputs: int) -> nn.Parameter:
-        like, shape = self.p.stored(self.p.neuron_fields[0]), (self.hidden_size, inputs)
+        like, shape = self.p.raw(self.p.neuron_fields[0]), (self.hidden_size, inputs)
         if given is None:
             scale = math.sqrt(2 / self.hidden_size)
             return nn.Parameter(scale * torch.randn(shape, dtype=like.dtype, device=like.device))

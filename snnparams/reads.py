@@ -56,7 +56,7 @@ class Noted(nn.Module):
         self._check_name(name)
         return self.get_submodule(f"parametrizations.{name}.0") if parametrize.is_parametrized(self, name) else None
 
-    def stored(self, name: str) -> torch.Tensor:
+    def raw(self, name: str) -> torch.Tensor:
         """Return what is stored and, if it is learned, changed by an optimiser.
 
         That is the unconstrained numbers where there is a constraint, else the values.
@@ -104,7 +104,7 @@ class Noted(nn.Module):
             self._check_read(name)
         noted = value.detach()  # with the same memory and version, and without the graph
         # of what is stored a user's own constraint may make no more than a view
-        stored = self.stored(self.neuron.times.get(name, name))
+        stored = self.raw(self.neuron.times.get(name, name))
         computed = noted.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr()
         self._reads[name] = noted, noted._version, noted.clone(), computed
         return value

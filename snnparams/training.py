@@ -92,11 +92,11 @@ def progress_bar(iterable, show: bool = True, total: int | None = None):
 def _check_split(split: Split, batch_size: int) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
-    if len(split.labels) == 0 or len(split.images) != len(split.labels):
-        got = f"{len(split.images)} images and {len(split.labels)} labels"
+    if len(split.labels) == 0 or len(split.inputs) != len(split.labels):
+        got = f"{len(split.inputs)} images and {len(split.labels)} labels"
         raise ValueError(f"split: expected as many labels as images and at least one, got {got}")
-    if split.images.is_floating_point():
-        check_finite("images", split.images)
+    if split.inputs.is_floating_point():
+        check_finite("images", split.inputs)
 
 
 def validate_neuron_parameters(model: nn.Module) -> None:
@@ -155,7 +155,7 @@ def train(
     order = torch.randperm(len(split.labels), generator=generator).to(split.labels.device)
     for batch in progress_bar(order.split(batch_size), progress):
         optimizer.zero_grad()
-        loss = nll_loss(model(split.images[batch]), split.labels[batch])
+        loss = nll_loss(model(split.inputs[batch]), split.labels[batch])
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"batch {len(losses)}: expected a finite loss, got {losses[-1]}")
@@ -186,7 +186,7 @@ def evaluate(model: nn.Module, split: Split, batch_size: int = 1000) -> Evaluati
     model.eval()
     loss, correct = 0.0, 0
     try:
-        for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+        for images, labels in zip(split.inputs.split(batch_size), split.labels.split(batch_size), strict=True):
             log_p = model(images)
             loss += nll_loss(log_p, labels, reduction="sum").item()
             correct += (log_p.argmax(dim=1) == labels).sum().item()

@@ -77,7 +77,7 @@ def make_task(description: str) -> Task:
 @functools.lru_cache(maxsize=2)
 def _encoded(task: Task) -> torch.Tensor:
     """Return the training inputs as bits (N, T, I): encoded once, four times smaller than numbers."""
-    parts = [task.encode(images).to_dense().transpose(0, 1) > 0 for images in task.train.images.split(1000)]
+    parts = [task.encode(images).to_dense().transpose(0, 1) > 0 for images in task.train.inputs.split(1000)]
     return torch.cat(parts)
 
 
@@ -105,7 +105,7 @@ def measure(network: nn.Module, task: Task, split: Split, change=None, batch_siz
     """
     right, rates, count = [], [], len(split.labels)
     loss = spikes = 0.0
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+    for images, labels in zip(split.inputs.split(batch_size), split.labels.split(batch_size), strict=True):
         x = task.encode(images).to_dense()
         logits, hidden = network(x if change is None else change(x))
         loss += loss_of(task, logits, labels, "sum").item()
@@ -261,7 +261,7 @@ def run_trial(cell: dict) -> dict:
         found = {"curve": [x["accuracy"] for x in curve], "validation": curve[-1]}
         found |= {"before": before, "after": neuron_values(network)}
         if cell["test"]:
-            some = Split(task.train.images[: len(task.test.labels)], task.train.labels[: len(task.test.labels)])
+            some = Split(task.train.inputs[: len(task.test.labels)], task.train.labels[: len(task.test.labels)])
             found["train"] = measure(network, task, some)
             found["test"] = measure(network, task, task.test)
         if cell.get("disturbed"):
@@ -283,7 +283,7 @@ def run_raster(cell: dict) -> dict:
         train(network, task, Training(**cell["training"]), cell["seed"])
         k, p = cell["input"], network.layers[-1].p
         with torch.no_grad():
-            _, hidden = network(task.encode(task.test.images[k : k + 1]).to_dense())
+            _, hidden = network(task.encode(task.test.inputs[k : k + 1]).to_dense())
         steps, neurons = hidden[-1][:, 0].nonzero(as_tuple=True)
         taus = {name: (getattr(p, name).detach() / DT).expand(hidden[-1].shape[2]) for name in ("tau_mem", "tau_syn")}
         return {

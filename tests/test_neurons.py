@@ -287,7 +287,7 @@ def test_a_layer_survives_saving_copying_and_conversion(row):
 @each
 def test_an_ensemble_computes_what_its_members_do(row):
     members = [recurrent(row, declared(row.neuron, seed=seed)) for seed in range(3)]
-    members[1].p.stored("tau_mem_inv").requires_grad_(False)
+    members[1].p.raw("tau_mem_inv").requires_grad_(False)
     x = inputs(row, inputs=INPUTS)
     out, state = sp.Ensemble(members)(x)
     for k, member in enumerate(members):
@@ -304,7 +304,7 @@ def test_a_compiled_module_computes_the_same(row, kind):
     x = x[0] if kind is sp.Cell else x
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x)[0], module(x)[0])
-    stored = module.p.stored("tau_mem_inv")
+    stored = module.p.raw("tau_mem_inv")
     found, expected = (torch.autograd.grad(f(x)[1].v.sum(), stored)[0] for f in (compiled, module))
     torch.testing.assert_close(found, expected)
 
