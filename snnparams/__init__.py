@@ -14,7 +14,7 @@ Where the book explains which module:
 8  speed                    kernels, ensemble
 """
 
-from snnparams import constraints, distributions
+from snnparams import constraints, distributions, neurons
 from snnparams.adjoint import spike_times
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
@@ -83,6 +83,7 @@ __all__ = [
     "lif_step",
     "load_mnist",
     "neuron_step",
+    "neurons",
     "parameter_groups",
     "progress_bar",
     "rate",

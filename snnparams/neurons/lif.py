@@ -9,7 +9,7 @@ It spikes where :math:`v > v_\mathrm{th}` and is then reset to :math:`v_\mathrm{
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
@@ -70,7 +70,7 @@ class LIFParameters(Neuron):
         TypeError: if a value is not a real floating-point number, `alpha` is to be learned, or a name is unknown.
     """
 
-    state = ("v", "i")
+    state: ClassVar[tuple[str, ...]] = ("v", "i")
     State, RecurrentState = LIFFeedForwardState, LIFState
     rest = {"v": "v_leak"}  # noqa: RUF012
     receives = "i"
@@ -100,3 +100,18 @@ class LIFParameters(Neuron):
         z = spike(v, v_th)
         resets = reset(z)
         return z, (1 - resets) * v + resets * v_reset, i
+
+
+class SubtractiveLIF(LIFParameters):
+    r"""Parameters of a LIF neuron that is reset by subtraction: a spike takes :math:`v_\mathrm{th} - v_\mathrm{reset}`.
+
+    So what lay above the threshold lies above `v_reset` afterwards, and is not lost. Its parameters are those of
+    `LIFParameters`.
+    """
+
+    @staticmethod
+    def step(v, i, a, b, v_leak, v_th, v_reset, spike, reset):
+        """Take one forward Euler step, then compare with the threshold."""
+        v = v + a * ((v_leak - v) + i)
+        z = spike(v, v_th)
+        return z, v - reset(z) * (v_th - v_reset), i - b * i
