@@ -15,7 +15,6 @@ Where the book explains which module:
 """
 
 from snnparams import constraints, distributions, neurons
-from snnparams.adjoint import spike_times
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
 from snnparams.diagnostics import Activity, activity, gradient_to_value, learned_values, zero_gradients
@@ -33,6 +32,7 @@ from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
 from snnparams.parameters import NeuronParameters
 from snnparams.regularisation import rate_bounds_loss
+from snnparams.spike_timing import spike_times
 from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative
 from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned

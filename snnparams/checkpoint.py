@@ -13,9 +13,10 @@ import copy
 import torch
 
 from snnparams.constraints import Constraint
+from snnparams.initial import unconstrained
 from snnparams.neurons import Parameter
 from snnparams.reads import Noted
-from snnparams.values import check_size, check_value, unconstrained
+from snnparams.values import check_size, check_value
 
 
 def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[str]) -> None:
