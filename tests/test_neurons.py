@@ -556,7 +556,7 @@ def test_the_limit_of_the_time_step_belongs_to_the_declaration():
         optimizer.zero_grad()
         learned(torch.full((3, 1, 1), 0.1, dtype=F64))[1].v.sum().neg().backward()
         optimizer.step()
-        assert learned.p.stored("tau_mem_inv").grad != 0
+        assert learned.p.raw("tau_mem_inv").grad != 0
     with pytest.raises(ValueError, match="most_per_step: expected a positive number, got 0"):
         sp.rate(100.0, most_per_step=0)
 
