@@ -29,6 +29,7 @@ from snnparams.designs import (
 from snnparams.neurons import AdaptiveLIF, LIFParameters
 from snnparams.parameters import NeuronParameters
 from snnparams.resets import RESETS, LIFWithReset
+from snnparams.surrogate import Surrogate
 from snnparams.task import Task
 from snnparams.values import Learned
 
@@ -82,7 +83,8 @@ class SpikingLayer(nn.Module):
             kind = LIFWithReset
             declared["of_voltage"], declared["of_threshold"] = RESETS[self.reset]
             declared["of_current"] = float(self.clear_synapse)
-        self.p = NeuronParameters(kind(**declared, alpha=architecture.alpha), DT, len(weights))
+        gradient = Surrogate("super", architecture.alpha)
+        self.p = NeuronParameters(kind(**declared), dt=DT, size=len(weights), gradient=gradient)
         gain = voltage_variance(values["tau_mem"], values["tau_syn"]).rsqrt()[:, None]
         self.weights = nn.Parameter(weights.clone())
         parametrize.register_parametrization(self, "weights", _Factor(gain), unsafe=True)

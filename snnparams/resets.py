@@ -45,8 +45,8 @@ class LIFWithReset(Neuron):
         of_voltage: share of the voltage that a spike takes.
         of_threshold: what it takes of the voltage in thresholds.
         of_current: share of the synaptic current that it takes.
-        method: name of the spike function, see `snnparams.surrogate_derivative`.
-        alpha: shape parameter of the surrogate gradient.
+        method: as in `snnparams.LIFParameters`.
+        alpha: likewise.
         tau_mem: membrane time constant in s, in place of `tau_mem_inv`.
         tau_syn: synaptic time constant in s, in place of `tau_syn_inv`.
     """
@@ -61,7 +61,7 @@ class LIFWithReset(Neuron):
     of_threshold: Value = voltage(default=0.0)
     of_current: Value = voltage(default=0.0)
     if TYPE_CHECKING:  # what a class of neurons gets by itself
-        method: str = "super"
+        method: str | None = None
         alpha: float | None = None
         tau_mem: Value | None = dataclasses.field(default=None, kw_only=True)  # s
         tau_syn: Value | None = dataclasses.field(default=None, kw_only=True)  # s

@@ -62,7 +62,8 @@ def test_a_reset_by_its_shares_is_that_of_the_neuron_that_has_it(detach, recurre
     for p in (kind(**P), LIFWithReset(**P, of_voltage=of_voltage, of_threshold=of_threshold)):
         x = inputs.clone().requires_grad_()
         if recurrent:
-            layer = RecurrentLayer(3, 3, p, *weights, autapses=True, detach_reset=detach, dtype=torch.float64)
+            given = dict(zip(("input_weights", "recurrent_weights"), weights, strict=True))
+            layer = RecurrentLayer(3, 3, p, **given, autapses=True, detach_reset=detach, dtype=torch.float64)
         else:
             layer = Layer(p, detach_reset=detach, size=3, dtype=torch.float64)
         z, _ = layer(x)

@@ -42,10 +42,10 @@ class LIFParameters(Neuron):
         v_th: threshold voltage, dimensionless.
         v_reset: voltage after a spike, dimensionless. It may lie above the threshold; such a neuron, once it has
             fired, hardly stops.
-        method: name of the spike function, see `snnparams.surrogate_derivative`, or `"adjoint"` for exact gradients,
-            see `snnparams.adjoint`.
-        alpha: shape parameter of the surrogate gradient, positive; None for the default of the spike function, 1 for
-            `"super"` and 100 for the others. `"adjoint"` does not use it.
+        method: Norse's spelling of `gradient` of the cell or layer: the name of a spike function, see
+            `snnparams.surrogate_derivative`, or `"adjoint"` for exact gradients; `"super"` if None.
+        alpha: likewise the shape parameter of the spike function, positive; None for its default, see
+            `snnparams.Surrogate`.
         tau_mem: membrane time constant in s, positive, in place of `tau_mem_inv`.
         tau_syn: synaptic time constant in s, positive, in place of `tau_syn_inv`.
 
@@ -82,7 +82,7 @@ class LIFParameters(Neuron):
     v_th: Value = voltage(default=1.0)
     v_reset: Value = voltage(default=0.0)
     if TYPE_CHECKING:  # what a class of neurons gets by itself
-        method: str = "super"
+        method: str | None = None
         alpha: float | None = None
         tau_mem: Value | None = dataclasses.field(default=None, kw_only=True)  # s
         tau_syn: Value | None = dataclasses.field(default=None, kw_only=True)  # s
