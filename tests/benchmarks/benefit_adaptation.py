@@ -45,16 +45,13 @@ def table(results: Results) -> Table:
     return Table(["task and kind", "accuracy", "gain over equal (95 %)", "seeds"], rows)
 
 
-def gains(results: Results) -> plt.Figure | None:
-    """Draw the gain over equal neurons without adaptation, seed by seed; None where nothing has been run."""
+def gains(results: Results) -> plt.Figure:
+    """Draw the gain over equal neurons without adaptation, seed by seed; what has not been run says so."""
     rows: list = []
     for task in ADAPTATION_TASKS:
         found = [kind for kind in KINDS if kind != EQUAL and shared_seeds(results, task, kind, EQUAL) > 1]
-        if found:
-            rows.append((task, None, "k"))
-            rows += [(TITLES[kind], results.difference(STAGE, task, kind, EQUAL), COLORS[kind]) for kind in found]
-    if not rows:
-        return None
+        rows.append((task if found else f"{task}: {NOT_RUN}", None, "k"))
+        rows += [(TITLES[kind], results.difference(STAGE, task, kind, EQUAL), COLORS[kind]) for kind in found]
     fig, ax = plt.subplots(figsize=(7.2, 0.6 + 0.3 * len(rows)))
     forest(ax, rows, "gain over equal neurons without adaptation (points)")
     return fig
