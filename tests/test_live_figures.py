@@ -1,0 +1,312 @@
+"""The figures that compute in the page: what they compute is what the package computes; mouse, keyboard and finger.
+
+In headless Chromium, without the built book. Without Chromium these tests are skipped, unless the environment
+variable `SNNPARAMS_BROWSER` is set to `required`.
+"""
+
+import math
+import os
+import re
+
+import pytest
+import torch
+from chromium import chromium, launch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from live_figures import LIVE, NAMES, still, write_page
+
+import snnparams as sp
+
+if os.environ.get("SNNPARAMS_BROWSER") == "required":
+    assert chromium(), "no Chromium: install Debian's package chromium"
+pytestmark = pytest.mark.skipif(not chromium(), reason="no Chromium: install Debian's package chromium")
+few = settings(max_examples=4, deadline=None, derandomize=True)
+WIDTHS = (1440, 1280, 768, 360)
+LARGEST = 60_000  # bytes of all scripts, without data
+UPDATES_PER_FRAME = 5000
+NAME, BOTH = "name", ("light", "dark")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    return write_page(tmp_path_factory.mktemp("live"))
+
+
+@pytest.fixture(scope="module")
+def shared(browser, address):
+    """One page for all tests that only compute."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(address)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page of its own, that notes what goes wrong."""
+    with browser.new_context(has_touch=True, viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        page.problems = []
+        page.on("request", lambda r: r.url.startswith(("file:", "data:")) or page.problems.append(r.url))
+        page.on("console", lambda m: m.type in ("error", "warning") and page.problems.append(m.text))
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.goto(address)
+        yield page
+        assert page.problems == []
+
+
+def values(page, name, many):
+    """Return what a figure computes for each of many settings."""
+    script = "([name, many]) => many.map(one => document.getElementById(name).figure.set(one).values())"
+    return page.evaluate(script, [name, many])
+
+
+def idle(page, name):
+    page.wait_for_function("name => !document.getElementById(name).figure.busy", arg=name)
+
+
+def state(page, name):
+    return page.evaluate("name => document.getElementById(name).figure.state", name)
+
+
+def column(many, name):
+    return torch.tensor([one[name] for one in many], dtype=torch.float64)
+
+
+def same(found, expected, relative=1e-6):
+    """Compare numbers; beside one that has exploded, rounding grows as it does."""
+    found = torch.tensor([[math.nan if x is None else x for x in row] for row in found], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=relative, atol=1e-6, equal_nan=True)
+
+
+def within(low, high):
+    return st.floats(low, high, allow_subnormal=False)
+
+
+# ----------------------------------------------------------------------------------------------------- all figures
+
+
+def test_the_scripts_are_small():
+    sizes = {path.name: path.stat().st_size for path in LIVE.glob("*.js") if not path.stem.endswith("_data")}
+    assert sum(sizes.values()) < LARGEST, sizes
+
+
+@pytest.mark.parametrize(NAME, NAMES)
+class TestEveryFigure:
+    def test_the_picture_is_what_is_drawn_first(self, page, name):
+        drawn, stored = (
+            re.findall(r' (?:d|cx|cy|x|y|viewBox)="[^"]*"|>[^<]+<', text)
+            for text in (still(page, name), (LIVE / f"{name}.svg").read_text())
+        )
+        assert len(drawn) > 10
+        assert drawn == stored, "run `make stills`"
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_fits_and_keeps_its_tracks_in_place(self, page, name, width):
+        page.set_viewport_size({"width": width, "height": 800})
+        figure = page.locator(f"#{name}")
+        page.wait_for_function(
+            "n => document.getElementById(n).figure.width === document.getElementById(n).figure.measured()", arg=name
+        )
+        assert page.evaluate("() => document.scrollingElement.scrollWidth") <= width
+        ranges = figure.locator("input[type=range]")
+        boxes = "all => all.map(x => [x.offsetLeft, x.offsetTop, x.offsetWidth, x.offsetHeight])"
+        before = ranges.evaluate_all(boxes)
+        for k in range(ranges.count()):
+            for key in ("Home", "End"):
+                ranges.nth(k).press(key)
+                idle(page, name)
+        page.evaluate("n => document.getElementById(n).figure.finish()", name)
+        assert ranges.evaluate_all(boxes) == before
+        pressed = figure.locator("input[type=range], button, select, .live-handle").evaluate_all(boxes)
+        assert all(height >= 44 for *_, height in pressed)
+
+    def test_no_text_lies_on_another_or_leaves_the_drawing(self, page, name):
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_function(
+                "n => document.getElementById(n).figure.width === document.getElementById(n).figure.measured()",
+                arg=name,
+            )
+            overlaps = page.evaluate(
+                """name => {
+                    const texts = [...document.querySelectorAll(`#${name} svg text`)].filter(x => x.textContent.trim());
+                    const boxes = texts.map(x => x.getBoundingClientRect());
+                    const frame = document.querySelector(`#${name} svg`).getBoundingClientRect();
+                    const found = [];
+                    boxes.forEach((a, i) => {
+                        if (a.left < frame.left - 1 || a.right > frame.right + 1) found.push(texts[i].textContent);
+                        boxes.slice(0, i).forEach((b, j) => {
+                            const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+                            const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+                            if (wide > 1 && high > 5) found.push(texts[i].textContent + ' | ' + texts[j].textContent);
+                        });
+                    });
+                    return found;
+                }""",
+                name,
+            )
+            assert overlaps == [], width
+
+    def test_every_slider_has_a_name_and_changes_drawing_and_numbers(self, page, name):
+        figure = page.locator(f"#{name}")
+        for slider in figure.locator("input[type=range]").all():
+            before = figure.locator("svg").first.inner_html()
+            text = slider.get_attribute("aria-valuetext")
+            slider.press("ArrowLeft")
+            slider.press("PageDown")
+            idle(page, name)
+            assert slider.get_attribute("aria-valuetext") != text
+            output = figure.locator(f"output[for='{slider.get_attribute('id')}']")
+            assert output.inner_text() == slider.get_attribute("aria-valuetext")
+            assert figure.locator("svg").first.inner_html() != before
+            assert figure.locator(f"label[for='{slider.get_attribute('id')}']").count() == 1
+
+    def test_a_frame_holds_few_updates(self, page, name):
+        figure = page.locator(f"#{name}")
+        total = page.evaluate("name => document.getElementById(name).figure.updates.total", name)
+        for control in figure.locator("input[type=range]").all():
+            control.press("Home")
+            idle(page, name)
+            control.press("End")
+            idle(page, name)
+        for button in figure.locator("button").all():
+            button.click()
+            idle(page, name)
+        updates = page.evaluate("name => document.getElementById(name).figure.updates", name)
+        assert updates["total"] > total
+        assert 0 < updates["mostInAFrame"] <= UPDATES_PER_FRAME
+
+    def test_frame_by_frame_gives_the_same_numbers_as_at_once(self, page, name):
+        for slider in page.locator(f"#{name} input[type=range]").all():
+            slider.press("PageUp")
+        idle(page, name)
+        by_frames = page.evaluate("name => document.getElementById(name).figure.values()", name)
+        assert by_frames == values(page, name, [{}])[0]
+
+    def test_says_what_is_seen(self, page, name):
+        message = page.locator(f"#{name} .live-text")
+        assert message.get_attribute("aria-live") == "polite"
+        before = message.inner_text()
+        assert len(before) > 20
+        assert "NaN" not in before
+        assert "undefined" not in before
+        for slider in page.locator(f"#{name} input[type=range]").all():
+            slider.press("End")
+        for select in page.locator(f"#{name} select").all():
+            select.select_option(index=1)
+        page.wait_for_function(
+            "([name, before]) => document.querySelector(`#${name} .live-text`).innerText !== before", arg=[name, before]
+        )
+
+    def test_start_again_restores_what_was_first(self, page, name):
+        first = values(page, name, [{}])[0]
+        for slider in page.locator(f"#{name} input[type=range]").all():
+            slider.press("PageDown")
+        idle(page, name)
+        assert page.evaluate("name => document.getElementById(name).figure.values()", name) != first
+        page.locator(f"#{name} button", has_text="Start again").click()
+        idle(page, name)
+        assert page.evaluate("name => document.getElementById(name).figure.values()", name) == first
+
+    def test_refuses_a_name_that_it_does_not_know(self, page, name):
+        with pytest.raises(Exception, match="got colour"):
+            values(page, name, [{"colour": 1}])
+
+    @pytest.mark.parametrize("theme", BOTH)
+    def test_can_be_read(self, page, name, theme):
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+        page.evaluate(f"() => document.documentElement.dataset.theme = '{theme}'")
+        page.add_style_tag(content="html[data-theme=dark] { background: #121212; color: #ddd }")
+        found = axe.run(page, context=f"#{name}", options={"preload": False}).response
+        assert found["passes"]
+        assert [(v["id"], node["target"]) for v in found["violations"] for node in v["nodes"]] == []
+
+    def test_on_paper_there_is_a_drawing_and_nothing_to_press(self, page, name):
+        page.evaluate("() => document.documentElement.dataset.theme = 'dark'")
+        page.emulate_media(media="print")
+        assert page.locator(f"#{name} svg").first.is_visible()
+        assert page.locator(f"#{name} .live-controls").is_hidden()
+        colour = page.locator(f"#{name} svg text").first.evaluate("x => getComputedStyle(x).fill")
+        assert max(map(int, re.findall(r"\d+", colour)[:3])) < 128  # dark letters, whatever the theme
+
+
+def test_a_finger_drags_what_a_mouse_drags(page):
+    for name in NAMES:
+        handles = page.locator(f"#{name} .live-handle")
+        if handles.count() == 0:
+            continue
+        before = state(page, name)
+        handles.first.scroll_into_view_if_needed()
+        box = handles.first.bounding_box()
+        x, y = box["x"] + 22, box["y"] + 22
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 60, y + 30, steps=3)
+        page.mouse.up()
+        idle(page, name)
+        dragged = state(page, name)
+        assert dragged != before
+        page.mouse.move(x, y)  # it has been let go
+        assert state(page, name) == dragged
+
+
+# ------------------------------------------------------------------------------------------------ one neuron (ch. 1)
+
+neuron_settings = st.fixed_dictionaries(
+    {
+        "tau_mem": within(0.4, 50),
+        "tau_syn": within(0.4, 50),
+        "v_leak": within(-0.5, 1.5),
+        "v_th": within(0.1, 2.1),
+        "v_reset": within(-1, 1),
+        "times": st.lists(st.integers(0, 79), min_size=8, max_size=8),
+    }
+)
+
+
+@few
+@given(st.lists(neuron_settings, min_size=20, max_size=20))
+def test_one_neuron_is_that_of_the_package(shared, many):
+    found = values(shared, "neuron", many)
+    p = sp.LIFParameters(
+        tau_mem_inv=1000 / column(many, "tau_mem"),
+        tau_syn_inv=1000 / column(many, "tau_syn"),
+        **{name: column(many, name) for name in ("v_leak", "v_th", "v_reset")},
+    )
+    arrives = torch.stack([torch.bincount(torch.tensor(one["times"]), minlength=80) for one in many], dim=1)
+    lif = sp.LIFFeedForwardState(column(many, "v_leak"), torch.zeros(len(many), dtype=torch.float64))
+    record = []
+    for x in 1.3 * arrives.double():
+        z, lif = sp.lif_feed_forward_step(x, lif, p, dt=1e-3)
+        record.append((z, lif.v, lif.i))
+    z, v, i = (torch.stack(rows, dim=1) for rows in zip(*record, strict=True))
+    assert [one["spikes"] for one in found] == [row.nonzero().flatten().tolist() for row in z]
+    same([one["voltages"] for one in found], v)
+    same([one["currents"] for one in found], i)
+
+
+def test_a_step_longer_than_twice_the_time_constant_explodes(shared):
+    found = values(shared, "neuron", [{"tau_mem": 10, "tau_syn": 0.45}])[0]
+    assert max(map(abs, found["currents"])) > 100
+    assert "grows without limit" in shared.locator("#neuron .live-text").inner_text()
+
+
+def test_arrows_move_an_input_spike_and_choose_another(page):
+    spike = page.locator("#neuron .live-handle[role=slider]")
+    spike.first.press("ArrowRight")
+    assert state(page, "neuron")["times"][:2] == [6, 10]
+    spike.first.press("ArrowUp")
+    assert spike.nth(1).evaluate("x => x === document.activeElement")
+    page.keyboard.press("Home")
+    assert state(page, "neuron")["times"][:2] == [6, 0]
+    assert spike.nth(1).get_attribute("aria-valuetext") == "0 ms"
