@@ -8,14 +8,18 @@ import math
 import os
 import re
 
+import numpy as np
 import pytest
 import torch
 from chromium import chromium, launch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_figures import LIVE, NAMES, still, write_page
+from scipy.stats import norm
 
 import snnparams as sp
+from snnparams import memory
+from snnparams.designs import spaced
 
 if os.environ.get("SNNPARAMS_BROWSER") == "required":
     assert chromium(), "no Chromium: install Debian's package chromium"
@@ -160,6 +164,7 @@ class TestEveryFigure:
     def test_every_slider_has_a_name_and_changes_drawing_and_numbers(self, page, name):
         figure = page.locator(f"#{name}")
         for slider in figure.locator("input[type=range]").all():
+            page.evaluate("n => { const {figure} = document.getElementById(n); figure.set(figure.defaults) }", name)
             before = figure.locator("svg").first.inner_html()
             text = slider.get_attribute("aria-valuetext")
             slider.press("ArrowLeft")
@@ -310,3 +315,148 @@ def test_arrows_move_an_input_spike_and_choose_another(page):
     page.keyboard.press("Home")
     assert state(page, "neuron")["times"][:2] == [6, 0]
     assert spike.nth(1).get_attribute("aria-valuetext") == "0 ms"
+
+
+# ------------------------------------------------------------------- the surrogate on the staircase of a loss (ch. 1)
+
+surrogate_settings = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(["super", "tanh", "heavi_erfc", "circ"]),
+        "steepness": within(1, 300),
+        "weight": within(0.2, 1.6),
+    }
+)
+
+
+@few
+@given(st.lists(surrogate_settings, min_size=4, max_size=4))
+def test_loss_and_surrogate_gradient_are_those_of_the_package(shared, many):
+    for setting, found in zip(many, values(shared, "surrogate", many), strict=True):
+        alpha = 1 / setting["steepness"] if setting["method"] == "circ" else setting["steepness"]
+        weights = [0.2 + 0.01 * k for k in range(141)] + [setting["weight"]]
+        weight = torch.tensor(weights, dtype=torch.float64, requires_grad=True)
+        arrives = torch.zeros(60, 1, 1, dtype=torch.float64)
+        arrives[::3] = 1
+        layer = sp.LIF(sp.LIFParameters(method=setting["method"], alpha=alpha), dt=1e-3).double()
+        counts = layer(arrives * weight[:, None])[0].sum(dim=(0, 2))
+        loss = (counts - 5) ** 2 / 2
+        (gradient,) = torch.autograd.grad(loss.sum(), weight)
+        assert found["losses"] == loss[:-1].tolist()
+        assert (found["count"], found["loss"]) == (counts[-1], loss[-1])
+        same([found["gradients"] + [found["gradient"]]], gradient[None])
+
+
+def test_one_step_moves_the_weight_by_the_longest_step_against_the_gradient(page):
+    page.locator("#surrogate button", has_text="One step").click()
+    idle(page, "surrogate")
+    assert state(page, "surrogate")["weight"] == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_the_ball_rolls_to_five_spikes_and_with_reduced_motion_arrives_at_once(page, motion):
+    page.emulate_media(reduced_motion=motion)
+    page.locator("#surrogate button", has_text="Let it roll").click()
+    idle(page, "surrogate")
+    if motion == "no-preference":
+        assert len(state(page, "surrogate")["path"]) < 40  # on its way
+        page.wait_for_function("() => document.getElementById('surrogate').figure.state.path.length === 40")
+        idle(page, "surrogate")
+    assert len(state(page, "surrogate")["path"]) == 40
+    assert page.evaluate("() => document.getElementById('surrogate').figure.values().count") in (4, 5, 6)
+
+
+# ------------------------------------------------------------------------------------------------ a population (ch. 2)
+
+population_settings = st.fixed_dictionaries(
+    {"variation": within(0, 0.8), "median": within(8, 30), "current": within(0.8, 3)}
+)
+
+
+@few
+@given(st.lists(population_settings, min_size=2, max_size=2))
+def test_the_population_is_that_of_the_package(shared, many):
+    for setting, found in zip(many, values(shared, "population", many), strict=True):
+        taus = torch.full((60,), setting["median"], dtype=torch.float64)
+        if setting["variation"] > 1e-6:  # below, rounding is all that is left of the distribution
+            shares = (torch.arange(60, dtype=torch.float64) + 0.5) / 60
+            deviates = math.sqrt(2) * torch.erfinv(2 * shares - 1)
+            taus = taus * torch.exp(math.sqrt(math.log(1 + setting["variation"] ** 2)) * deviates)
+        same([found["taus"]], taus[None], relative=1e-9)
+        taus = torch.tensor(found["taus"], dtype=torch.float64)
+        p = {"tau_mem_inv": 1000 / taus}
+        arrives = torch.zeros(800, 1, 60, dtype=torch.float64)
+        arrives[80], arrives[81:] = setting["current"], setting["current"] * 2.5e-4 * 200
+        spikes = sp.LIF(sp.LIFParameters(**p), dt=2.5e-4).double()(arrives)[0][:, 0]
+        assert found["spikes"] == [one.nonzero().flatten().tolist() for one in spikes.T]
+        share = spikes.unflatten(0, (-1, 4)).sum(1).mean(1)
+        same([found["share"]], share[None])
+        assert found["deviation"] == pytest.approx(share[70:].std().item())
+        pulse = torch.zeros(150, 1, 60, dtype=torch.float64)
+        pulse[0] = 1
+        voltages = sp.LI(sp.LIParameters(**p), dt=1e-3).double()(pulse)[0]
+        same([found["tail"]], voltages[:, 0].mean(1)[None])
+
+
+def test_a_spread_population_is_steady_and_remembers_longer_than_an_equal_one(shared):
+    equal, different = values(shared, "population", [{"variation": v, "median": 10, "current": 1.3} for v in (0, 0.5)])
+    assert different["deviation"] < equal["deviation"] / 4
+    assert different["tail"][100] > 10 * equal["tail"][100]
+    assert equal["share"] == pytest.approx(equal["equalShare"])
+
+
+# ------------------------------------------------------------------------------------- several windows of input (ch. 6)
+
+window_settings = st.fixed_dictionaries(
+    {
+        "count": st.integers(1, 8),
+        "windows": st.integers(2, 6),
+        "middle": within(5, 60),
+        "spread": within(1, 10),
+        "groups": st.lists(st.sampled_from([-1, 1]), min_size=6, max_size=6),
+    }
+)
+
+
+@few
+@given(st.lists(window_settings, min_size=5, max_size=5))
+def test_filters_and_what_a_readout_makes_of_them(shared, many):
+    for setting, found in zip(many, values(shared, "windows", many), strict=True):
+        count, windows = setting["count"], setting["windows"]
+        taus = spaced(setting["middle"], setting["spread"], count).numpy()
+        same([found["taus"]], torch.tensor(taus)[None])
+        filters = memory.temporal_filters(4, found["taus"], 20 * windows)
+        same(found["filters"], torch.tensor(filters))
+
+        unit = filters / np.linalg.norm(filters, axis=1, keepdims=True)
+        back = np.repeat(np.eye(windows), 20, axis=1)[:, ::-1]  # lags go back in time
+        weights = np.linalg.solve(unit @ unit.T + count * 1e-4 * np.eye(count), unit @ back.T).T
+        sums = weights @ unit
+        same(found["sums"], torch.tensor(sums), relative=1e-5)
+        kept = sums @ back.T  # of each window in each sum
+        noise = 0.01 * np.sqrt(count) * np.linalg.norm(weights, axis=1)
+        inputs = 2 * (np.arange(2**windows)[:, None] >> np.arange(windows) & 1) - 1
+        right = norm.cdf(inputs * (inputs @ kept.T) / noise).mean(axis=0)
+        assert found["accuracies"] == pytest.approx(right.tolist(), abs=1e-5)
+        given_groups = np.array(setting["groups"][:windows])
+        assert found["answers"] == pytest.approx((kept @ given_groups / 20).tolist(), abs=1e-5)
+        states = unit @ np.repeat(given_groups, 20)[::-1] / np.abs(unit).sum(axis=1)
+        assert found["states"] == pytest.approx(states.tolist(), abs=1e-6)
+
+
+def test_more_different_synapses_remember_more_and_a_spread_of_one_is_one_synapse(shared):
+    settings = [{"count": n, "windows": 4, "middle": 20, "spread": 7} for n in (1, 3, 8)]
+    one, three, eight = (found["remembered"] for found in values(shared, "windows", settings))
+    assert one < three < eight
+    assert eight > 3.3
+    equal = values(shared, "windows", [{"count": 8, "spread": 1, "windows": 4, "middle": 20}])[0]
+    assert equal["remembered"] == pytest.approx(one, abs=0.05)
+
+
+def test_pressing_a_window_changes_its_group(page):
+    window = page.locator("#windows .live-press:visible").first
+    assert "group A" in window.get_attribute("aria-label")
+    window.press("Enter")
+    idle(page, "windows")
+    assert "group B" in window.get_attribute("aria-label")
+    assert state(page, "windows")["groups"][0] == -1
+    assert window.bounding_box()["height"] >= 44
