@@ -8,6 +8,7 @@ import math
 import os
 import re
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -245,6 +246,20 @@ class TestEveryFigure:
         assert max(map(int, re.findall(r"\d+", colour)[:3])) < 128  # dark letters, whatever the theme
 
 
+@pytest.mark.parametrize(NAME, NAMES)
+def test_a_chapter_shows_it_describes_its_picture_and_refers_to_it(name):
+    found = []
+    for path in LIVE.parent.parent.glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        pattern = rf":::{{figure-md}} ([\w-]+)\n:class: live-{name}\n\n!\[(.+)\]\(_static/live/{name}.svg\)\n\n.+\n:::"
+        for label, alternative in re.findall(pattern, text):
+            assert len(alternative) > 60
+            assert f"{{numref}}`{label}`" in text
+            found.append(path)
+    assert len(found) == 1
+
+
 def test_a_finger_drags_what_a_mouse_drags(page):
     for name in NAMES:
         handles = page.locator(f"#{name} .live-handle")
@@ -304,6 +319,16 @@ def test_a_step_longer_than_twice_the_time_constant_explodes(shared):
     found = values(shared, "neuron", [{"tau_mem": 10, "tau_syn": 0.45}])[0]
     assert max(map(abs, found["currents"])) > 100
     assert "grows without limit" in shared.locator("#neuron .live-text").inner_text()
+
+
+def test_what_chapter_1_says_of_the_neuron(shared):
+    late = [35, 37, 39, 41, 43]
+    apart, near = values(shared, "neuron", [{"times": [k, k + d, k + 2 * d, *late]} for k, d in ((5, 3), (5, 2))])
+    assert min(apart["spikes"]) > 35
+    assert min(near["spikes"]) < 35
+    wild = values(shared, "neuron", [{"tau_mem": 0.45, "v_th": 2.1, "times": [5] * 8}])[0]
+    assert "swings ever wider" in shared.locator("#neuron .live-text").inner_text()
+    assert max(wild["spikes"]) > 60  # long after the input, at 5 ms
 
 
 def test_arrows_move_an_input_spike_and_choose_another(page):
@@ -397,6 +422,12 @@ def test_the_population_is_that_of_the_package(shared, many):
         same([found["tail"]], voltages[:, 0].mean(1)[None])
 
 
+def test_five_percent_of_spread_leave_less_than_a_quarter_of_the_swings(shared):
+    many = [{"variation": v, "median": 10, "current": 1.3} for v in (0, 0.05)]
+    equal, different = values(shared, "population", many)
+    assert different["deviation"] < equal["deviation"] / 4
+
+
 def test_a_spread_population_is_steady_and_remembers_longer_than_an_equal_one(shared):
     equal, different = values(shared, "population", [{"variation": v, "median": 10, "current": 1.3} for v in (0, 0.5)])
     assert different["deviation"] < equal["deviation"] / 4
@@ -429,27 +460,32 @@ def test_filters_and_what_a_readout_makes_of_them(shared, many):
 
         unit = filters / np.linalg.norm(filters, axis=1, keepdims=True)
         back = np.repeat(np.eye(windows), 20, axis=1)[:, ::-1]  # lags go back in time
-        weights = np.linalg.solve(unit @ unit.T + count * 1e-4 * np.eye(count), unit @ back.T).T
-        sums = weights @ unit
-        same(found["sums"], torch.tensor(sums), relative=1e-5)
-        kept = sums @ back.T  # of each window in each sum
+        held = unit @ back.T / np.sqrt(20)  # of each window in each state
+        weights = np.linalg.solve(held @ held.T + count * 1e-4 * np.eye(count), held).T
+        same(found["sums"], torch.tensor(np.sqrt(20) * weights @ unit), relative=1e-5)
+        kept = weights @ held
         noise = 0.01 * np.sqrt(count) * np.linalg.norm(weights, axis=1)
         inputs = 2 * (np.arange(2**windows)[:, None] >> np.arange(windows) & 1) - 1
         right = norm.cdf(inputs * (inputs @ kept.T) / noise).mean(axis=0)
         assert found["accuracies"] == pytest.approx(right.tolist(), abs=1e-5)
         given_groups = np.array(setting["groups"][:windows])
-        assert found["answers"] == pytest.approx((kept @ given_groups / 20).tolist(), abs=1e-5)
+        assert found["answers"] == pytest.approx((kept @ given_groups).tolist(), abs=1e-5)
         states = unit @ np.repeat(given_groups, 20)[::-1] / np.abs(unit).sum(axis=1)
         assert found["states"] == pytest.approx(states.tolist(), abs=1e-6)
 
 
-def test_more_different_synapses_remember_more_and_a_spread_of_one_is_one_synapse(shared):
-    settings = [{"count": n, "windows": 4, "middle": 20, "spread": 7} for n in (1, 3, 8)]
-    one, three, eight = (found["remembered"] for found in values(shared, "windows", settings))
-    assert one < three < eight
-    assert eight > 3.3
-    equal = values(shared, "windows", [{"count": 8, "spread": 1, "windows": 4, "middle": 20}])[0]
-    assert equal["remembered"] == pytest.approx(one, abs=0.05)
+def test_what_chapter_6_says_of_the_windows(shared):
+    many = [{"count": n, "windows": 4, "middle": 20, "spread": 7} for n in range(1, 9)]
+    different = [found["remembered"] for found in values(shared, "windows", many)]
+    assert different[0] == pytest.approx(1, abs=0.01)
+    assert different[1] < different[2] - 0.5 < different[3] - 1
+    assert all(3.7 < remembered < 3.9 for remembered in different[3:])
+    *_, eight = values(shared, "windows", many)
+    assert min(eight["accuracies"]) == eight["accuracies"][1]
+    (equal,) = values(shared, "windows", [{"count": 8, "windows": 4, "middle": 20, "spread": 1}])
+    assert equal["remembered"] == pytest.approx(1, abs=0.01)
+    (drawn,) = values(shared, "windows", [{"count": 3, "windows": 4, "middle": 20, "spread": 7}])
+    assert [round(100 * share) for share in drawn["accuracies"]] == [87, 75, 100, 100]  # the picture's text says so
 
 
 def test_pressing_a_window_changes_its_group(page):

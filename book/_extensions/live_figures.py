@@ -1,8 +1,9 @@
 """A Sphinx extension for figures that compute in the page.
 
-A figure with the class `live-NAME` is replaced in the browser by what `_static/live/NAME.js` draws. Pages that have one
-get its scripts, from the book's own folder; all others load nothing. What is written in the page, a picture and
-its caption, is what is seen without JavaScript.
+A figure with the class `live-NAME` is replaced in the browser by what
+`_static/live/NAME.js` draws. Pages that have one get its scripts, from the book's own
+folder; all others load nothing. What is written in the page, a picture and its
+caption, is what is seen without JavaScript.
 """
 
 from pathlib import Path
@@ -11,23 +12,28 @@ from docutils import nodes
 from sphinx.errors import ExtensionError
 
 FOLDER = Path(__file__).resolve().parent.parent / "_static" / "live"
+PREFIX = "live-"
 
 
 def _names(doctree) -> list[str]:
-    classes = (name for node in doctree.findall(nodes.figure) for name in node["classes"])
-    return sorted({name.removeprefix("live-") for name in classes if name.startswith("live-")})
+    figures = doctree.findall(nodes.figure)
+    classes = {name for figure in figures for name in figure["classes"]}
+    return sorted(c.removeprefix(PREFIX) for c in classes if c.startswith(PREFIX))
 
 
 def _add_scripts(app, pagename, templatename, context, doctree) -> None:
     names = _names(doctree) if doctree is not None else []
     if not names:
         return
+    for name in names:
+        if not (FOLDER / f"{name}.js").exists():
+            raise ExtensionError(
+                f"{pagename}: no {name}.js in {FOLDER.name} for a figure"
+            )
     app.add_css_file("live/live.css")
-    for script in ("live", *(part for name in names for part in (f"{name}_data", name))):
-        if (FOLDER / f"{script}.js").exists():
-            app.add_js_file(f"live/{script}.js", loading_method="defer")
-        elif not script.endswith("_data"):
-            raise ExtensionError(f"{pagename}: expected a figure of book/_static/live, got the class live-{script}")
+    data = [f"{name}_data" for name in names if (FOLDER / f"{name}_data.js").exists()]
+    for script in ("live", *data, *names):
+        app.add_js_file(f"live/{script}.js", loading_method="defer")
 
 
 def setup(app):

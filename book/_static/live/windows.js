@@ -24,6 +24,7 @@
 		return found;
 	}
 
+	const total = (x) => x.reduce((sum, value) => sum + value, 0);
 	const dot = (x, y) => x.reduce((sum, value, k) => sum + value * y[k], 0);
 
 	/** Solve a system of linear equations by elimination, with pivots. */
@@ -104,26 +105,30 @@
 			}
 			const unit = filters.map((f) => f.map((value) => value / Math.sqrt(dot(f, f))));
 			const noise = Math.sqrt(state.count) * NOISE;
-			const overlap = unit.map((f, i) => unit.map((g, j) => dot(f, g) + (i === j ? noise ** 2 : 0)));
+			// what each state holds of each window, whose input has a sum of squares of 1
+			const newest = (k) => steps - LONG * (k + 1); // windows are numbered from the first, filters go back in time
+			const held = unit.map((f) =>
+				state.groups
+					.slice(0, state.windows)
+					.map((_, k) => total(f.slice(newest(k), newest(k) + LONG)) / Math.sqrt(LONG)),
+			);
+			const overlap = held.map((f, i) => held.map((g, j) => dot(f, g) + (i === j ? noise ** 2 : 0)));
 			const sums = [];
 			const accuracies = [];
 			const answers = [];
 			for (let k = 0; k < state.windows; k++) {
-				const newest = steps - LONG * (k + 1); // windows are numbered from the first, filters go back in time
-				const wanted = unit.map((f) => f.slice(newest, newest + LONG).reduce((sum, value) => sum + value, 0));
-				const weights = solve(overlap, wanted);
-				const sum = Array.from({ length: steps }, (_, lag) => weights.reduce((s, w, i) => s + w * unit[i][lag], 0));
-				const kept = Array.from({ length: state.windows }, (_, j) => {
-					const start = steps - LONG * (j + 1);
-					return sum.slice(start, start + LONG).reduce((s, value) => s + value, 0);
-				});
-				sums.push(sum);
+				const weights = solve(
+					overlap,
+					held.map((row) => row[k]),
+				);
+				const kept = held[0].map((_, j) => total(weights.map((w, i) => w * held[i][j])));
+				sums.push(unit[0].map((_, lag) => Math.sqrt(LONG) * total(weights.map((w, i) => w * unit[i][lag]))));
 				accuracies.push(accuracy(kept, k, noise * Math.sqrt(dot(weights, weights))));
-				answers.push(dot(kept, state.groups.slice(0, state.windows)) / LONG);
+				answers.push(dot(kept, state.groups));
 			}
 			const input = Array.from({ length: steps }, (_, lag) => state.groups[Math.floor((steps - 1 - lag) / LONG)]);
-			const states = unit.map((f) => dot(f, input) / f.reduce((s, value) => s + Math.abs(value), 0));
-			const remembered = accuracies.reduce((s, share) => s + 2 * share - 1, 0);
+			const states = unit.map((f) => dot(f, input) / total(f));
+			const remembered = total(accuracies.map((share) => 2 * share - 1));
 			return { taus, filters, unit, sums, accuracies, answers, states, remembered };
 		},
 
@@ -170,19 +175,19 @@
 			);
 			found.sums.forEach((sum, k) => {
 				const y = top + k * row;
-				const panel = figure.panel(`sum${k}`, left, y, wide, row - 6, range, [-0.5, 1.4]);
+				const panel = figure.panel(`sum${k}`, left, y, wide, row - 6, range, [-1, 2]);
 				const from = -steps + k * LONG;
 				panel.area([from, from + LONG], [1, 1], 0, "shade");
 				panel.line(range, [0, 0], "grid");
 				panel.line(ago, sum, "ink line");
 				figure.parts.push(
-					`<text class="tick" x="${left - 8}" y="${p(panel.y(0.3))}" text-anchor="end">${k + 1}.</text>`,
+					`<text class="tick" x="${left - 8}" y="${p(panel.y(0.2))}" text-anchor="end">${k + 1}.</text>`,
 				);
 				const share = `${(100 * found.accuracies[k]).toFixed(0)} %`;
 				const kind = found.accuracies[k] > 0.9 ? "green" : "pink";
 				const given = name(found.answers[k]);
 				const right = given === name(state.groups[k]) ? "✓" : "✗";
-				if (narrow) panel.text(0, 0.3, `${given} ${right} ${share}`, `label ${kind}`, { anchor: "end" });
+				if (narrow) panel.text(0, 0.2, `${given} ${right} ${share}`, `label ${kind}`, { anchor: "end" });
 				else {
 					const x = left + wide + 20;
 					const long = (width - 14 - 106 - x) * Math.max(0, 2 * found.accuracies[k] - 1);
