@@ -70,9 +70,17 @@ def page(browser, address):
 
 
 def values(page, name, many):
-    """Return what a figure computes for each of many settings."""
-    script = "([name, many]) => many.map(one => document.getElementById(name).figure.set(one).values())"
+    """Return what a figure computes for each of many settings; what they do not name has its default."""
+    script = """([name, many]) => {
+        const { figure } = document.getElementById(name);
+        return many.map(one => figure.set({ ...figure.defaults, ...one }).values());
+    }"""
     return page.evaluate(script, [name, many])
+
+
+def shown(page, name):
+    """Return what a figure has computed."""
+    return page.evaluate("name => document.getElementById(name).figure.values()", name)
 
 
 def idle(page, name):
@@ -196,8 +204,7 @@ class TestEveryFigure:
         for slider in page.locator(f"#{name} input[type=range]").all():
             slider.press("PageUp")
         idle(page, name)
-        by_frames = page.evaluate("name => document.getElementById(name).figure.values()", name)
-        assert by_frames == values(page, name, [{}])[0]
+        assert shown(page, name) == values(page, name, [state(page, name)])[0]
 
     def test_says_what_is_seen(self, page, name):
         message = page.locator(f"#{name} .live-text")
@@ -219,10 +226,10 @@ class TestEveryFigure:
         for slider in page.locator(f"#{name} input[type=range]").all():
             slider.press("PageDown")
         idle(page, name)
-        assert page.evaluate("name => document.getElementById(name).figure.values()", name) != first
+        assert shown(page, name) != first
         page.locator(f"#{name} button", has_text="Start again").click()
         idle(page, name)
-        assert page.evaluate("name => document.getElementById(name).figure.values()", name) == first
+        assert shown(page, name) == first
 
     def test_refuses_a_name_that_it_does_not_know(self, page, name):
         with pytest.raises(Exception, match="got colour"):
@@ -387,7 +394,7 @@ def test_the_ball_rolls_to_five_spikes_and_with_reduced_motion_arrives_at_once(p
         page.wait_for_function("() => document.getElementById('surrogate').figure.state.path.length === 40")
         idle(page, "surrogate")
     assert len(state(page, "surrogate")["path"]) == 40
-    assert page.evaluate("() => document.getElementById('surrogate').figure.values().count") in (4, 5, 6)
+    assert shown(page, "surrogate")["count"] in (4, 5, 6)
 
 
 # ------------------------------------------------------------------------------------------------ a population (ch. 2)
