@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from chromium import chromium, launch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from live_figures import LIVE, NAMES, still, write_page
 from scipy.stats import norm
@@ -25,11 +25,20 @@ from snnparams.designs import spaced
 if os.environ.get("SNNPARAMS_BROWSER") == "required":
     assert chromium(), "no Chromium: install Debian's package chromium"
 pytestmark = pytest.mark.skipif(not chromium(), reason="no Chromium: install Debian's package chromium")
-few = settings(max_examples=4, deadline=None, derandomize=True)
+few = settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])  # each has many settings
 WIDTHS = (1440, 1280, 768, 360)
 LARGEST = 60_000  # bytes of all scripts, without data
 UPDATES_PER_FRAME = 5000
 NAME, BOTH = "name", ("light", "dark")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double():
+    """Compute in the precision of JavaScript."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")
@@ -311,9 +320,9 @@ def test_one_neuron_is_that_of_the_package(shared, many):
         **{name: column(many, name) for name in ("v_leak", "v_th", "v_reset")},
     )
     arrives = torch.stack([torch.bincount(torch.tensor(one["times"]), minlength=80) for one in many], dim=1)
-    lif = sp.LIFFeedForwardState(column(many, "v_leak"), torch.zeros(len(many), dtype=torch.float64))
+    lif = sp.LIFFeedForwardState(column(many, "v_leak"), torch.zeros(len(many)))
     record = []
-    for x in 1.3 * arrives.double():
+    for x in 1.3 * arrives.to(torch.get_default_dtype()):
         z, lif = sp.lif_feed_forward_step(x, lif, p, dt=1e-3)
         record.append((z, lif.v, lif.i))
     z, v, i = (torch.stack(rows, dim=1) for rows in zip(*record, strict=True))
@@ -366,10 +375,10 @@ def test_loss_and_surrogate_gradient_are_those_of_the_package(shared, many):
     for setting, found in zip(many, values(shared, "surrogate", many), strict=True):
         alpha = 1 / setting["steepness"] if setting["method"] == "circ" else setting["steepness"]
         weights = [0.2 + 0.01 * k for k in range(141)] + [setting["weight"]]
-        weight = torch.tensor(weights, dtype=torch.float64, requires_grad=True)
-        arrives = torch.zeros(60, 1, 1, dtype=torch.float64)
+        weight = torch.tensor(weights, requires_grad=True)
+        arrives = torch.zeros(60, 1, 1)
         arrives[::3] = 1
-        layer = sp.LIF(sp.LIFParameters(method=setting["method"], alpha=alpha), dt=1e-3).double()
+        layer = sp.LIF(sp.LIFParameters(method=setting["method"], alpha=alpha), dt=1e-3)
         counts = layer(arrives * weight[:, None])[0].sum(dim=(0, 2))
         loss = (counts - 5) ** 2 / 2
         (gradient,) = torch.autograd.grad(loss.sum(), weight)
@@ -408,24 +417,24 @@ population_settings = st.fixed_dictionaries(
 @given(st.lists(population_settings, min_size=2, max_size=2))
 def test_the_population_is_that_of_the_package(shared, many):
     for setting, found in zip(many, values(shared, "population", many), strict=True):
-        taus = torch.full((60,), setting["median"], dtype=torch.float64)
+        taus = torch.full((60,), float(setting["median"]))
         if setting["variation"] > 1e-6:  # below, rounding is all that is left of the distribution
-            shares = (torch.arange(60, dtype=torch.float64) + 0.5) / 60
+            shares = (torch.arange(60) + 0.5) / 60
             deviates = math.sqrt(2) * torch.erfinv(2 * shares - 1)
             taus = taus * torch.exp(math.sqrt(math.log(1 + setting["variation"] ** 2)) * deviates)
         same([found["taus"]], taus[None], relative=1e-9)
         taus = torch.tensor(found["taus"], dtype=torch.float64)
         p = {"tau_mem_inv": 1000 / taus}
-        arrives = torch.zeros(800, 1, 60, dtype=torch.float64)
+        arrives = torch.zeros(800, 1, 60)
         arrives[80], arrives[81:] = setting["current"], setting["current"] * 2.5e-4 * 200
-        spikes = sp.LIF(sp.LIFParameters(**p), dt=2.5e-4).double()(arrives)[0][:, 0]
+        spikes = sp.LIF(sp.LIFParameters(**p), dt=2.5e-4)(arrives)[0][:, 0]
         assert found["spikes"] == [one.nonzero().flatten().tolist() for one in spikes.T]
         share = spikes.unflatten(0, (-1, 4)).sum(1).mean(1)
         same([found["share"]], share[None])
         assert found["deviation"] == pytest.approx(share[70:].std().item())
-        pulse = torch.zeros(150, 1, 60, dtype=torch.float64)
+        pulse = torch.zeros(150, 1, 60)
         pulse[0] = 1
-        voltages = sp.LI(sp.LIParameters(**p), dt=1e-3).double()(pulse)[0]
+        voltages = sp.LI(sp.LIParameters(**p), dt=1e-3)(pulse)[0]
         same([found["tail"]], voltages[:, 0].mean(1)[None])
 
 
@@ -503,3 +512,43 @@ def test_pressing_a_window_changes_its_group(page):
     assert "group B" in window.get_attribute("aria-label")
     assert state(page, "windows")["groups"][0] == -1
     assert window.bounding_box()["height"] >= 44
+
+
+# ------------------------------------------------------------------------------------------ the adjoint method (ch. 7)
+
+adjoint_settings = st.fixed_dictionaries(
+    {"weight": within(0.5, 8), "threshold": within(0.2, 1.4), "which": st.sampled_from(["1", "2", "3"])}
+)
+
+
+@few
+@given(st.lists(adjoint_settings, min_size=8, max_size=8))
+def test_spikes_and_exact_gradients_are_those_of_the_package(shared, many):
+    for setting, found in zip(many, values(shared, "adjoint", many), strict=True):
+        weight, v_th = (torch.tensor(float(setting[k]), requires_grad=True) for k in ("weight", "threshold"))
+        p = sp.LIFParameters(tau_mem_inv=60.0, tau_syn_inv=140.0, v_leak=0.1, v_th=torch.nn.Parameter(v_th.detach()))
+        layer = sp.LIF(p, dt=1e-4, gradient=sp.Adjoint())
+        arrives = torch.zeros(300, 1, 1)
+        arrives[20] = 1
+        start = sp.LIFFeedForwardState(torch.full((1, 1), 0.1), torch.zeros(1, 1))
+        z, _ = layer(weight * arrives, start)
+        assert found["spikes"] == z.flatten().nonzero().flatten().tolist()
+        time = sp.spike_times(z, 1e-4, number=3, missing=math.inf)[int(setting["which"]) - 1].squeeze()
+        if found["spike"] is None:
+            assert time.isinf()
+            assert set(found["ofV"]) == {0}
+            continue
+        assert found["spike"] == round(time.item() / 1e-4) - 1
+        time.backward()
+        of_threshold, of_weight = 1e3 * layer.p.v_th.grad.item(), 1e3 * weight.grad.item()  # ms
+        assert found["ofThreshold"] == pytest.approx(of_threshold, rel=1e-6, abs=1e-9)
+        assert found["ofWeight"] == pytest.approx(of_weight, rel=1e-6, abs=1e-9)
+
+
+def test_the_tangent_of_a_spike_time_explodes_where_the_membrane_grazes(shared):
+    far, near = values(shared, "adjoint", [{"weight": 5, "threshold": v, "which": "1"} for v in (0.5, 1.2)])
+    assert near["ofThreshold"] > 5 * far["ofThreshold"] > 0
+    assert "grazes" in shared.locator("#adjoint .live-text").inner_text()
+    (none,) = values(shared, "adjoint", [{"weight": 5, "threshold": 1.4, "which": "1"}])
+    assert none["spike"] is None
+    assert "no gradient" in shared.locator("#adjoint .live-text").inner_text()
