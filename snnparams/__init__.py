@@ -15,10 +15,9 @@ Where the book explains which module:
 """
 
 from snnparams import constraints, distributions, neurons, sequences, states
-from snnparams.adjoint import spike_times
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
-from snnparams.diagnostics import Activity, activity, frozen, gradient_to_value, learned_values
+from snnparams.diagnostics import Activity, activity, gradient_to_value, learned_values, zero_gradients
 from snnparams.dynamics import (
     li_feed_forward_step,
     li_step,
@@ -37,13 +36,14 @@ from snnparams.parameters import NeuronParameters
 from snnparams.recording import Recorded, record
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.sequential import OverTime, Sequential
+from snnparams.spike_timing import spike_times
 from snnparams.spike_trains import (
     PoissonEncoder,
     SpikeLatencyLIFEncoder,
     poisson_encode,
     spike_latency_lif_encode,
 )
-from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative, threshold
+from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative
 from snnparams.training import evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
 
@@ -92,7 +92,6 @@ __all__ = [
     "evaluate",
     "fit",
     "fluctuation_driven_",
-    "frozen",
     "gradient_to_value",
     "learned_values",
     "li_feed_forward_step",
@@ -114,8 +113,8 @@ __all__ = [
     "spike_times",
     "states",
     "surrogate_derivative",
-    "threshold",
     "train",
     "validate_neuron_parameters",
     "voltage",
+    "zero_gradients",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron
+from snnparams.parameters import NeuronParameters
 from snnparams.population import FeedForward, Recurrent, in_own_type
 from snnparams.surrogate import Gradient
 
@@ -26,7 +27,7 @@ class Cell(FeedForward):
 
     def __init__(
         self,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         size: int | tuple[int, ...] | None = None,
         channels: int | None = None,
@@ -58,7 +59,7 @@ class RecurrentCell(Recurrent):
         self,
         input_size: int,
         hidden_size: int,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         input_weights: torch.Tensor | None = None,
         recurrent_weights: torch.Tensor | None = None,

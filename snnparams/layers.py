@@ -54,8 +54,8 @@ class LIF(Layer):
     """A LIF population without recurrence over a whole sequence.
 
     Args:
-        p: neuron parameters, broadcast against the input's shape without T and B; defaults as in
-            `LIFParameters`.
+        p: neuron parameters, broadcast against the input's shape without T and B; defaults as in `LIFParameters`. The
+            `p` of another cell or layer is used itself: both then have one, and learn it together.
         size: number of neurons, or shape of the input without T and B, for parameters that are drawn or learned one per
             neuron.
         channels: instead of the size, the length C of the axis behind the batch, as after a convolution, for parameters

@@ -87,7 +87,7 @@ def in_own_type(forward: Forward) -> Forward:
     def own(self, input, state=None, *lengths, **options):
         _refuse_reentrant_checkpoint()
         _refuse_plain_sequential(self)
-        dtype = self.p.stored(self.p.neuron_fields[0]).dtype
+        dtype = self.p.raw(self.p.neuron_fields[0]).dtype
         if isinstance(input, torch.Tensor) and input.dtype in (torch.bool, torch.uint8):
             input = input.to(dtype)
         if not isinstance(input, torch.Tensor) or not autocast_is_on(input):
@@ -110,16 +110,17 @@ class Population(nn.Module):
     detach_reset: bool = False  # of a module that was pickled before it was kept
     kernel: str | None = None  # likewise
 
-    def __init__(
-        self, p: Neuron | None, *, size, dt: float, gradient, detach_reset, kernel, device, dtype, recurrent: bool
-    ) -> None:
+    def __init__(self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, **how) -> None:
         super().__init__()
         if p is None and self.accepts is not Neuron:
             p = self.accepts()
-        if not isinstance(p, self.accepts):
+        kind = p.neuron if isinstance(p, NeuronParameters) else type(p)
+        if not issubclass(kind, self.accepts):
             expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
-            raise TypeError(f"p: expected {expected}, got {type(p).__name__}")
-        self.p = NeuronParameters(p, dt=dt, size=size, gradient=gradient, device=device, dtype=dtype)
+            raise TypeError(f"p: expected {expected}, got {kind.__name__}")
+        if isinstance(p, NeuronParameters):
+            p.check_use(**how)
+        self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
         self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
         self.kernel = kernels.check_kernel_of(self.neuron, kernel, recurrent)
         if self._exact:
@@ -214,7 +215,7 @@ class FeedForward(Population):
 
     def __init__(
         self,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         size: int | tuple[int, ...] | None = None,
         channels: int | None = None,
@@ -234,8 +235,8 @@ class FeedForward(Population):
         shape = (size,) if type(size) is int else size
         if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
-        super().__init__(p, size=shape, dt=dt, **how, device=device, dtype=dtype, recurrent=False)
+        how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
+        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, **how)
         self.channels = channels
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
@@ -250,7 +251,7 @@ class FeedForward(Population):
             return None
         if isinstance(self.p.size, tuple):
             return len(self.p.size)
-        one_per_neuron = max(self.p.stored(name).dim() for name in self.p.neuron_fields) == 1
+        one_per_neuron = max(self.p.raw(name).dim() for name in self.p.neuron_fields) == 1
         return 1 if one_per_neuron else None
 
     def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
@@ -297,7 +298,7 @@ class Recurrent(Population):
         self,
         input_size: int,
         hidden_size: int,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         input_weights: torch.Tensor | None = None,
         recurrent_weights: torch.Tensor | None = None,
@@ -312,8 +313,8 @@ class Recurrent(Population):
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {size!r}")
-        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
-        super().__init__(p, size=hidden_size, dt=dt, **how, device=device, dtype=dtype, recurrent=True)
+        how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
+        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, **how)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
@@ -323,7 +324,7 @@ class Recurrent(Population):
         self._check_diagonal(self.recurrent_weights)
 
     def _weights(self, name: str, given: torch.Tensor | None, inputs: int) -> nn.Parameter:
-        like, shape = self.p.stored(self.p.neuron_fields[0]), (self.hidden_size, inputs)
+        like, shape = self.p.raw(self.p.neuron_fields[0]), (self.hidden_size, inputs)
         if given is None:
             scale = math.sqrt(2 / self.hidden_size)
             return nn.Parameter(scale * torch.randn(shape, dtype=like.dtype, device=like.device))

@@ -67,11 +67,11 @@ def progress_bar(iterable, show: bool = True, total: int | None = None):
 
 
 def _check_split(split: Split, batch_size: int) -> None:
-    if len(split.labels) == 0 or len(split.images) != len(split.labels):
-        got = f"{len(split.images)} images and {len(split.labels)} labels"
+    if len(split.labels) == 0 or len(split.inputs) != len(split.labels):
+        got = f"{len(split.inputs)} images and {len(split.labels)} labels"
         raise ValueError(f"split: expected as many labels as images and at least one, got {got}")
-    if split.images.is_floating_point():
-        check_finite("images", split.images)
+    if split.inputs.is_floating_point():
+        check_finite("images", split.inputs)
 
 
 def _check_data(data: Data, batch_size: int, generator) -> None:
@@ -107,7 +107,7 @@ def _shuffled(data: Data, batch_size: int, generator, device) -> tuple[Any, int 
         draws = [torch.randperm(len(data.labels), generator=g) for g in (generator if several else [generator])]
         order = (torch.stack(draws) if several else draws[0]).to(data.labels.device)
         parts = order.split(batch_size, dim=-1)
-        return ((data.images[part], data.labels[part]) for part in parts), len(parts)
+        return ((data.inputs[part], data.labels[part]) for part in parts), len(parts)
     loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size, True, generator=generator)
     count = len(loader) if hasattr(loader.dataset, "__len__") else None  # type: ignore[arg-type, attr-defined]
     return _of_loader(loader, device), count
@@ -115,7 +115,7 @@ def _shuffled(data: Data, batch_size: int, generator, device) -> tuple[Any, int 
 
 def _in_order(data: Data, batch_size: int, device) -> Iterator[tuple[Any, Any]]:
     if isinstance(data, Split):
-        return zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True)
+        return zip(data.inputs.split(batch_size), data.labels.split(batch_size), strict=True)
     return _of_loader(data if isinstance(data, DataLoader) else DataLoader(data, batch_size), device)
 
 

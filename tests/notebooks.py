@@ -20,7 +20,9 @@ from address import current, is_setup, put_setup
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
 RESULTS = ROOT / "book" / "results"
-READERS = [ROOT / "tests" / "benchmarks" / f"benefit_{name}.py" for name in ("analysis", "design", "figures")]  # ch. 6
+READERS = [
+    ROOT / "tests" / "benchmarks" / f"benefit_{name}.py" for name in ("analysis", "design", "figures", "adaptation")
+]
 COVER = {"fig-population": ROOT / "book" / "_static" / "population.png"}  # figures that index.md shows as well
 
 

@@ -86,9 +86,9 @@ def test_time_step_too_large_for_a_time_constant(build):
         (
             lambda: Learned(1.0, "exp"),
             ValueError,
-            "unknown constraint='exp'; expected one of log, softplus, decay, inter",
+            "unknown constraint='exp'; expected one of log, softplus, decay, none, or",
         ),
-        (lambda: Learned(1.0, "interval"), ValueError, "expected its bounds, as in constraints.Interval(low, high)"),
+        (lambda: Learned(1.0, "interval"), ValueError, "or constraints.Interval(low, high) with its bounds"),
         (
             lambda: Learned(1.0, nn.Identity()),
             TypeError,
@@ -356,7 +356,7 @@ def test_functions_take_values_and_not_what_a_layer_makes_of_them(declared, got)
     for call in calls[:-1] if "v_leak" not in declared else calls:
         with expect(TypeError, got) as caught:
             call()
-        what = type(kind).__name__ if isinstance(kind, Fixed) else "Fixed of the distribution Transf"
+        what = f"{type(kind).__name__}(" if isinstance(kind, Fixed | Learned) else "Fixed(1 / LogNormal(median=0.02"
         assert f"got {what}" in str(caught.value)
         assert "build a cell or layer with this declaration and give its .p" in str(caught.value)
     sp.lif_feed_forward_step(x, sp.LIFFeedForwardState(x, x), sp.LIF(lif, size=3).p)

@@ -118,13 +118,13 @@ def test_patience_halts_members_one_by_one_also_after_a_resumption(tmp_path):
 
 def test_learned_and_fixed_together_under_fit():
     found = members()
-    found[1].network[0].p.stored("tau_mem_inv").requires_grad_(False)
+    found[1].network[0].p.raw("tau_mem_inv").requires_grad_(False)
     ensemble = sp.Ensemble(found)
     fit(ensemble, 2, clip=0.05)
     for k in SEEDS:
         alone = model(k, 0.0)
         if k == 1:
-            alone.network[0].p.stored("tau_mem_inv").requires_grad_(False)
+            alone.network[0].p.raw("tau_mem_inv").requires_grad_(False)
         before = alone.network[0].p.tau_mem_inv.detach().clone()
         fit(alone, 2, clip=0.05)
         torch.testing.assert_close(ensemble.member(k).network[0].p.tau_mem_inv, alone.network[0].p.tau_mem_inv)

@@ -172,7 +172,7 @@ class Pairs(Dataset):
         return len(self.split.labels)
 
     def __getitem__(self, k):
-        return self.split.images[k], self.split.labels[k]
+        return self.split.inputs[k], self.split.labels[k]
 
 
 class Stream(IterableDataset):
@@ -301,9 +301,9 @@ def test_bad_input(tmp_path):
     loader = DataLoader(TensorDataset(*data()), 20)
     for given, generator, error, message in (
         (loader, torch.Generator(), ValueError, "generator: expected None with a DataLoader, which draws the order"),
-        (data().images, None, TypeError, "data: expected a Split, a Dataset or a DataLoader, got Tensor"),
-        (DataLoader(data().images, 20), None, TypeError, "expected batches of two, inputs and labels, got Tensor"),
-        (DataLoader(TensorDataset(data().images), 9), None, TypeError, "expected batches of two, .* got 1 of them"),
+        (data().inputs, None, TypeError, "data: expected a Split, a Dataset or a DataLoader, got Tensor"),
+        (DataLoader(data().inputs, 20), None, TypeError, "expected batches of two, inputs and labels, got Tensor"),
+        (DataLoader(TensorDataset(data().inputs), 9), None, TypeError, "expected batches of two, .* got 1 of them"),
     ):
         with pytest.raises(error, match=message):
             sp.train(module, given, adam(module), generator, progress=False)

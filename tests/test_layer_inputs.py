@@ -112,15 +112,15 @@ def values_per_channel(layer, shape):
 def test_one_learned_time_constant_per_channel(kind, shape):
     tau = sp.distributions.log_normal(median=0.02, variation=0.5)
     layer = kind(sp.LIFParameters(tau_mem=sp.Learned(tau), v_th=0.3), channels=4, dtype=torch.float64)
-    assert layer.p.stored("tau_mem_inv").shape == (4,)
+    assert layer.p.raw("tau_mem_inv").shape == (4,)
     x = torch.rand(*(() if kind is sp.LIFCell else (9,)), 3, *shape, dtype=torch.float64)
     values = nn.Parameter(values_per_channel(layer, shape).clone())
     whole = kind(sp.LIFParameters(tau_mem_inv=values, v_th=0.3), dtype=torch.float64)
     (out, state), (expected, last) = layer(x), whole(x)
     assert torch.equal(out, expected)
     assert all(torch.equal(a, b) for a, b in zip(state, last, strict=True))
-    (per_channel,) = torch.autograd.grad(state.v.sum(), layer.p.stored("tau_mem_inv"))
-    (per_neuron,) = torch.autograd.grad(last.v.sum(), whole.p.stored("tau_mem_inv"))
+    (per_channel,) = torch.autograd.grad(state.v.sum(), layer.p.raw("tau_mem_inv"))
+    (per_neuron,) = torch.autograd.grad(last.v.sum(), whole.p.raw("tau_mem_inv"))
     summed = per_neuron.reshape(4, -1).sum(1) * layer.p.tau_mem_inv.detach()  # of the logarithm
     torch.testing.assert_close(per_channel, summed)
     ensemble = sp.Ensemble([layer, copy.deepcopy(layer)])
