@@ -19,14 +19,19 @@ FONT_AWESOME = Path("vendor", "fontawesome")
 SCRIPT = re.compile(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>")
 LABEL = ' aria-label="Toggle hidden content"'  # MyST-NB's; a fold has a name of its own
 ICON = re.compile(r'((?:\.fa-[a-z0-9-]+:before,?)+)\{content:"\\([0-9a-f]+)"\}')
-STYLE = """\
-@font-face {
-  font-display: block;
-  font-family: "Font Awesome 6 Free";
-  font-style: normal;
-  font-weight: 900;
-  src: url(icons.woff) format("woff");
+FACES = {  # file: family and weight
+    "fa-solid-900": ("Font Awesome 6 Free", 900),
+    "fa-regular-400": ("Font Awesome 6 Free", 400),
+    "fa-brands-400": ("Font Awesome 6 Brands", 400),
 }
+STYLE = """\
+@font-face {{
+  font-display: block;
+  font-family: "{family}";
+  font-style: normal;
+  font-weight: {weight};
+  src: url({name}.woff) format("woff");
+}}
 """
 PRIVATE = re.compile("[\ue000-\uf8ff]")  # where Font Awesome has its icons
 # what tex-chtml.js may load by itself: itself and its fonts
@@ -100,16 +105,19 @@ def icons(style: str, pages: str) -> set[str]:
     return of_style | {named[name] for name in _icon_names(pages) if name in named}
 
 
-def _small_font(static: Path, characters: set[str]) -> None:
-    """Write the icons that are used as a font, and the style that names it."""
-    options = subset.Options(flavor="woff", layout_features=[], name_IDs=[])
-    whole = static / FONT_AWESOME / "webfonts" / "fa-solid-900.ttf"
-    font = subset.load_font(whole, options)
-    subsetter = subset.Subsetter(options)
-    subsetter.populate(text="".join(characters))
-    subsetter.subset(font)
-    subset.save_font(font, static / "icons.woff", options)
-    (static / "icons.css").write_text(STYLE)
+def _small_fonts(static: Path, characters: set[str]) -> None:
+    """Write the icons that are used as fonts, and the style that names them."""
+    style = ""
+    for name, (family, weight) in FACES.items():
+        options = subset.Options(flavor="woff", layout_features=[], name_IDs=[])
+        whole = static / FONT_AWESOME / "webfonts" / f"{name}.ttf"
+        font = subset.load_font(whole, options)
+        subsetter = subset.Subsetter(options)
+        subsetter.populate(text="".join(characters))
+        subsetter.subset(font)
+        subset.save_font(font, static / f"{name}.woff", options)
+        style += STYLE.format(family=family, weight=weight, name=name)
+    (static / "icons.css").write_text(style)
 
 
 def _lighten(app, exception) -> None:
@@ -127,7 +135,7 @@ def _lighten(app, exception) -> None:
         scripts = [path.read_text() for path in static.glob("scripts/*theme.js")]
         styles = [path.read_text() for path in (static / "styles").glob("*.css")]
         shown = icons("".join(styles), "".join([*pages.values(), *scripts]))
-        _small_font(static, shown)
+        _small_fonts(static, shown)
         shutil.rmtree(static / FONT_AWESOME)
     mathjax = static / "mathjax"
     unused = {*static.glob("scripts/fontawesome.js*"), *static.rglob("*.map")}
