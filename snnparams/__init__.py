@@ -11,7 +11,8 @@ Where the book explains which module:
                             resets, regularisation, trial, tuning, reference_levels, drift, disturbances,
                             experiment, statistics
 7  exact gradients          adjoint, yin_yang
-8  speed                    kernels, ensemble
+8  a neuron of your own     neurons
+9  speed                    kernels, ensemble
 """
 
 from snnparams import constraints, distributions, neurons, sequences, states
