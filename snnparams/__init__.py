@@ -18,6 +18,7 @@ from snnparams import constraints, distributions
 from snnparams.adjoint import spike_times
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
+from snnparams.delay import Delay, DelayedLinear, DelayedRecurrentLayer, DelayedRecurrentState, DelayState
 from snnparams.diagnostics import Activity, activity, frozen, gradient_to_value, learned_values
 from snnparams.dynamics import (
     li_feed_forward_step,
@@ -47,6 +48,11 @@ __all__ = [
     "Cell",
     "ConstantCurrentLIFEncoder",
     "CorruptDataError",
+    "Delay",
+    "DelayState",
+    "DelayedLinear",
+    "DelayedRecurrentLayer",
+    "DelayedRecurrentState",
     "Digits",
     "Ensemble",
     "Evaluation",
