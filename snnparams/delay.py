@@ -57,7 +57,7 @@ from snnparams.population import in_own_type
 from snnparams.reads import Reads
 from snnparams.values import Fixed, Learned, as_tensor, check_declared, check_dt, check_size
 
-ROUNDING = 1e-6  # share of a limit by which a delay may exceed it, and of a step that is none
+ROUNDING = 2e-7  # share by which a delay may exceed its limits, as in float32 it does
 
 
 class DelayState(NamedTuple):
@@ -116,16 +116,17 @@ def _longest(delay: Value, max_delay: float | None) -> float:
     learned = isinstance(delay, Learned) or isinstance(value, nn.Parameter)
     if isinstance(value, Distribution):
         high = bounds(value)[1]
-    elif isinstance(value, (numbers.Real, torch.Tensor)) and not learned:
-        high = as_tensor(value).detach().max().item() if as_tensor(value).numel() else math.inf
+    elif isinstance(value, (numbers.Real, torch.Tensor)):
+        values = as_tensor(value).detach()
+        high = max(values[torch.isfinite(values)].tolist(), default=0.0)
     else:
-        high = math.inf
+        high = 0.0  # neither is a delay, which is refused where it is used
     if learned or not math.isfinite(high):
         raise ValueError(
             "max_delay: expected the longest delay in s that there is to be room for, because delays are learned or "
             "drawn without an end, got None"
         )
-    return max(high, 0.0)
+    return max(float(high), 0.0)
 
 
 class DelayParameters(NeuronParameters):
@@ -184,10 +185,16 @@ class DelayParameters(NeuronParameters):
             ValueError: if a delay that nothing constrains is out of its limits.
         """
         (delay,) = self.values()
-        of_one = torch._C._functorch.is_functorch_wrapped_tensor(delay)
-        if not (torch.compiler.is_compiling() or of_one or isinstance(self.constraint("delay"), Constraint)):
+        if not (_has_no_numbers(delay) or isinstance(self.constraint("delay"), Constraint)):
             self.validate()
         return _whole_and_fraction(delay / self.dt)
+
+
+def _has_no_numbers(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is traced or stands for many, so that nothing can hang on its values."""
+    if torch.compiler.is_compiling():
+        return True
+    return tensor.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def _validate_after_load(module: DelayParameters, incompatible_keys) -> None:
@@ -209,7 +216,7 @@ def _whole_and_fraction(steps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 def _number_of_steps(longest: float, dt: float) -> int:
     """Return how many steps D a delay remembers, to interpolate at its longest delay and beyond."""
-    return math.ceil(longest / dt - ROUNDING) + 1
+    return math.ceil((1 - ROUNDING) * longest / dt) + 1
 
 
 def _delayed(
@@ -531,9 +538,9 @@ class DelayedRecurrentLayer(RecurrentLayer):
 
     def _steps_at_once(self, whole: torch.Tensor) -> int:
         """Return the shortest delay in steps."""
-        if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(whole):
+        if _has_no_numbers(whole):
             low = getattr(self.delays.constraint("delay"), "low", self.dt)
-            return max(1, math.floor(low / self.dt + ROUNDING))
+            return max(1, math.floor((1 + ROUNDING) * low / self.dt))
         return int(whole.min())
 
     def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
