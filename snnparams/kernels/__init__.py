@@ -24,7 +24,7 @@ from torch.nn.functional import linear
 
 from snnparams.kernels import fused, reference
 from snnparams.neurons import LIFParameters, LIParameters, Neuron
-from snnparams.surrogate import alpha_in_effect, check_method
+from snnparams.surrogate import surrogate_of
 
 KERNELS = ("reference", "cpu", "triton")
 PACKAGES = {"cpu": "numba", "triton": "triton"}
@@ -162,10 +162,15 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, k
     """
     recurrent = recurrent_weights is not None
     check_kernel_of(neuron, kernel, recurrent)
+    gradient = surrogate_of(p) if neuron.spiking else None
+    if gradient is not None and gradient.derivative is not None:
+        if kernel not in (None, "reference"):
+            raise ValueError(f"kernel={kernel!r}: there is none for {gradient!r}; use kernel='reference' or None")
+        kernel = "reference"
     if not _has_fused(neuron, recurrent) or (kernel := choose(kernel, currents)) == "reference":
         return reference.sequence(neuron, currents, state, p, dt, detach_reset, recurrent_weights)
     *_, v, i = state
-    if not neuron.spiking:  # a LIF neuron whose threshold is infinite
+    if gradient is None:  # a LIF neuron whose threshold is infinite
         how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0}
         _, v, i, voltages = _fused(currents, v, i, p, dt, kernel, **how, keep=True)
         voltages = voltages.view(currents.shape)
@@ -173,7 +178,7 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, k
         return voltages.clone() if voltages.requires_grad else voltages, neuron.State(v, i)
     if recurrent:
         i = i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
-    how = {"method": check_method(p.method), "alpha": alpha_in_effect(p.method, p.alpha), "detach_reset": detach_reset}
+    how = {"method": gradient.method, "alpha": gradient.alpha, "detach_reset": detach_reset}
     how |= {"v_th": p.v_th, "v_reset": p.v_reset, "recurrent_weights": recurrent_weights}
     # voltages and currents are kept only for a backward pass
     z, v, i, _ = _fused(currents, v, i, p, dt, kernel, **how, keep=torch.is_grad_enabled())
