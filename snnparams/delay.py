@@ -25,8 +25,9 @@ longer by :math:`\delta d` takes it away there and adds it :math:`\delta d` late
     = \sum_{\hat t} w \left( b \lambda_i(\hat t) - a \lambda_v(\hat t) \right) ,
 
 the sum over all spikes that pass the delay. On the grid :math:`\dot G \Delta t = G_{t+1} - G_t`, and this is what the
-derivative above makes of the gradient :math:`G` that a layer with `method="adjoint"` hands to its input. The spikes of
-a layer before the delay get :math:`G` from the time at which they arrive. So nothing has to be added to either layer.
+derivative above makes of the gradient :math:`G` that a layer with `gradient=Adjoint()` hands to its input. The spikes
+of a layer before the delay get :math:`G` from the time at which they arrive. So nothing has to be added to either
+layer.
 
 Theory: dilated convolutions with learnable spacings and linear interpolation, Khalfaoui-Hassani et al. (2023); in
 spiking networks, with a Gaussian in its place that narrows during training, Hammouamri et al. (2024); event-based
@@ -55,6 +56,7 @@ from snnparams.neurons import Neuron, Parameter, Value
 from snnparams.parameters import NeuronParameters
 from snnparams.population import in_own_type
 from snnparams.reads import Reads
+from snnparams.surrogate import Gradient
 from snnparams.values import Fixed, Learned, as_tensor, check_declared, check_dt, check_size
 
 ROUNDING = 2e-7  # share by which a delay may exceed its limits, as in float32 it does
@@ -166,6 +168,7 @@ class DelayParameters(NeuronParameters):
         self.neuron, self.declaration = _Kind({"delay": limits}), "DelayParameters"  # type: ignore[assignment]
         self.dt, self.size = check_dt(dt), size
         self._reads = Reads()
+        self.gradient = None
         self.neuron_fields = ("delay",)  # from here on other names are refused
         declared = check_declared(limits, delay)
         self._place("delay", *self._make("delay", declared, device, dtype or torch.get_default_dtype()))
@@ -472,10 +475,11 @@ class DelayedRecurrentLayer(RecurrentLayer):
         recurrent_weights: shape (H, H), likewise.
         autapses: whether a neuron may connect to itself.
         dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset.
+        gradient: how the gradient of the spikes is computed, as in `LIF`.
+        detach_reset: treat the spike as a constant in the reset, as in `LIFRecurrent`.
+        kernel: how the sequence is computed, see `snnparams.kernels`.
         device: device of fixed parameters and new weights.
         dtype: their floating-point type.
-        kernel: how the sequence is computed, see `snnparams.kernels`.
 
     Called with spikes of shape (T, B, I), dense or sparse, and optionally a `DelayedRecurrentState`, it returns the
     spikes, of shape (T, B, H), and the state after the last step. `delays.delay` are the delays.
@@ -504,10 +508,11 @@ class DelayedRecurrentLayer(RecurrentLayer):
         recurrent_weights: torch.Tensor | None = None,
         autapses: bool = False,
         dt: float = 0.001,
-        detach_reset: bool = True,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
+        kernel: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        kernel: str | None = None,
     ) -> None:
         super().__init__(
             input_size,
@@ -517,10 +522,11 @@ class DelayedRecurrentLayer(RecurrentLayer):
             recurrent_weights=recurrent_weights,
             autapses=autapses,
             dt=dt,
+            gradient=gradient,
             detach_reset=detach_reset,
+            kernel=kernel,
             device=device,
             dtype=dtype,
-            kernel=kernel,
         )
         like = self.p.stored(self.p.neuron_fields[0])
         self.max_delay, self.per_synapse = _longest(delay, max_delay), per_synapse

@@ -15,7 +15,11 @@ DT = 1e-3  # s
 
 @pytest.fixture(autouse=True)
 def _double(double):
-    """Compute in float64."""
+    """Compute in float64, and small problems in one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def arriving(x, delay):
@@ -42,8 +46,9 @@ def learned(shape, low=0.0, high=8e-3):
 
 def modules():
     """Return one module of each kind with learned delays, for input of 5 neurons."""
-    p = sp.LIFParameters(v_th=0.3, tau_mem=sp.Learned(torch.linspace(5e-3, 20e-3, 6)), method="tanh", alpha=4.0)
+    p = sp.LIFParameters(v_th=0.3, tau_mem=sp.Learned(torch.linspace(5e-3, 20e-3, 6)))
     weights = {"input_weights": torch.randn(6, 5), "recurrent_weights": 0.5 * torch.randn(6, 6), "autapses": True}
+    weights["gradient"] = sp.Surrogate("tanh", 4.0)
     return {
         "axonal": sp.Delay(sp.Learned(learned(5)), max_delay=8e-3, size=5),
         "synaptic": sp.DelayedLinear(5, 6, sp.Learned(learned((6, 5))), max_delay=8e-3, bias=True),
@@ -122,15 +127,16 @@ def test_recurrent_spikes_arrive_after_their_delay(per_synapse, shortest):
             for back, share in ((k, 1 - f), (k + 1, f)):
                 if t >= back:
                     current[:, j] += weights["recurrent_weights"][j, i] * share * outputs[t - back, :, i]
-        outputs[t], neurons = sp.lif_feed_forward_step(current, neurons, layer.p, DT)
+        outputs[t], neurons = sp.lif_feed_forward_step(current, neurons, layer.p, dt=DT)
     assert 0.05 < z.mean() < 0.9
     assert torch.equal(z, outputs)
     torch.testing.assert_close(state.neurons.v, neurons.v, rtol=1e-10, atol=1e-12)
 
 
 def test_recurrent_spikes_after_one_step_are_those_of_a_recurrent_layer():
-    x, p = spikes(40, 3, 5), sp.LIFParameters(v_th=sp.Learned(0.3), method="tanh", alpha=4.0)
+    x, p = spikes(40, 3, 5), sp.LIFParameters(v_th=sp.Learned(0.3))
     weights = {"input_weights": torch.randn(6, 5), "recurrent_weights": 0.5 * torch.randn(6, 6), "autapses": True}
+    weights["gradient"] = sp.Surrogate("tanh", 4.0)
     layers = sp.LIFRecurrent(5, 6, p, **weights), sp.DelayedRecurrentLayer(5, 6, p, delay=DT, **weights)
     grad, found = torch.randn(40, 3, 6), []
     for layer in layers:
