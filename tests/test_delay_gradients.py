@@ -162,12 +162,12 @@ def test_a_longer_delay_of_one_input_moves_a_spike_by_as_much():
 # --------------------------------------------------------------------------------------- what can be learned by it
 
 
-def recover(start, outputs, true, *, rounds=400):
+def recover(start, outputs, true, *, lr=0.03, rounds=400):
     """Learn delays from what those that are looked for make of random spikes; return the errors in steps."""
     delays = sp.Delay(sp.Learned(start), max_delay=25e-3, size=len(true))
     with torch.no_grad():
         target = outputs(sp.Delay(true))
-    optimizer = torch.optim.Adam(delays.parameters(), lr=0.03)
+    optimizer = torch.optim.Adam(delays.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, rounds)
     for _ in range(rounds):
         optimizer.zero_grad()
@@ -212,6 +212,6 @@ def test_from_afar_spikes_alone_teach_a_delay_nothing():
     unfiltered = recover(start, lambda delays: delays(x)[0], true)
     assert unfiltered.median() > 5
     assert recover(start, lambda delays: smooth(delays(x)[0])[0], true).max() < 0.1
-    # spike by spike it works between the same two steps alone
+    # spike by spike it works between the same two steps alone, where small steps do not leave them
     near = DT * ((true / DT).floor() + 0.5)
-    assert recover(near, lambda delays: delays(x)[0], true).max() < 0.1
+    assert recover(near, lambda delays: delays(x)[0], true, lr=0.003).max() < 0.1
