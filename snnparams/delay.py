@@ -46,6 +46,7 @@ import torch
 from torch import nn
 from torch.distributions import Distribution
 from torch.nn.functional import conv1d, linear
+from torch.utils._pytree import tree_map
 
 from snnparams import adjoint, kernels
 from snnparams.checks import check_input, check_state
@@ -56,6 +57,7 @@ from snnparams.neurons import Neuron, Parameter, Value
 from snnparams.parameters import NeuronParameters
 from snnparams.population import in_own_type
 from snnparams.reads import Reads
+from snnparams.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.surrogate import Gradient
 from snnparams.values import Fixed, Learned, as_tensor, check_declared, check_dt, check_size
 
@@ -65,13 +67,13 @@ ROUNDING = 2e-7  # share by which a delay may exceed its limits, as in float32 i
 class DelayState(NamedTuple):
     """State of a delay: what has come in and not all gone out again."""
 
-    x: torch.Tensor  # inputs of the last D steps, oldest first, shape (D, B, ...)
+    x: torch.Tensor  # inputs of the last D steps, oldest first, shape (B, D, ...)
 
 
 class DelayedRecurrentState(NamedTuple):
     """State of a recurrent population with delays."""
 
-    z: torch.Tensor  # outputs of the last D steps, oldest first, shape (D, B, H)
+    z: torch.Tensor  # outputs of the last D steps, oldest first, shape (B, D, H)
     neurons: Any  # state of the population without recurrence
 
 
@@ -272,6 +274,22 @@ def _delayed_linear(
     return conv1d(history.permute(1, 2, 0), kernel[..., : len(history) - steps + 1]).permute(2, 0, 1)
 
 
+def _with_batch(x: torch.Tensor, state, compute, axes: int | None) -> tuple[torch.Tensor, Any]:
+    """Compute an input that may lack the axis of the batch; then so do output and state.
+
+    Args:
+        x: shape (T, B, ...), or (T, ...).
+        state: the state or None.
+        compute: called with an input (T, B, ...) and a state, returns an output and a state.
+        axes: how many axes an input has behind those for time and batch, or None if it may have any number.
+    """
+    refuse_packed(x)
+    if not isinstance(x, torch.Tensor) or axes is None or x.dim() != 1 + axes:
+        return compute(x, state)
+    output, last = compute(x.unsqueeze(1), None if state is None else tree_map(lambda t: t[None], state))
+    return output.squeeze(1), tree_map(lambda t: t.squeeze(0), last)
+
+
 class _Delayed(nn.Module):
     """What the two modules that delay an input share: their delays, and what they remember."""
 
@@ -290,17 +308,44 @@ class _Delayed(nn.Module):
         """Time step in s."""
         return self.p.dt
 
-    def _history(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
-        """Return the last steps and the input, shape (D + T, B, ...), and the new state."""
-        before = x.new_zeros(self.remembered, *x.shape[1:]) if state is None else state.x
-        history = torch.cat([before, x])
-        return history, DelayState(history[len(x) :].clone())
+    def initial_state(self, input: torch.Tensor) -> DelayState:
+        """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
+        return self._with_batch(input, None, lambda x, _: (x, self._start(x, None)))[1]
 
-    def _check(self, x: torch.Tensor, layout: str, state, features: int | None = None) -> None:
-        like = self.p.stored("delay")
-        check_input(x, layout, like.dtype, like.device, features, sparse=True)
-        if state is not None:
-            check_state(state, DelayState, (self.remembered, *x.shape[1:]), x)
+    def _population_axes(self) -> int | None:
+        """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
+        raise NotImplementedError
+
+    def _check(self, x: torch.Tensor) -> None:
+        """Check an input (T, B, ...)."""
+        raise NotImplementedError
+
+    def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
+        """Return the output of an input (T, B, ...), and the new state."""
+        raise NotImplementedError
+
+    def _sequence(self, x: torch.Tensor, state: DelayState | None, lengths: Lengths | None):
+        if lengths is not None:
+            return over_lengths(self._compute, x, state, lengths)
+        return self._with_batch(x, state, self._compute)
+
+    def _with_batch(self, x: torch.Tensor, state, compute) -> tuple[torch.Tensor, DelayState]:
+        return _with_batch(x, state, compute, self._population_axes())
+
+    def _start(self, x: torch.Tensor, state: DelayState | None) -> DelayState:
+        """Check the input, and return the given state, checked, or the initial one."""
+        self._check(x)
+        batch, *population = x.shape[1:]
+        shape = batch, self.remembered, *population
+        if state is None:
+            return DelayState(torch.zeros(shape, dtype=x.dtype, device=x.device))
+        check_state(state, DelayState, shape, x)
+        return state
+
+    def _history(self, x: torch.Tensor, state: DelayState) -> tuple[torch.Tensor, DelayState]:
+        """Return the last steps and the input, shape (D + T, B, ...), and the new state."""
+        history = torch.cat([state.x.transpose(0, 1), x])
+        return history, DelayState(history[len(x) :].transpose(0, 1).clone())
 
 
 class Delay(_Delayed):
@@ -327,7 +372,8 @@ class Delay(_Delayed):
         dtype: their floating-point type.
 
     Called with an input of shape (T, B, ...) and optionally a `DelayState`, it returns the delayed input, of the same
-    shape, and the state after the last step; before the first step there was nothing. As attributes, `p.delay` are the
+    shape, and the state after the last step; before the first step there was nothing. Without a batch, types of spikes
+    and `lengths`: as in `LIF`. As attributes, `p.delay` are the
     delays, read and assigned as in `NeuronParameters`. An input in the sparse COO layout stays sparse where no delay is
     learned, and costs only its spikes; else it is made dense.
 
@@ -357,23 +403,35 @@ class Delay(_Delayed):
         super().__init__(delay, max_delay, dt, shape, device, dtype)
 
     @in_own_type
-    def forward(self, x: torch.Tensor, state: DelayState | None = None) -> tuple[torch.Tensor, DelayState]:
+    def forward(
+        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, DelayState]:
         """Return the delayed input (T, B, ...) and the state after the last step."""
-        self._check(x, "(T, B, ...)", state)
+        return self._sequence(input, state, lengths)
+
+    def _population_axes(self) -> int | None:
+        if isinstance(self.p.size, tuple):
+            return len(self.p.size)
+        return 1 if self.p.raw("delay").dim() == 1 else None
+
+    def _check(self, x: torch.Tensor) -> None:
+        like = self.p.raw("delay")
+        check_input(x, "(T, B, ...)", like.dtype, like.device, sparse=True)
+        check_size("delay", like, tuple(x.shape[2:]))
+
+    def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
+        state = self._start(x, state)
         whole, fraction = self.p.steps()
-        check_size("delay", whole, tuple(x.shape[2:]))
         if x.is_sparse and not fraction.requires_grad:
             return self._sparse(x, state, whole, fraction)
         history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
         return _delayed(history, whole, fraction, len(x), self.remembered), new
 
-    def _sparse(self, x: torch.Tensor, state: DelayState | None, whole, fraction) -> tuple[torch.Tensor, DelayState]:
+    def _sparse(self, x: torch.Tensor, state: DelayState, whole, fraction) -> tuple[torch.Tensor, DelayState]:
         """Move each spike to its two steps."""
-        indices, values = x._indices(), x._values()
-        if state is not None:
-            before = state.x.to_sparse().coalesce()
-            earlier = before.indices() - torch.tensor([[self.remembered]] + [[0]] * (x.dim() - 1), device=x.device)
-            indices, values = torch.cat([earlier, indices], 1), torch.cat([before.values(), values])
+        before = state.x.transpose(0, 1).to_sparse().coalesce()
+        earlier = before.indices() - torch.tensor([[self.remembered]] + [[0]] * (x.dim() - 1), device=x.device)
+        indices, values = torch.cat([earlier, x._indices()], 1), torch.cat([before.values(), x._values()])
         step, *where = indices
         k, f = (t.expand(x.shape[2:])[tuple(where[1:])] for t in (whole, fraction))
         steps, shares = torch.cat([step + k, step + k + 1]), torch.cat([values * (1 - f), values * f])
@@ -383,7 +441,8 @@ class Delay(_Delayed):
         recent = step >= len(x) - self.remembered
         last = values.new_zeros(self.remembered, *x.shape[1:])
         at = (step[recent] - (len(x) - self.remembered), *(axis[recent] for axis in where))
-        return late, DelayState(last.index_put(at, values[recent], accumulate=True))
+        last = last.index_put(at, values[recent], accumulate=True)
+        return late, DelayState(last.transpose(0, 1).clone(memory_format=torch.contiguous_format))
 
     def extra_repr(self) -> str:
         """Show the longest delay and the time step."""
@@ -407,7 +466,8 @@ class DelayedLinear(_Delayed):
 
     Weights (O, I) and bias (O,) are those of a `nn.Linear`, under its names and with its initial values. Called with an
     input of shape (T, B, I), dense or in the sparse COO layout, which is made dense, and optionally a `DelayState`, it
-    returns currents of shape (T, B, O) and the state after the last step.
+    returns currents of shape (T, B, O) and the state after the last step. Without a batch, types of spikes and
+    `lengths`: as in `LIF`.
 
     **Memory and time.** It is a convolution over time with a kernel of :math:`D + 1` steps, two of which are not zero
     for each synapse, as in DCLS: :math:`O I (D + 1)` numbers for the kernel and its gradient each, and :math:`T B O I
@@ -436,16 +496,27 @@ class DelayedLinear(_Delayed):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {number!r}")
         super().__init__(delay, max_delay, dt, (out_features, in_features), device, dtype)
-        like = self.p.stored("delay")
+        like = self.p.raw("delay")
         start = nn.Linear(in_features, out_features, bias, device=like.device, dtype=like.dtype)
         self.in_features, self.out_features = in_features, out_features
         self.weight = start.weight
         self.register_parameter("bias", start.bias)
 
     @in_own_type
-    def forward(self, x: torch.Tensor, state: DelayState | None = None) -> tuple[torch.Tensor, DelayState]:
+    def forward(
+        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, DelayState]:
         """Return currents (T, B, O) and the state after the last step."""
-        self._check(x, "(T, B, I)", state, self.in_features)
+        return self._sequence(input, state, lengths)
+
+    def _population_axes(self) -> int | None:
+        return 1
+
+    def _check(self, x: torch.Tensor) -> None:
+        check_input(x, "(T, B, I)", self.weight.dtype, self.weight.device, self.in_features, sparse=True)
+
+    def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
+        state = self._start(x, state)
         whole, fraction = (part.expand(self.weight.shape) for part in self.p.steps())
         history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
         y = _delayed_linear(history, self.weight, whole, fraction, len(x), self.remembered)
@@ -528,7 +599,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
             device=device,
             dtype=dtype,
         )
-        like = self.p.stored(self.p.neuron_fields[0])
+        like = self.p.raw(self.p.neuron_fields[0])
         self.max_delay, self.per_synapse = _longest(delay, max_delay), per_synapse
         size = (hidden_size, hidden_size) if per_synapse else hidden_size
         limits = {"low": self.dt, "high": self.max_delay}
@@ -549,23 +620,31 @@ class DelayedRecurrentLayer(RecurrentLayer):
             return max(1, math.floor((1 + ROUNDING) * low / self.dt))
         return int(whole.min())
 
-    def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        p, shape = self.p.values(), (x.shape[-2] if x.dim() == 3 else 0, self.hidden_size)
-        check_input(x, "(T, B, I)", self.input_weights.dtype, self.input_weights.device, self.input_size, sparse=True)
+    def _with_batch(self, x: torch.Tensor, state, compute) -> tuple[torch.Tensor, Any]:
+        return _with_batch(x, state, compute, 1)
+
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, DelayedRecurrentState]:
+        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
+        p = self.p.values()
+        check_input(x, layout, self.input_weights.dtype, self.input_weights.device, self.input_size, sparse=True)
+        shape, past = (x.shape[-2], self.hidden_size), (x.shape[-2], self.remembered, self.hidden_size)
         if state is None:
-            past, neurons = x.new_zeros(self.remembered, *shape), None
-            past = past.to_dense() if past.is_sparse else past
-        elif isinstance(state, DelayedRecurrentState):
-            past, neurons = state
-            check_state(DelayState(past), DelayState, (self.remembered, *shape), x)
-        else:
+            first = self._at_rest(p, shape, x)
+            if self._exact:
+                first.append(torch.zeros_like(first[0]))
+            kind = adjoint.AdjointState if self._exact else self.neuron.State
+            return p, DelayedRecurrentState(torch.zeros(past, dtype=x.dtype, device=x.device), kind(*first))
+        if not isinstance(state, DelayedRecurrentState):
             raise TypeError(f"state: expected DelayedRecurrentState or None, got {type(state).__name__}")
-        kind = adjoint.state_of(neurons) if self._exact else self.neuron.State
-        if neurons is None:
-            neurons = kind(*self._at_rest(p, shape, x))
-        check_state(neurons, kind, shape, x)
+        check_state(DelayState(state.z), DelayState, past, x)
+        kind = adjoint.state_of(state.neurons) if self._exact else self.neuron.State
+        check_state(state.neurons, kind, shape, x)
+        return p, state
+
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, (past, neurons) = self._start(x, self.layout, state)
         whole, fraction = self.delays.steps()
-        weights, outputs = self.effective_recurrent_weights(), []
+        weights, past, outputs = self.effective_recurrent_weights(), past.transpose(0, 1), []
         for currents in kernels.input_currents(x, self.input_weights, self.kernel).split(self._steps_at_once(whole)):
             currents = currents + self._arriving(past, weights, whole, fraction, len(currents))
             if self._exact:
@@ -575,7 +654,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
                 z, neurons = kernels.sequence(self.neuron, currents, neurons, p, self.dt, *how)
             outputs.append(z)
             past = torch.cat([past, z])[len(z) :]
-        return torch.cat(outputs), DelayedRecurrentState(past.clone(), neurons)
+        return torch.cat(outputs), DelayedRecurrentState(past.transpose(0, 1).clone(), neurons)
 
     def extra_repr(self) -> str:
         """Show the sizes, whether autapses are allowed, the longest delay and the time step."""

@@ -237,6 +237,26 @@ def test_chunks_are_the_whole(kind):
             torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_lengths_states_and_inputs_without_a_batch(kind):
+    module, x = modules()[kind], spikes(20, 3, 5)
+    y, state = module(x, None, [20, 7, 13])
+    for row, length in enumerate((20, 7, 13)):
+        alone, last = module(x[:length, row])
+        torch.testing.assert_close(y[:length, row], alone, rtol=1e-9, atol=1e-10)
+        assert y[length:, row].abs().sum() == 0
+        for got, expected in zip(sp.states.select(state, slice(row, row + 1))[:1], last[:1], strict=True):
+            torch.testing.assert_close(got[0], expected, rtol=1e-9, atol=1e-10)
+    first = sp.states.initial(module, x)
+    whole, last = module(x, first)
+    torch.testing.assert_close(whole, module(x)[0], rtol=0, atol=0)
+    continued, _ = module(x, last)
+    model = sp.Sequential(module)
+    out, states = model(x)
+    assert torch.equal(out, whole)
+    torch.testing.assert_close(model(x, states)[0], continued, rtol=0, atol=0)
+
+
 def test_state_and_output_have_memory_of_their_own():
     x = spikes(20, 2, 5)
     module = sp.Delay(2e-3)
@@ -294,9 +314,9 @@ def test_declarations():
     assert of_interval.max_delay == 6e-3
     assert of_interval.p.delay.shape == (3,)
     given = nn.Parameter(torch.full((3,), 4e-3))
-    assert sp.Delay(given, max_delay=8e-3).p.stored("delay") is given
+    assert sp.Delay(given, max_delay=8e-3).p.raw("delay") is given
     assert "max_delay=0.008" in repr(shared)
-    assert "delay=0.004 s (learned, interval 0 to 0.008)" in repr(shared)
+    assert "delay=0.004 s (learned, shared, interval 0 to 0.008)" in repr(shared)
     synaptic = sp.DelayedLinear(7, 4, sp.Learned(sp.distributions.uniform(mean=5e-3, variation=0.3)), max_delay=0.02)
     assert synaptic.p.delay.shape == synaptic.weight.shape == (4, 7)
     assert synaptic.bias is None
@@ -311,7 +331,7 @@ def test_no_step_of_an_optimiser_leaves_the_range():
         optimizer.step()
         assert ((module.p.delay >= 0) & (module.p.delay <= 8e-3)).all()
         module(x)
-    assert module.p.stored("delay").grad.abs().min() > 0
+    assert module.p.raw("delay").grad.abs().min() > 0
 
 
 def test_groups_values_and_checkpoints_know_delays():
@@ -389,7 +409,7 @@ def test_values_are_assigned_as_those_of_neurons():
         (lambda: sp.Delay(1e-3)(torch.ones(3, 4, 5).float()), TypeError, "expected torch.float64"),
         (lambda: sp.Delay(torch.full((3,), 1e-3))(torch.ones(3, 4, 5)), ValueError, r"a population of \(5,\)"),
         (lambda: sp.DelayedLinear(3, 2, 1e-3)(torch.ones(3, 4, 5)), ValueError, "expected 3 features"),
-        (lambda: sp.Delay(1e-3)(torch.ones(3, 4, 5), torch.ones(2, 4, 5)), TypeError, "state: expected DelayState"),
+        (lambda: sp.Delay(1e-3)(torch.ones(3, 4, 5), torch.ones(4, 2, 5)), TypeError, "state: expected DelayState"),
     ],
 )
 def test_bad_input_is_refused(build, error, message):
@@ -400,13 +420,13 @@ def test_bad_input_is_refused(build, error, message):
 def test_states_of_another_kind_or_shape_are_refused():
     module, x = sp.Delay(3e-3), spikes(10, 2, 5)
     _, state = module(x)
-    with pytest.raises(ValueError, match=r"state.x: expected shape \(4, 3, 5\), got \(4, 2, 5\)"):
+    with pytest.raises(ValueError, match=r"state.x: expected shape \(3, 4, 5\), got \(2, 4, 5\)"):
         module(spikes(10, 3, 5), state)
     layer = sp.DelayedRecurrentLayer(5, 6, sp.LIFParameters(), delay=3e-3)
     with pytest.raises(TypeError, match="state: expected DelayedRecurrentState or None, got DelayState"):
         layer(x, state)
     with pytest.raises(TypeError, match="state: expected LIFFeedForwardState or None, got LIState"):
-        layer(x, sp.DelayedRecurrentState(torch.zeros(4, 2, 6), sp.LIState(*torch.zeros(2, 2, 6))))
+        layer(x, sp.DelayedRecurrentState(torch.zeros(2, 4, 6), sp.LIState(*torch.zeros(2, 2, 6))))
 
 
 def test_delays_that_nothing_constrains_are_refused_when_they_leave_their_range():
@@ -483,7 +503,7 @@ def test_autocast_computes_in_the_type_of_the_parameters(kind):
 def test_functional_transforms():
     module, x = modules()["axonal"], torch.randn(4, 12, 2, 5)
     name = "p.parametrizations.delay.original"
-    stored = module.p.stored("delay").detach()
+    stored = module.p.raw("delay").detach()
 
     def output(values, inputs):
         return torch.func.functional_call(module, {name: values}, (inputs,))[0]
