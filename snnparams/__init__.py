@@ -18,6 +18,7 @@ Where the book explains which module:
 from snnparams import constraints, distributions, neurons, sequences, states
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
+from snnparams.delay import Delay, DelayedLinear, DelayedRecurrentLayer, DelayedRecurrentState, DelayState
 from snnparams.diagnostics import Activity, activity, gradient_to_value, learned_values, zero_gradients
 from snnparams.dynamics import (
     li_feed_forward_step,
@@ -51,6 +52,11 @@ __all__ = [
     "Cell",
     "ConstantCurrentLIFEncoder",
     "CorruptDataError",
+    "Delay",
+    "DelayState",
+    "DelayedLinear",
+    "DelayedRecurrentLayer",
+    "DelayedRecurrentState",
     "Digits",
     "Ensemble",
     "Evaluation",
