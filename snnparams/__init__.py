@@ -11,12 +11,14 @@ Where the book explains which module:
                             resets, regularisation, trial, tuning, reference_levels, drift, disturbances,
                             experiment, statistics
 7  exact gradients          adjoint, yin_yang
-8  speed                    kernels, ensemble
+8  a neuron of your own     neurons
+9  speed                    kernels, ensemble
 """
 
 from snnparams import constraints, distributions, neurons, sequences, states
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
+from snnparams.delay import Delay, DelayedLinear, DelayedRecurrentLayer, DelayedRecurrentState, DelayState
 from snnparams.diagnostics import Activity, activity, gradient_to_value, learned_values, zero_gradients
 from snnparams.dynamics import (
     li_feed_forward_step,
@@ -57,6 +59,11 @@ __all__ = [
     "Cell",
     "ConstantCurrentLIFEncoder",
     "CorruptDataError",
+    "Delay",
+    "DelayState",
+    "DelayedLinear",
+    "DelayedRecurrentLayer",
+    "DelayedRecurrentState",
     "Digits",
     "Ensemble",
     "Evaluation",
