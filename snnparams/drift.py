@@ -51,7 +51,7 @@ def _scaled(layer: SpikingLayer, spikes: torch.Tensor, shift: Mapping[str, torch
 def _means(network: Network, task: Task, shift: Mapping[str, torch.Tensor], exact: bool = False, batch_size: int = 500):
     """Yield loss and rate of each batch of the training split, weighted by its share: their sums are the means."""
     split = task.train
-    for inputs, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+    for inputs, labels in zip(split.inputs.split(batch_size), split.labels.split(batch_size), strict=True):
         z, rates = task.encode(inputs).to_dense(), []
         for layer in network.spiking_layers():
             z = _scaled(layer, z, shift, exact)

@@ -188,7 +188,7 @@ def build(neurons: Neurons, architecture: Architecture, task: Task, seed: int) -
     """
     generator = torch.Generator().manual_seed(seed)
     hidden, share = architecture.hidden, architecture.recurrent_share if architecture.recurrent else 0.0
-    sample = task.encode(task.train.images[:100]).to_dense()
+    sample = task.encode(task.train.inputs[:100]).to_dense()
     drive = sample.mean().item()
     layers, inputs, spikes = [], task.features, sample
     for _ in range(architecture.layers):

@@ -337,7 +337,7 @@ def test_a_layer_survives_saving_copying_and_conversion(row):
 @each
 def test_an_ensemble_computes_what_its_members_do(row):
     members = [recurrent(row, declared(row.neuron, seed=seed)) for seed in range(3)]
-    members[1].p.stored("tau_mem_inv").requires_grad_(False)
+    members[1].p.raw("tau_mem_inv").requires_grad_(False)
     x = inputs(row, inputs=INPUTS)
     out, state = sp.Ensemble(members)(x)
     for k, member in enumerate(members):
@@ -355,7 +355,7 @@ def test_a_compiled_module_computes_the_same(row, kind):
     torch.compiler.reset()  # there are more neurons than PyTorch traces one function for
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x)[0], module(x)[0])
-    stored = module.p.stored("tau_mem_inv")
+    stored = module.p.raw("tau_mem_inv")
     found, expected = (torch.autograd.grad(f(x)[1].v.sum(), stored)[0] for f in (compiled, module))
     torch.testing.assert_close(found, expected)
 
@@ -458,7 +458,7 @@ def test_the_limit_of_the_time_step_belongs_to_the_declaration():
         optimizer.zero_grad()
         learned(torch.full((3, 1, 1), 0.1, dtype=F64))[1].v.sum().neg().backward()
         optimizer.step()
-        assert learned.p.stored("tau_mem_inv").grad != 0
+        assert learned.p.raw("tau_mem_inv").grad != 0
     with pytest.raises(ValueError, match="most_per_step: expected a positive number, got 0"):
         sp.rate(100.0, most_per_step=0)
 

@@ -72,7 +72,7 @@ def test_networks_of_a_seed_have_equal_weights_and_rates(recurrent):
     architecture = Architecture(**SMALL, recurrent=recurrent, layers=2, rate=0.08)
     networks = {name: build(Neurons(**kind), architecture, TASK, 3) for name, kind in KINDS.items()}
     other = build(Neurons(), architecture, TASK, 4)
-    spikes = TASK.encode(TASK.train.images[:100])
+    spikes = TASK.encode(TASK.train.inputs[:100])
     for network in networks.values():
         for a, b in zip(networks["equal"].layers, network.layers, strict=True):
             for name in a.parametrizations:
@@ -128,7 +128,7 @@ def test_the_readout_by_hand():
     for tau in (8.0, "per output"):
         network = build(Neurons(), Architecture(**SMALL, readout_tau=tau), TASK, 0)
         nn.init.normal_(network.bias)
-        logits, (z,) = network(TASK.encode(TASK.test.images[:5]))
+        logits, (z,) = network(TASK.encode(TASK.test.inputs[:5]))
         taus = [30, (30 * 8) ** 0.5, 8] if tau == "per output" else [8] * 3
         for k, (due, output) in enumerate(TASK.answers):
             assert output == k
@@ -143,7 +143,7 @@ def test_the_readout_by_hand():
 def test_answers_are_read_when_they_are_due():
     task = make_task(json.dumps(XOR))
     network = build(Neurons(), Architecture(**SMALL), task, 0)
-    spikes = task.encode(task.test.images[:5])
+    spikes = task.encode(task.test.inputs[:5])
     logits, _ = network(spikes)
     changed = spikes.clone()
     changed[task.answers[0][0] + 1 :] = 1  # after the first answer
@@ -156,7 +156,7 @@ def test_answers_are_read_when_they_are_due():
 def test_classes_are_read_over_all_time(readout):
     task = tasks.smooth_random_manifolds(60, 20, 20, classes=3, steps=15)
     network = build(Neurons(), Architecture(hidden=8, readout=readout), task, 0)
-    logits, (z,) = network(task.encode(task.test.images[:4]))
+    logits, (z,) = network(task.encode(task.test.inputs[:4]))
     weights, decay = network.readout_weights.double(), 7 / 8
 
     def voltages(weights):
@@ -180,7 +180,7 @@ def test_a_trial_is_what_the_network_does():
     result = run_trial(copy.deepcopy(one))
     network, task = trial.network_of(one)
     train(network, task, Training(**one["training"]), 0)
-    logits, (z,) = network(task.encode(task.test.images))
+    logits, (z,) = network(task.encode(task.test.inputs))
     right = (logits > 0) == task.test.labels.bool()
     assert result["test"]["accuracy"] == pytest.approx(right.float().mean().item())
     assert result["test"]["answers"] == pytest.approx(right.float().mean(dim=0).tolist())
@@ -225,7 +225,7 @@ def test_no_label_of_validation_or_test_reaches_training():
 
 
 def poisoned(split):
-    return Split(split.images, 1 - split.labels)
+    return Split(split.inputs, 1 - split.labels)
 
 
 def test_the_test_split_is_not_measured_unless_asked_for(monkeypatch):
@@ -283,7 +283,7 @@ def test_rasters_are_the_spikes_of_the_trained_network():
     found = run_raster(one)
     network, task = trial.network_of(one)
     train(network, task, Training(**one["training"]), 0)
-    _, (z,) = network(task.encode(task.test.images[3:4]))
+    _, (z,) = network(task.encode(task.test.inputs[3:4]))
     assert [*zip(found["steps"], found["neurons"], strict=True)] == [tuple(x) for x in z[:, 0].nonzero().tolist()]
     assert found["tau_syn"] == pytest.approx(values(network)["tau_syn"].tolist(), rel=1e-4)
     assert found["label"] == task.test.labels[3].tolist()
@@ -300,8 +300,8 @@ def test_measures_of_a_network_that_knows():
     found = measure(Oracle(), task, task.test, batch_size=30)
     assert found["accuracy"] == 1
     assert found["answers"] == [1, 1, 1]
-    assert found["rate"] == pytest.approx([task.test.images.float().mean().item()])
-    assert found["spikes"] == pytest.approx(task.test.images.sum().item() / 80)
+    assert found["rate"] == pytest.approx([task.test.inputs.float().mean().item()])
+    assert found["spikes"] == pytest.approx(task.test.inputs.sum().item() / 80)
 
 
 def test_bad_input():

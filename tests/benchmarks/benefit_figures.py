@@ -127,7 +127,7 @@ def dials() -> plt.Figure:
     fig, axes = plt.subplots(2, 1, figsize=(7.2, 3.9))
     made = tasks.windows(4, train=100, validation=10, test=10), tasks.multi_timescale_xor(train=100, test=10)
     for ax, task, k in zip(axes, made, (2, 3), strict=True):
-        steps, inputs = task.encode(task.train.images[k : k + 1])[:, 0].nonzero(as_tuple=True)
+        steps, inputs = task.encode(task.train.inputs[k : k + 1])[:, 0].nonzero(as_tuple=True)
         for group, color in ((inputs < 12, "C0"), (inputs >= 12, "C1")):
             ax.scatter(steps[group], inputs[group], s=12, marker="|", color=color)
         labels = task.train.labels[k].tolist()
@@ -168,7 +168,8 @@ def windows(results: Results) -> plt.Figure:
             answers = 100 * np.mean([r.get("test", r["validation"])["answers"] for r in runs], axis=0)
             ax.plot(range(1, count + 1), answers, "o-", markersize=3.5, color=COLOR[kind], label=TITLE[kind])
         ax.axhline(50, color="0.6", linewidth=1)
-        ax.set(title=f"{count} windows ({seeds_of(results, task)})", xlabel="window", xticks=range(1, count + 1))
+        ax.set(xlabel="window", xticks=range(1, count + 1))
+        ax.set_title(f"{count} windows\n{seeds_of(results, task)}", fontsize=9)
     axes[0].set(ylabel="right (%)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return fig

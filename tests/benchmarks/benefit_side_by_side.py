@@ -52,8 +52,8 @@ def _bits(description: str, split: str) -> torch.Tensor:
     """Return all inputs of a split of a task as bits (N, T, I)."""
     task = _task(description)
     if task.answers:  # generated tasks are bits already
-        return getattr(task, split).images
-    parts = [task.encode(x).to_dense().transpose(0, 1) > 0 for x in getattr(task, split).images.split(1000)]
+        return getattr(task, split).inputs
+    parts = [task.encode(x).to_dense().transpose(0, 1) > 0 for x in getattr(task, split).inputs.split(1000)]
     return torch.cat(parts)
 
 
