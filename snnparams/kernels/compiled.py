@@ -4,8 +4,8 @@ Each function is compiled twice: for one share of the rows, and for all shares a
 many shares as PyTorch has threads, see `torch.set_num_threads`. Where Numba finds OpenMP (Linux), its threads are those
 of PyTorch, so that the two never compete for the cores.
 
-What is compiled is kept in `compiled` below `snnparams.folders.cache_folder()`, or below the folder that the environment
-variable `NUMBA_CACHE_DIR` names. Where neither can be written, each process compiles for itself, and says so once.
+What is compiled is kept in `compiled` below `snnparams.folders.cache_folder()`, or below the folder that the
+environment variable `NUMBA_CACHE_DIR` names. Where neither can be written, each process compiles for itself, once.
 """
 
 from __future__ import annotations
