@@ -58,6 +58,14 @@ DERIVATIVES: dict[str, Derivative] = {
 """Surrogate derivative of each spike function, by the name that `method` takes."""
 
 
+def _graded_sigmoid(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    return torch.sigmoid(alpha * x)
+
+
+GRADED: dict[str, Derivative] = {"sigmoid": _graded_sigmoid}
+"""The spikes themselves where they are smooth, by the same names."""
+
+
 def check_method(method: str) -> str:
     """Return `method` if it names a spike function.
 
@@ -172,7 +180,7 @@ def threshold(x: torch.Tensor, method: str = "super", alpha: float | None = None
     derivative, alpha = DERIVATIVES[check_method(method)], alpha_in_effect(method, alpha)
     if method == "heaviside":  # nothing to propagate, so nothing to keep for the backward pass
         return (x > 0).to(x.dtype)
-    if method == "sigmoid":
-        return torch.sigmoid(alpha * x)
+    if method in GRADED:
+        return GRADED[method](x, alpha)
     function = _ForwardThreshold if forward_ad._current_level >= 0 else _Threshold
     return function.apply(x, alpha, derivative)

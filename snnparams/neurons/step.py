@@ -16,7 +16,7 @@ BRANCHES = ("JUMP", "FOR_ITER", "SEND")  # in names of instructions
 ALLOWED = "expected + - * / of arguments and numbers, spike(v, v_th), reset(z) and where(z, a, b)"
 
 
-class _Refused(TypeError):
+class Refused(TypeError):
     """Something that a step must not do, by name."""
 
 
@@ -45,24 +45,24 @@ class Expression:
         return self.operands[0].root if self.operation == "reset" else self
 
     def __getattr__(self, name: str) -> Any:
-        raise _Refused(name)
+        raise Refused(name)
 
     @classmethod
     def __torch_function__(cls, function, kinds, values=(), named=None) -> Any:
-        raise _Refused(getattr(function, "__name__", str(function)))
+        raise Refused(getattr(function, "__name__", str(function)))
 
 
 def _uses(*values) -> frozenset[str]:
     """Return the arguments from which all values were computed."""
     for value in values:
         if not isinstance(value, (Expression, int, float)) or isinstance(value, bool):
-            raise _Refused(f"{type(value).__name__} {value!r}")
+            raise Refused(f"{type(value).__name__} {value!r}")
     return frozenset[str]().union(*(value.uses for value in values if isinstance(value, Expression)))
 
 
 def _refuse(what: str) -> Callable:
     def refuse(*_) -> NoReturn:
-        raise _Refused(what)
+        raise Refused(what)
 
     return refuse
 
@@ -100,7 +100,7 @@ def _spike(v, v_th) -> Expression:
 
 def _check_spike(function: str, z) -> None:
     if not (isinstance(z, Expression) and z.is_spike):
-        raise _Refused(f"{function} of something that is no spike")
+        raise Refused(f"{function} of something that is no spike")
 
 
 def _reset(z) -> Expression:
@@ -202,11 +202,11 @@ def program_of(found, arguments: tuple[str, ...], state: tuple[str, ...] = (), r
 def _check_code(code: types.CodeType) -> None:
     """Refuse names of the outside, functions within, branches and loops."""
     if outside := [*code.co_names, *code.co_freevars]:
-        raise _Refused(".".join(outside))
+        raise Refused(".".join(outside))
     if any(isinstance(value, types.CodeType) for value in code.co_consts):
-        raise _Refused("a function within")
+        raise Refused("a function within")
     if any(part in instruction.opname for instruction in dis.get_instructions(code) for part in BRANCHES):
-        raise _Refused("a branch or a loop")
+        raise Refused("a branch or a loop")
 
 
 def traced(step: Callable, arguments: tuple[str, ...]) -> tuple[list[Expression], tuple[int, ...]]:
@@ -223,8 +223,8 @@ def traced(step: Callable, arguments: tuple[str, ...]) -> tuple[list[Expression]
         for value in found if isinstance(found, tuple) else ():
             if not isinstance(value, Expression):
                 _uses(value)
-                raise _Refused(f"the number {value!r} in place of an expression")
-    except _Refused as error:
+                raise Refused(f"the number {value!r} in place of an expression")
+    except Refused as error:
         raise TypeError(f"step: {ALLOWED}, got {error}") from None
     if not isinstance(found, tuple):
         raise TypeError(f"step: expected it to return a tuple, the output and then the state, got {type(found)}")
