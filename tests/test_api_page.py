@@ -17,6 +17,7 @@ INTERNAL = {
     "neurons.step",
     "population",
     *(f"kernels.{p.stem}" for p in (PACKAGE / "kernels").glob("[!_]*.py")),
+    *(f"kernels.derived.{p.stem}" for p in (PACKAGE / "kernels" / "derived").glob("[!_]*.py")),
 }
 
 

@@ -23,7 +23,7 @@ import torch
 from torch.nn.functional import linear
 
 from snnparams.dynamics import arguments_of_step
-from snnparams.kernels import fused, operator, reference
+from snnparams.kernels import fused, fused_sequence, reference
 from snnparams.neurons import LIFParameters, LIParameters, Neuron
 from snnparams.neurons.step import PROGRAMS
 from snnparams.surrogate import alpha_in_effect, check_method
@@ -204,7 +204,7 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
     method, alpha = "heaviside", 1.0  # of a neuron that does not spike
     if neuron.spiking:
         method, alpha = check_method(p.method), alpha_in_effect(p.method, p.alpha)
-    out, last, _ = operator.sequence(
+    out, last, _ = fused_sequence.sequence(
         currents.reshape(1, steps, rows, -1),
         torch.stack([variable.flatten(1) for variable in variables.values()])[None],
         None if recurrent_weights is None or steps == 1 else recurrent_weights[None],

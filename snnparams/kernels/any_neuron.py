@@ -19,7 +19,7 @@ from snnparams.kernels.elementwise import call
 from snnparams.kernels.vectors import ROWS, append_above, four_rows, gather, lanes, panels, scatter
 from snnparams.neurons.step import PROGRAMS
 
-PIECE = 256  # neurons of a population without recurrence that go through all steps before the next ones do
+PIECE = 512  # neurons of a population without recurrence that go through all steps before the next ones do
 
 
 class Sizes(NamedTuple):
@@ -189,7 +189,7 @@ def _repeated(p: torch.Tensor, sizes: Sizes) -> torch.Tensor:
 
 
 def sequence_forward(x, state, w, p, name, method, alpha, keep):
-    """Compute the sequence; see `snnparams.kernels.operator` for shapes."""
+    """Compute the sequence; see `snnparams.kernels.fused_sequence` for shapes."""
     program = PROGRAMS[name]
     out, state = empty(x), state.clone()
     members, steps, rows, neurons = x.shape
@@ -208,7 +208,7 @@ def sequence_forward(x, state, w, p, name, method, alpha, keep):
 
 
 def sequence_backward(grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w):
-    """Compute the gradients; see `snnparams.kernels.operator` for shapes."""
+    """Compute the gradients; see `snnparams.kernels.fused_sequence` for shapes."""
     sizes = _sizes(PROGRAMS[name], method, kept, w)
     given = grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w
     gradients = _gradients(*given, sizes)

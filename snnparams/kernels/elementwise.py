@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -115,7 +115,9 @@ class _Arithmetic:
         return self.builder.uitofp(self.builder.fcmp_ordered(">", v, v_th), self.type)
 
     def _surrogate(self, g: ir.Value, v: ir.Value, v_th: ir.Value, exact: bool) -> ir.Value:
-        return self.builder.fmul(g, self._of_distance(spike_functions.derivative(self.method), v, v_th, exact), flags=("contract",))
+        return self.builder.fmul(
+            g, self._of_distance(spike_functions.derivative(self.method), v, v_th, exact), flags=("contract",)
+        )
 
     def _of_distance(self, program: Program, v: ir.Value, v_th: ir.Value, exact: bool) -> ir.Value:
         given = {"x": self.builder.fsub(v, v_th), "alpha": self.alpha}
@@ -128,33 +130,44 @@ class _Arithmetic:
         return self.builder.select(self.builder.fcmp_ordered(">", z, self.number(0.5)), a, b)
 
 
+class _Array(NamedTuple):
+    """What a function takes: the place of the first neuron, and how far the next variable lies from the first."""
+
+    pointer: ir.Value
+    stride: ir.Value | None
+
+    @property
+    def kind(self) -> ir.Type:
+        """Type of its numbers."""
+        return self.pointer.type.pointee
+
+
 class _Stretch:
     """Reads and writes the neurons from number `first` on, as many as a register holds."""
 
-    def __init__(self, builder: ir.IRBuilder, arithmetic: _Arithmetic, first: ir.Value) -> None:
-        self.builder, self.arithmetic, self.first = builder, arithmetic, first
+    def __init__(self, builder: ir.IRBuilder, lanes: int, first: ir.Value) -> None:
+        self.builder, self.lanes, self.first = builder, lanes, first
 
-    def _pointer(self, array: ir.Value, stride: ir.Value | None, k: int) -> ir.Value:
+    def _place(self, array: _Array, k: int) -> ir.Value:
         at = self.first
-        if stride is not None:
-            at = self.builder.add(at, self.builder.mul(stride, ir.Constant(INTEGER, k)))
-        kind, lanes = array.type.pointee, self.arithmetic.lanes
-        whole = kind if lanes == 1 else ir.VectorType(kind, lanes)
-        return self.builder.bitcast(self.builder.gep(array, [at]), whole.as_pointer())
+        if array.stride is not None:
+            at = self.builder.add(at, self.builder.mul(array.stride, ir.Constant(INTEGER, k)))
+        whole = array.kind if self.lanes == 1 else ir.VectorType(array.kind, self.lanes)
+        return self.builder.bitcast(self.builder.gep(array.pointer, [at]), whole.as_pointer())
 
-    def load(self, array: ir.Value, stride: ir.Value | None = None, k: int = 0) -> ir.Value:
+    def load(self, array: _Array, k: int = 0) -> ir.Value:
         """Read variable k of an array."""
-        return self.builder.load(self._pointer(array, stride, k), align=_size(array.type.pointee))
+        return self.builder.load(self._place(array, k), align=_size(array.kind))
 
-    def store(self, value: ir.Value, array: ir.Value, stride: ir.Value | None = None, k: int = 0) -> None:
+    def store(self, value: ir.Value, array: _Array, k: int = 0) -> None:
         """Write variable k of an array."""
-        self.builder.store(value, self._pointer(array, stride, k), align=_size(array.type.pointee))
+        self.builder.store(value, self._place(array, k), align=_size(array.kind))
 
-    def add(self, value: ir.Value, array: ir.Value, stride: ir.Value, k: int) -> None:
-        """Add to a sum in float64."""
-        before = self.load(array, stride, k)
+    def add(self, value: ir.Value, array: _Array, k: int) -> None:
+        """Add to variable k, a sum in float64."""
+        before = self.load(array, k)
         wide = value if value.type == before.type else self.builder.fpext(value, before.type)
-        self.store(self.builder.fadd(before, wide), array, stride, k)
+        self.store(self.builder.fadd(before, wide), array, k)
 
 
 def _size(kind: ir.Type) -> int:
@@ -183,14 +196,14 @@ def _compiled(names: Sequence[str], dtype: torch.dtype, method: str, body: Calla
     set.add(function.attributes, f'"min-legal-vector-width"="{8 * REGISTER}"')
     size, alpha, *rest = function.args
     given = iter(rest)
-    arrays = {name: (next(given), next(given) if name in WITH_STRIDE else None) for name in names}
+    arrays = {name: _Array(next(given), next(given) if name in WITH_STRIDE else None) for name in names}
     builder = ir.IRBuilder(function.append_basic_block())
     per_register, begin = ir.Constant(INTEGER, lanes(dtype)), ir.Constant(INTEGER, 0)
     whole = builder.sub(size, builder.srem(size, per_register))
     for together, end in ((lanes(dtype), whole), (1, size)):  # whole registers first, then what is left over
         arithmetic = _Arithmetic(builder, kind, together, method, alpha)
         with cgutils.for_range_slice(builder, begin, end, ir.Constant(INTEGER, together)) as (first, _):
-            body(arithmetic, _Stretch(builder, arithmetic, first), arrays)
+            body(arithmetic, _Stretch(builder, together, first), arrays)
         begin = end
     builder.ret_void()
     library.add_ir_module(module)
@@ -219,19 +232,19 @@ def forward(name: str, method: str, dtype: torch.dtype, recurrent: bool, keep: b
     program = PROGRAMS[name]
 
     def body(write: _Arithmetic, here: _Stretch, arrays) -> None:
-        values = {variable: here.load(*arrays["state"], k) for k, variable in enumerate(program.state)}
+        values = {variable: here.load(arrays["state"], k) for k, variable in enumerate(program.state)}
         for arriving in ("x", "received") if recurrent else ("x",):
-            current = here.load(*arrays[arriving])
+            current = here.load(arrays[arriving])
             before = values.get(program.receives)
             values[program.receives] = current if before is None else write.builder.fadd(before, current)
         if keep:
             for k, variable in enumerate(program.kept):
-                here.store(values[variable], *arrays["kept"], k)
-        values |= {parameter: here.load(*arrays["p"], k) for k, parameter in enumerate(program.parameters)}
+                here.store(values[variable], arrays["kept"], k)
+        values |= {parameter: here.load(arrays["p"], k) for k, parameter in enumerate(program.parameters)}
         output, *state = write.run(program, values, lambda _: True)
-        here.store(output, *arrays["out"])
+        here.store(output, arrays["out"])
         for k, value in enumerate(state):
-            here.store(value, *arrays["state"], k)
+            here.store(value, arrays["state"], k)
 
     return _compiled(FORWARD, dtype, method, body)
 
@@ -264,20 +277,20 @@ def backward(
     outputs = step._replace(returned=step.returned[:1])
 
     def body(write: _Arithmetic, here: _Stretch, arrays) -> None:
-        values = {variable: here.load(*arrays["kept"], k) for k, variable in enumerate(program.kept)}
-        values |= {parameter: here.load(*arrays["p"], k) for k, parameter in enumerate(step.parameters)}
-        by_output = [here.load(*arrays["grad_out"])] if with_out else []
-        by_output += [here.load(*arrays["received"])] if recurrent else []
+        values = {variable: here.load(arrays["kept"], k) for k, variable in enumerate(program.kept)}
+        values |= {parameter: here.load(arrays["p"], k) for k, parameter in enumerate(step.parameters)}
+        by_output = [here.load(arrays["grad_out"])] if with_out else []
+        by_output += [here.load(arrays["received"])] if recurrent else []
         if recurrent:
-            here.store(write.run(outputs, values, lambda _: True)[0], *arrays["out"])
+            here.store(write.run(outputs, values, lambda _: True)[0], arrays["out"])
         values[of_output] = functools.reduce(write.builder.fadd, by_output) if by_output else write.number(0.0)
-        values |= {variable: here.load(*arrays["grad_state"], k) for k, variable in enumerate(of_state)}
+        values |= {variable: here.load(arrays["grad_state"], k) for k, variable in enumerate(of_state)}
         found = write.run(program, values, forward_names.__contains__)
         for k, value in enumerate(found[: len(step.state)]):
-            here.store(value, *arrays["grad_state"], k)
-        here.store(found[program.kept.index(program.receives)], *arrays["grad_x"])
+            here.store(value, arrays["grad_state"], k)
+        here.store(found[program.kept.index(program.receives)], arrays["grad_x"])
         for k, value in enumerate(found[len(program.kept) :]):
-            here.add(value, *arrays["sums"], k)
+            here.add(value, arrays["sums"], k)
 
     return _compiled(BACKWARD, dtype, method, body)
 

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from snnparams.neurons.step import Expression, Program, Refused, program_of
 from snnparams.surrogate import DERIVATIVES, GRADED
 
