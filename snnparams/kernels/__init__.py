@@ -103,7 +103,7 @@ def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alp
     steps, rows, *population = currents.shape
 
     def per_neuron(value):  # a copy: a value that is changed before the backward pass does not change a gradient
-        return torch.as_tensor(value).to(v).expand(population).reshape(1, -1).clone()
+        return torch.as_tensor(value, dtype=v.dtype, device=v.device).expand(population).reshape(1, -1).clone()
 
     outputs = fused.lif(
         currents.reshape(1, steps, rows, -1),
@@ -200,7 +200,8 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
             currents = torch.cat([currents[:1] + arrives, currents[1:]])
     values = arguments_of_step(neuron, p, dt)
     like = variables[program.state[0]]
-    stacked = [torch.as_tensor(values[name]).to(like).expand(population).flatten() for name in program.parameters]
+    same = {"dtype": like.dtype, "device": like.device}
+    stacked = [torch.as_tensor(values[name], **same).expand(population).flatten() for name in program.parameters]
     method, alpha = "heaviside", 1.0  # of a neuron that does not spike
     if neuron.spiking:
         method, alpha = check_method(p.method), alpha_in_effect(p.method, p.alpha)
