@@ -14,7 +14,7 @@ Where the book explains which module:
 8  speed                    kernels, ensemble
 """
 
-from snnparams import constraints, distributions
+from snnparams import constraints, distributions, neurons
 from snnparams.adjoint import spike_times
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
@@ -23,7 +23,6 @@ from snnparams.dynamics import (
     li_feed_forward_step,
     li_step,
     lif_feed_forward_step,
-    lif_recurrent_current_step,
     lif_step,
     neuron_step,
 )
@@ -34,7 +33,7 @@ from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
 from snnparams.parameters import NeuronParameters
 from snnparams.regularisation import rate_bounds_loss
-from snnparams.surrogate import surrogate_derivative, threshold
+from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative, threshold
 from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
 
@@ -44,6 +43,7 @@ __all__ = [
     "LI",
     "LIF",
     "Activity",
+    "Adjoint",
     "Cell",
     "ConstantCurrentLIFEncoder",
     "CorruptDataError",
@@ -68,6 +68,7 @@ __all__ = [
     "RecurrentCell",
     "RecurrentLayer",
     "Split",
+    "Surrogate",
     "activity",
     "constant_current_lif_encode",
     "constraints",
@@ -80,10 +81,10 @@ __all__ = [
     "li_feed_forward_step",
     "li_step",
     "lif_feed_forward_step",
-    "lif_recurrent_current_step",
     "lif_step",
     "load_mnist",
     "neuron_step",
+    "neurons",
     "parameter_groups",
     "progress_bar",
     "rate",

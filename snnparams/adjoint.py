@@ -56,37 +56,24 @@ LARGEST = 1e12  # largest derivative by a voltage
 CHUNK = 32  # steps whose spikes PyTorch lists at once
 
 
-def check(p, kernel: str | None = None, detach_reset: bool = False) -> None:
-    """Check, when a module is built, that what it was asked for can be had with `method="adjoint"`.
-
-    Args:
-        p: neuron parameters; nothing is checked if their method is another.
-        kernel: name of the kernel.
-        detach_reset: whether the reset is to be a constant.
-
-    Raises:
-        ValueError: if it cannot; the message says what to use instead.
-    """
-    if getattr(p, "method", None) != "adjoint":
-        return
-    _refuse_triton(kernel)
-    if detach_reset:
-        raise ValueError("detach_reset=True: the adjoint method differentiates the reset; use detach_reset=False")
-
-
 def state_of(state) -> type[AdjointState | LIFFeedForwardState]:
     """Return the class of states to expect: an `AdjointState`, or one that knows no earlier spikes."""
     return AdjointState if isinstance(state, AdjointState) else LIFFeedForwardState
 
 
-def _refuse_triton(kernel: str | None) -> None:
+def refuse_triton(kernel: str | None) -> None:
+    """Refuse a kernel that there is none of for the adjoint method.
+
+    Raises:
+        ValueError: it is "triton".
+    """
     if kernel == "triton":
-        raise ValueError("kernel='triton': there is none for method='adjoint'; use kernel=None, on a GPU too")
+        raise ValueError("kernel='triton': there is none for the adjoint method; use kernel=None, on a GPU too")
 
 
 def _choose(kernel: str | None, x: torch.Tensor) -> str:
     """Return "cpu" or "reference"."""
-    _refuse_triton(kernel)
+    refuse_triton(kernel)
     if kernel == "cpu" and not (x.device.type == "cpu" and x.dtype in DTYPES):
         raise ValueError(f"kernel='cpu': expected float32 or float64 on a CPU, got {x.dtype} on {x.device}; use None")
     return "cpu" if choose(kernel, x) == "cpu" else "reference"
@@ -374,7 +361,7 @@ def spike_times(spikes: torch.Tensor, dt: float, number: int = 1, missing: float
     r"""Return the times of each neuron's first spikes, differentiable by them.
 
     The spike of step t (from 0) has the time :math:`(t + 1) \Delta t`, the end of its step. Its derivative is right for
-    spikes of a layer with `method="adjoint"`, as :math:`\Delta t \to 0`; a surrogate gradient has none.
+    spikes of a layer with `gradient=Adjoint()`, as :math:`\Delta t \to 0`; a surrogate gradient has none.
 
     Args:
         spikes: 0 or 1, shape (T, ...).

@@ -12,6 +12,7 @@ import torch
 
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron
 from snnparams.population import FeedForward, Recurrent, in_own_type
+from snnparams.surrogate import Gradient
 
 
 class Cell(FeedForward):
@@ -24,14 +25,15 @@ class Cell(FeedForward):
     def __init__(
         self,
         p: Neuron | None = None,
-        dt: float = 0.001,
-        detach_reset: bool = False,
-        device=None,
-        dtype=None,
         *,
         size: int | tuple[int, ...] | None = None,
+        dt: float = 0.001,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(p, dt, device, dtype, size, detach_reset)
+        super().__init__(p, size=size, dt=dt, gradient=gradient, detach_reset=detach_reset, device=device, dtype=dtype)
 
     @in_own_type
     def forward(self, input_current: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
@@ -46,6 +48,25 @@ class RecurrentCell(Recurrent):
     is `RecurrentState` of its class: the last output z, which the recurrent weights bring back, and the variables.
     """
 
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: Neuron | None = None,
+        *,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "device": device, "dtype": dtype}
+        weights: dict[str, Any] = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
+        super().__init__(input_size, hidden_size, p, **weights, autapses=autapses, dt=dt, **how)
+
     @in_own_type
     def forward(self, input_spikes: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Return the output (B, H) and the new state."""
@@ -55,21 +76,10 @@ class RecurrentCell(Recurrent):
 class LIFCell(Cell):
     """One time step of a LIF population without recurrence, see `snnparams.lif_feed_forward_step`.
 
-    Args:
-        p: neuron parameters, broadcast against the input's shape without B; defaults as in `LIFParameters`.
-        dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset; False as in Norse.
-        device: device of fixed and new parameters.
-        dtype: their floating-point type.
-        size: number of neurons, or shape of the input without B, for parameters that are drawn or learned one per
-            neuron.
+    Arguments and errors are those of `snnparams.LIF`, without the kernel; `size` is the shape of the input without B.
 
     Called with an input current of shape (B, ...) and optionally a `LIFFeedForwardState`, it returns the spikes,
     of the same shape, and the new state. Without a state it starts at the leak voltage, with no current.
-
-    Raises:
-        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
-        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
     accepts = LIFParameters
@@ -85,7 +95,7 @@ class LIFCell(Cell):
 class LIFRecurrentCell(RecurrentCell):
     """One time step of a recurrent LIF population, see `snnparams.lif_step`.
 
-    Arguments and errors are those of `snnparams.LIFRecurrent`, without the kernel; `detach_reset` is True as in Norse.
+    Arguments and errors are those of `snnparams.LIFRecurrent`, without the kernel.
 
     Called with spikes of shape (B, I) and optionally a `LIFState`, it returns the spikes, of shape (B, H), and
     the new state. Without a state it starts at the leak voltage, with no current and no spikes.
@@ -102,24 +112,13 @@ class LIFRecurrentCell(RecurrentCell):
 class LICell(Cell):
     """One time step of a leaky integrator, see `snnparams.li_feed_forward_step`.
 
-    Arguments and errors are those of `LIFCell`, without the reset; defaults are as in `LIParameters`.
+    Arguments and errors are those of `LIFCell`, without what belongs to spikes; defaults are as in `LIParameters`.
 
     Called with an input current of shape (B, ...) and optionally a `LIState`, it returns the voltages, of the
     same shape, and the new state. Without a state it starts at the leak voltage, with no current.
     """
 
     accepts = LIParameters
-
-    def __init__(
-        self,
-        p: LIParameters | None = None,
-        dt: float = 0.001,
-        device=None,
-        dtype=None,
-        *,
-        size: int | tuple[int, ...] | None = None,
-    ) -> None:
-        super().__init__(p, dt, device=device, dtype=dtype, size=size)
 
     @in_own_type
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:

@@ -35,6 +35,7 @@ from torch import nn
 from torch.nn.functional import softplus
 
 LEAST, MOST = 1e-12, 1 - 1e-4  # share of the way to its target that a membrane moves in one step
+FASTEST = 50.0  # time steps over an exact time constant: what is left after one, and its gradient, are not yet zero
 
 
 def bend(x: torch.Tensor, low: float, high: float, margin: float) -> torch.Tensor:

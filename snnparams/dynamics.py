@@ -17,8 +17,9 @@ import torch
 from torch.nn.functional import linear
 
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, as_given
+from snnparams.neurons.neuron import check_gradient
 from snnparams.parameters import NeuronParameters
-from snnparams.surrogate import threshold
+from snnparams.surrogate import Adjoint, Gradient, gradient_of, surrogate_of
 
 
 class AdjointState(NamedTuple):
@@ -37,7 +38,33 @@ def _where(z: torch.Tensor, *choices: torch.Tensor | float) -> torch.Tensor:
     return torch.where(z > 0.5, a, b)
 
 
-def arguments_of_step(neuron: type[Neuron], p, dt: float, detach_reset: bool = False) -> dict[str, Any]:
+def detaches(neuron: type[Neuron], given: bool | None, recurrent: bool, gradient: Gradient | None) -> bool:
+    """Return whether the spike is a constant in the reset: what is asked for, or for None what Norse does.
+
+    Args:
+        neuron: class of the neurons.
+        given: what is asked for.
+        recurrent: whether they are connected; then Norse detaches the spike, else it does not.
+        gradient: how the gradient is computed.
+
+    Raises:
+        ValueError: if something is asked for where there is nothing to choose.
+        TypeError: if it is no bool.
+    """
+    if given is None:
+        return recurrent and "reset" in neuron.arguments and not isinstance(gradient, Adjoint)
+    if not isinstance(given, bool):
+        raise TypeError(f"detach_reset: expected True, False or None, got {given!r}")
+    if isinstance(gradient, Adjoint):
+        raise ValueError(f"detach_reset={given}: the adjoint method differentiates the reset; leave detach_reset out")
+    if given and "reset" not in neuron.arguments:
+        raise ValueError(f"detach_reset=True: expected a neuron with a reset, got {neuron.__name__}")
+    return given
+
+
+def arguments_of_step(
+    neuron: type[Neuron], p, dt: float, detach_reset: bool = False, gradient: Gradient | None = None
+) -> dict[str, Any]:
     """Return what the steps of a sequence have in common: parameters, constants and functions, by name."""
     given: dict[str, Any] = {name: getattr(p, name) for name in neuron.neuron_fields if name in neuron.arguments}
     if neuron.constants is not None:
@@ -45,7 +72,8 @@ def arguments_of_step(neuron: type[Neuron], p, dt: float, detach_reset: bool = F
     given["where"] = _where
     given["reset"] = torch.Tensor.detach if detach_reset else lambda z: z
     if neuron.spiking:
-        given["spike"] = lambda v, v_th: threshold(v - v_th, p.method, p.alpha)
+        surrogate = surrogate_of(p, gradient)
+        given["spike"] = lambda v, v_th: surrogate(v - v_th)
     return given
 
 
@@ -75,8 +103,10 @@ def neuron_step(
     state,
     recurrent_weights: torch.Tensor | None = None,
     p: Neuron | NeuronParameters | None = None,
+    *,
     dt: float = 0.001,
-    detach_reset: bool = False,
+    gradient: Gradient | None = None,
+    detach_reset: bool | None = None,
 ) -> tuple[torch.Tensor, Any]:
     """Advance a population of any neuron by one time step.
 
@@ -87,12 +117,21 @@ def neuron_step(
         recurrent_weights: shape (H, H), for what the last output of a population (B, H) brings; None for no recurrence.
         p: neuron parameters, broadcast against the input's shape without B; the defaults of the class if None.
         dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset, so that no surrogate gradient flows through it.
+        gradient: the `Surrogate` of the spikes; None for what `p` says.
+        detach_reset: treat the spike as a constant in the reset, so that no surrogate gradient flows through it. None
+            for Norse's choice: True with recurrent weights, else False.
 
     Returns:
         Output of this step, shape (B, ...), and the state after it.
+
+    Raises:
+        ValueError: if `p` and `gradient` differ, or there is no reset to detach.
     """
-    given = arguments_of_step(neuron, as_given(p, neuron), dt, detach_reset)
+    p = as_given(p, neuron)
+    check_gradient(neuron, gradient)
+    gradient = gradient_of(p, gradient) if neuron.spiking else None
+    detach = detaches(neuron, detach_reset, recurrent_weights is not None, gradient)
+    given = arguments_of_step(neuron, p, dt, detach, gradient)
     return advance(neuron, input_current, state, given, recurrent_weights)
 
 
@@ -102,8 +141,10 @@ def lif_step(
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
     p: LIFParameters | NeuronParameters | None = None,
+    *,
     dt: float = 0.001,
-    detach_reset: bool = True,
+    gradient: Gradient | None = None,
+    detach_reset: bool | None = None,
 ) -> tuple[torch.Tensor, LIFState]:
     r"""Advance a recurrent LIF population by one time step.
 
@@ -123,43 +164,32 @@ def lif_step(
         recurrent_weights: shape (H, H); row j holds what neuron j receives.
         p: neuron parameters, scalars or of shape (H,); the defaults of `LIFParameters` if None.
         dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset, so that no surrogate gradient flows through it.
-            True here and False in `lif_feed_forward_step`, as in Norse.
+        gradient: the `Surrogate` of the spikes; None for what `p` says.
+        detach_reset: treat the spike as a constant in the reset, so that no surrogate gradient flows through it. None
+            for Norse's choice: True here, and False in `lif_feed_forward_step`.
 
     Returns:
         Spikes of this step, shape (B, H), and the state after it.
     """
-    current = linear(input_spikes, input_weights)
-    return lif_recurrent_current_step(current, state, recurrent_weights, p, dt, detach_reset)
-
-
-def lif_recurrent_current_step(
-    input_current: torch.Tensor,
-    state: LIFState,
-    recurrent_weights: torch.Tensor,
-    p: LIFParameters | NeuronParameters | None = None,
-    dt: float = 0.001,
-    detach_reset: bool = True,
-) -> tuple[torch.Tensor, LIFState]:
-    r"""Advance a recurrent LIF population by one step, given the current :math:`W_\mathrm{in} x` that its input causes.
-
-    Arguments and what it returns are those of `lif_step`, with that current, shape (B, H), in place of the spikes.
-    """
-    return neuron_step(LIFParameters, input_current, state, recurrent_weights, p, dt, detach_reset)
+    how: dict[str, Any] = {"dt": dt, "gradient": gradient, "detach_reset": detach_reset}
+    return neuron_step(LIFParameters, linear(input_spikes, input_weights), state, recurrent_weights, p, **how)
 
 
 def lif_feed_forward_step(
     input_current: torch.Tensor,
     state: LIFFeedForwardState,
     p: LIFParameters | NeuronParameters | None = None,
+    *,
     dt: float = 0.001,
-    detach_reset: bool = False,
+    gradient: Gradient | None = None,
+    detach_reset: bool | None = None,
 ) -> tuple[torch.Tensor, LIFFeedForwardState]:
     """Advance a LIF population without recurrence by one time step: `lif_step` without its weights.
 
     Arguments and what it returns are those of `neuron_step`.
     """
-    return neuron_step(LIFParameters, input_current, state, None, p, dt, detach_reset)
+    how: dict[str, Any] = {"dt": dt, "gradient": gradient, "detach_reset": detach_reset}
+    return neuron_step(LIFParameters, input_current, state, None, p, **how)
 
 
 def li_step(
@@ -167,6 +197,7 @@ def li_step(
     state: LIState,
     input_weights: torch.Tensor,
     p: LIParameters | NeuronParameters | None = None,
+    *,
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
     """Advance a leaky integrator with input weights by one time step.
@@ -181,14 +212,15 @@ def li_step(
     Returns:
         Voltages after this step, shape (B, O), and the state after it.
     """
-    return li_feed_forward_step(linear(input_spikes, input_weights), state, p, dt)
+    return li_feed_forward_step(linear(input_spikes, input_weights), state, p, dt=dt)
 
 
 def li_feed_forward_step(
     input_current: torch.Tensor,
     state: LIState,
     p: LIParameters | NeuronParameters | None = None,
+    *,
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
     """Advance a leaky integrator by one time step; arguments and what it returns are those of `neuron_step`."""
-    return neuron_step(LIParameters, input_current, state, None, p, dt)
+    return neuron_step(LIParameters, input_current, state, None, p, dt=dt)

@@ -10,24 +10,26 @@ from snnparams.checks import autocast_is_on, check_finite, check_finite_later, w
 from snnparams.kernels import DTYPES, choose, dense_spikes, sparse_spikes
 from snnparams.neurons import LIFParameters, as_given
 from snnparams.parameters import NeuronParameters
-from snnparams.surrogate import check_method, threshold
+from snnparams.surrogate import Gradient, Surrogate, surrogate_of
 from snnparams.values import check_dt, check_size, check_value
 
 
-def _check_options(seq_length: int, layout: torch.layout, method: str) -> None:
+def _check_options(seq_length: int, layout: torch.layout, surrogate: Surrogate) -> None:
     if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
         raise ValueError(f"seq_length: expected a positive integer, got {seq_length!r}")
     if layout not in (torch.strided, torch.sparse_coo):
         raise ValueError(f"layout: expected torch.strided or torch.sparse_coo, got {layout}")
-    if check_method(method) == "sigmoid" and layout == torch.sparse_coo:
-        raise ValueError(f"layout: expected torch.strided for the graded spikes of method='sigmoid', got {layout}")
+    if surrogate.graded and layout == torch.sparse_coo:
+        raise ValueError(f"layout: expected torch.strided for the graded spikes of {surrogate!r}, got {layout}")
 
 
 def constant_current_lif_encode(
     input_current: torch.Tensor,
     seq_length: int,
     p: LIFParameters | NeuronParameters | None = None,
+    *,
     dt: float = 0.001,
+    gradient: Gradient | None = None,
     layout: torch.layout = torch.strided,
 ) -> torch.Tensor:
     r"""Let each value drive a LIF neuron as a constant current and return that neuron's spikes.
@@ -42,6 +44,7 @@ def constant_current_lif_encode(
         p: neuron parameters, scalars or of a shape that broadcasts to that of the values, and converted to their
             type and device; `LIFParameters()` if None.
         dt: time step in s.
+        gradient: the `Surrogate` of the spikes; None for what `p` says.
         layout: `torch.strided`, or `torch.sparse_coo` for a sparse tensor of the same spikes, for float32 and float64
             on a CPU only. It is made without simulating all steps: after a spike the neuron starts anew under the
             same current, so that its first spike and the interval to the second one give all spikes. No gradient
@@ -59,7 +62,8 @@ def constant_current_lif_encode(
         TypeError: if the values are not floating-point numbers, or a parameter is to be learned or drawn.
     """
     p = as_given(p, LIFParameters)
-    _check_options(seq_length, layout, p.method)
+    surrogate = surrogate_of(p, gradient)
+    _check_options(seq_length, layout, surrogate)
     check_dt(dt)
     if not isinstance(input_current, torch.Tensor) or not input_current.is_floating_point():
         got = getattr(input_current, "dtype", type(input_current).__name__)
@@ -87,13 +91,13 @@ def constant_current_lif_encode(
         return sparse_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
     required = torch.is_grad_enabled() and any(t.requires_grad for t in (input_current, *values))
     required |= forward_ad._current_level >= 0
-    if not required and p.method != "sigmoid" and choose(None, input_current) == "triton":
+    if not required and not surrogate.graded and choose(None, input_current) == "triton":
         return dense_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
     v = torch.zeros_like(input_current)
     spikes = []
     for _ in range(seq_length):
         v = v + dt * tau_mem_inv * ((v_leak - v) + input_current)
-        z = threshold(v - v_th, p.method, p.alpha)
+        z = surrogate(v - v_th)
         v = v - z * (v - v_reset)
         spikes.append(z)
     return torch.stack(spikes)
@@ -147,6 +151,7 @@ class ConstantCurrentLIFEncoder(nn.Module):
         seq_length: number of time steps T.
         p: neuron parameters; defaults as in `LIFParameters`.
         dt: time step in s.
+        gradient: the `Surrogate` of the spikes; None for what `p` says.
         layout: `torch.strided`, or `torch.sparse_coo` for a sparse tensor of the same spikes.
 
     Called with values of any shape, it returns spikes of shape (T, ...).
@@ -161,14 +166,16 @@ class ConstantCurrentLIFEncoder(nn.Module):
         self,
         seq_length: int,
         p: LIFParameters | None = None,
+        *,
         dt: float = 0.001,
+        gradient: Gradient | None = None,
         layout: torch.layout = torch.strided,
     ) -> None:
         super().__init__()
         p = LIFParameters() if p is None else p
         self.dt = check_dt(dt)
-        self.p = NeuronParameters(p, dt)
-        _check_options(seq_length, layout, p.method)
+        self.p = NeuronParameters(p, dt=dt, gradient=gradient)
+        _check_options(seq_length, layout, surrogate_of(self.p))
         self.seq_length, self.layout = seq_length, layout
 
     def extra_repr(self) -> str:
@@ -177,4 +184,4 @@ class ConstantCurrentLIFEncoder(nn.Module):
 
     def forward(self, input_currents: torch.Tensor) -> torch.Tensor:
         """Return spikes (T, ...)."""
-        return constant_current_lif_encode(input_currents, self.seq_length, self.p, self.dt, self.layout)
+        return constant_current_lif_encode(input_currents, self.seq_length, self.p, dt=self.dt, layout=self.layout)

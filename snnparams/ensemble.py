@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from snnparams.checkpoint import NO_VALUES, of_members, to_store, with_tensors
 from snnparams.likeness import OF_PYTORCH, check_alike, join
 from snnparams.parameters import NeuronParameters
+from snnparams.surrogate import Adjoint
 from snnparams.values import check_value
 
 
@@ -109,8 +110,8 @@ class Ensemble(nn.Module):
     Args:
         members: at least one module. They may differ in the values of parameters and buffers and in what requires a
             gradient, but in nothing else that can change numbers: types, names, shapes, devices, modes, hooks, and
-            attributes such as `dt`, `alpha`, `detach_reset` or `kernel`. Objects are compared by their parts, functions
-            by their code; what cannot be compared has to be the same object. All are copied.
+            attributes such as `dt`, `gradient` or `kernel`. Objects are compared by their parts, functions by their
+            code; what cannot be compared has to be the same object. All are copied.
 
     Called with the input of a member, it gives it to all and returns the output of a member (a tensor, or a tuple of
     tensors) with a leading axis of length E. Buffers that a forward pass changes, such as running means, change for
@@ -129,8 +130,8 @@ class Ensemble(nn.Module):
         check_alike(members)
         for part in (part for member in members for part in member.modules() if isinstance(part, NeuronParameters)):
             part.check_reads(wait=True)
-        if any(getattr(module, "method", None) == "adjoint" for module in members[0].modules()):
-            raise ValueError("members: method='adjoint' has no rule for many networks at once; train them one by one")
+        if any(isinstance(getattr(module, "gradient", None), Adjoint) for module in members[0].modules()):
+            raise ValueError("members: the adjoint method has no rule for many networks at once; train them one by one")
         self.size = len(members)
         self.frozen = nn.ModuleDict()
         stacked: dict[int, torch.Tensor] = {}

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from snnparams import adjoint, kernels
-from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron
+from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState
 from snnparams.population import FeedForward, Recurrent, in_own_type
 
 
@@ -22,19 +21,6 @@ class Layer(FeedForward):
     Arguments, what it returns and raises are those of `LIF`, but for `p`: an object of a class of
     `snnparams.neurons.Neuron`, or of a user's own. The state is `State` of that class.
     """
-
-    def __init__(
-        self,
-        p: Neuron | None = None,
-        dt: float = 0.001,
-        detach_reset: bool = False,
-        device=None,
-        dtype=None,
-        kernel: str | None = None,
-        *,
-        size: int | tuple[int, ...] | None = None,
-    ) -> None:
-        super().__init__(p, dt, device, dtype, size, detach_reset, kernel)
 
     @in_own_type
     def forward(self, input_current: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
@@ -49,27 +35,6 @@ class RecurrentLayer(Recurrent):
     `RecurrentState` of its class: the last output z, which the recurrent weights bring back, and the variables.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: Neuron | None = None,
-        input_weights: torch.Tensor | None = None,
-        recurrent_weights: torch.Tensor | None = None,
-        autapses: bool = False,
-        dt: float = 0.001,
-        detach_reset: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        kernel: str | None = None,
-    ) -> None:
-        super().__init__(
-            input_size, hidden_size, p, input_weights, recurrent_weights, autapses, dt, detach_reset, device, dtype
-        )
-        self.kernel = kernels.check_kernel_of(self.neuron, kernel, recurrent=True)
-        adjoint.check(self.p, kernel)
-
     @in_own_type
     def forward(self, input_spikes: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Return the outputs (T, B, H) and the state after the last step."""
@@ -82,20 +47,25 @@ class LIF(Layer):
     Args:
         p: neuron parameters, broadcast against the input's shape without T and B; defaults as in
             `LIFParameters`.
+        size: number of neurons, or shape of the input without T and B, for parameters that are drawn or learned one per
+            neuron.
         dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset; False as in Norse.
+        gradient: how the gradient of the spikes is computed: `Surrogate` with the name of a spike function or one of
+            your own, or `Adjoint()`. None for what `p` says in Norse's spelling, `Surrogate("super")` unless it says
+            another.
+        detach_reset: treat the spike as a constant in the reset. None for Norse's choice, which is False here and True
+            with recurrent weights; the adjoint method takes nothing else.
         kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
         device: device of fixed and new parameters.
         dtype: their floating-point type.
-        size: number of neurons, or shape of the input without T and B, for parameters that are drawn or learned one per
-            neuron.
 
     Called with input currents of shape (T, B, ...) and optionally a `LIFFeedForwardState`, it returns the spikes,
     of the same shape, and the state after the last step. A NaN in the input makes a membrane NaN, which does not spike.
 
     Raises:
-        ValueError: on building, if a parameter is invalid; on calling, if shapes, batch or device do not fit.
+        ValueError: on building, if a parameter is invalid, or `p` and `gradient` differ; on calling, if shapes, batch
+            or device do not fit.
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
@@ -121,11 +91,13 @@ class LIFRecurrent(RecurrentLayer):
         recurrent_weights: shape (H, H), likewise.
         autapses: whether a neuron may connect to itself.
         dt: time step in s.
-        detach_reset: treat the spike as a constant in the reset; True as in Norse. Not used by `method="adjoint"`.
-        device: device of fixed parameters and new weights.
-        dtype: their floating-point type.
+        gradient: how the gradient of the spikes is computed, as in `LIF`.
+        detach_reset: treat the spike as a constant in the reset. None for Norse's choice, which is True here and False
+            without recurrent weights; the adjoint method takes nothing else.
         kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
+        device: device of fixed parameters and new weights.
+        dtype: their floating-point type.
 
     Called with spikes of shape (T, B, I), dense or in the sparse COO layout, and optionally a `LIFState`, it
     returns the spikes, of shape (T, B, H), and the state after the last step. A NaN in the input makes a membrane NaN,
@@ -148,25 +120,13 @@ class LIFRecurrent(RecurrentLayer):
 class LI(Layer):
     """A leaky integrator over a whole sequence: a readout that turns spikes into voltages.
 
-    Arguments and errors are those of `LIF`, without the reset; defaults are as in `LIParameters`.
+    Arguments and errors are those of `LIF`, without what belongs to spikes; defaults are as in `LIParameters`.
 
     Called with input currents of shape (T, B, ...) and optionally a `LIState`, it returns the voltages, of the
     same shape, and the state after the last step.
     """
 
     accepts = LIParameters
-
-    def __init__(
-        self,
-        p: LIParameters | None = None,
-        dt: float = 0.001,
-        device=None,
-        dtype=None,
-        kernel: str | None = None,
-        *,
-        size: int | tuple[int, ...] | None = None,
-    ) -> None:
-        super().__init__(p, dt, device=device, dtype=dtype, kernel=kernel, size=size)
 
     @in_own_type
     def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:

@@ -30,6 +30,7 @@ from snnparams.designs import (
 from snnparams.dynamics import LIFFeedForwardState, LIFState
 from snnparams.parameters import LIFParameters, NeuronParameters
 from snnparams.resets import lif_with_reset
+from snnparams.surrogate import Surrogate
 from snnparams.task import Task
 from snnparams.values import Learned
 
@@ -71,7 +72,8 @@ class SpikingLayer(nn.Module):
                 declared[name] = Learned(x[0].item() if neurons.shared else x, constraint, shared=neurons.shared)
             else:
                 declared[name] = x
-        self.p = NeuronParameters(LIFParameters(**declared, alpha=architecture.alpha), DT, len(weights))
+        gradient = Surrogate("super", architecture.alpha)
+        self.p = NeuronParameters(LIFParameters(**declared), dt=DT, size=len(weights), gradient=gradient)
         gain = voltage_variance(values["tau_mem"], values["tau_syn"]).rsqrt()[:, None]
         self.weights = nn.Parameter(weights.clone())
         parametrize.register_parametrization(self, "weights", _Factor(gain), unsafe=True)

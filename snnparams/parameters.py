@@ -17,8 +17,9 @@ from torch.nn.utils import parametrize
 from snnparams import constraints
 from snnparams.checkpoint import Saved
 from snnparams.neurons import LIFParameters, LIParameters, Neuron, Value
+from snnparams.neurons.neuron import check_gradient
 from snnparams.reads import Reads
-from snnparams.surrogate import alpha_in_effect
+from snnparams.surrogate import Gradient, gradient_of, named
 from snnparams.values import (
     Fixed,
     Learned,
@@ -51,7 +52,7 @@ class NeuronParameters(Saved):
     All can be assigned. A number, or a tensor that fits, is checked and written into the place of the old values (of
     the unconstrained ones where there is a constraint). A `Learned`, a `Fixed`, a distribution or an `nn.Parameter`
     takes the place of what was there, as if the layer had been built with it; tell the optimiser of its new parameter.
-    `dt`, `method` and `alpha` stay as they were built.
+    `dt` and `gradient` stay as they were built.
 
     `tau_mem`, `tau_syn` and a value under a constraint are computed anew whenever they are read. To change such a
     tensor in place, as in `p.tau_mem[0] = 0.02` or `nn.init.constant_(p.tau_mem_inv, 50.0)`, would change that tensor
@@ -72,6 +73,7 @@ class NeuronParameters(Saved):
         p: the declaration.
         dt: time step in s, for the limit on inverse time constants.
         size: number of neurons, or shape of the population of a feed-forward module; None where it is unknown.
+        gradient: a `Surrogate` or `Adjoint()`, how the gradient of spikes is computed; None for what `p` says of it.
         device: device of buffers and new parameters.
         dtype: their floating-point type; a given `nn.Parameter` must have it already.
 
@@ -86,8 +88,10 @@ class NeuronParameters(Saved):
     def __init__(
         self,
         p: Neuron,
+        *,
         dt: float,
         size: int | tuple[int, ...] | None = None,
+        gradient: Gradient | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -95,15 +99,15 @@ class NeuronParameters(Saved):
         if not isinstance(p, Neuron):
             raise TypeError(f"p: expected the parameters of a neuron, got {type(p).__name__}")
         for name in (*p.neuron_fields, *p.times):
-            if name in ("size", "training", "declaration") or hasattr(NeuronParameters, name):
+            if name in ("size", "training", "declaration", "gradient") or hasattr(NeuronParameters, name):
                 raise TypeError(f"p: expected parameters that NeuronParameters has no other use for, got {name}")
         dtype = dtype or torch.get_default_dtype()
         self.neuron, self.declaration = type(p), type(p).__name__
         self.dt, self.size = check_dt(dt), size
         self._reads = Reads()
-        if self.neuron.spiking:
-            spikes = cast(LIFParameters, p)
-            self.method, self.alpha = spikes.method, alpha_in_effect(spikes.method, spikes.alpha)
+        check_gradient(self.neuron, gradient)
+        self.gradient = gradient_of(p, gradient) if self.neuron.spiking else None
+        check_gradient(self.neuron, self.gradient)
         self.neuron_fields = p.neuron_fields  # from here on other names are refused
         made = {name: self._make(name, getattr(p, name), device, dtype) for name in self.neuron_fields}
         for name, (value, constraint) in made.items():
@@ -197,17 +201,17 @@ class NeuronParameters(Saved):
     def values(self) -> Any:
         """Return all values, each computed once: for the many time steps of one forward pass.
 
-        They are a named tuple, `Values` of the neuron's class, with the spike function if there is one.
+        They are a named tuple, `Values` of the neuron's class, with `gradient` if it spikes.
         """
         if not torch.compiler.is_compiling():
             self.check_reads()
         values = [self._in_use(name) for name in self.neuron_fields]
-        return self.neuron.Values(*values, *((self.method, self.alpha) if self.neuron.spiking else ()))
+        return self.neuron.Values(*values, *((self.gradient,) if self.neuron.spiking else ()))
 
     def __setattr__(self, name: str, value: Value) -> None:  # type: ignore[override]
         if self.__dict__.get("_is_replica"):  # nn.DataParallel puts its parts together on another device
             return super().__setattr__(name, value)  # type: ignore[arg-type]
-        if name in ("dt", "method", "alpha") and name in self.__dict__:
+        if name in ("dt", "gradient") and name in self.__dict__:
             raise AttributeError(f"{name}: expected {getattr(self, name)!r} as built, got {value!r}; build a new layer")
         fields = self.__dict__.get("neuron_fields", ())
         if fields and name in self.neuron.times:
@@ -300,8 +304,10 @@ class NeuronParameters(Saved):
 
     def __setstate__(self, state: dict) -> None:
         known = {kind.__name__: kind for kind in (LIFParameters, LIParameters)}
-        # a module that was pickled before has neither
-        super().__setstate__({"_reads": Reads(), "neuron": known.get(state["declaration"])} | state)
+        # a module that was pickled before may lack one of these
+        gradient = named(state["method"], state["alpha"]) if "method" in state else None
+        before = {"_reads": Reads(), "neuron": known.get(state["declaration"]), "gradient": gradient}
+        super().__setstate__(before | state)
 
     def _get_name(self) -> str:
         return self.declaration
@@ -328,7 +334,4 @@ class NeuronParameters(Saved):
             if (constraint := self.constraint(name)) is not None:
                 kind += f", {constraint!r}"
             lines.append(f"{name}={text}{' ' if unit else ''}{unit} ({kind})")
-        if self.neuron.spiking:
-            alpha = "" if self.method == "adjoint" else f", alpha={self.alpha:g}"
-            lines.append(f"method={self.method!r}{alpha}")
         return "\n".join(lines)

@@ -23,9 +23,10 @@ from snnparams.checks import (
     check_weights,
     widened,
 )
-from snnparams.dynamics import neuron_step
+from snnparams.dynamics import advance, arguments_of_step, detaches
 from snnparams.neurons import Neuron
 from snnparams.parameters import NeuronParameters
+from snnparams.surrogate import Adjoint, Gradient
 
 Forward = TypeVar("Forward", bound=Callable)
 
@@ -81,15 +82,20 @@ class Population(nn.Module):
     detach_reset: bool = False  # of a module that was pickled before it was kept
     kernel: str | None = None  # likewise
 
-    def __init__(self, p: Neuron | None, dt: float, size, device, dtype, detach_reset: bool, kernel=None) -> None:
+    def __init__(
+        self, p: Neuron | None, *, size, dt: float, gradient, detach_reset, kernel, device, dtype, recurrent: bool
+    ) -> None:
         super().__init__()
         if p is None and self.accepts is not Neuron:
             p = self.accepts()
         if not isinstance(p, self.accepts):
             expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
             raise TypeError(f"p: expected {expected}, got {type(p).__name__}")
-        self.p = NeuronParameters(p, dt, size, device, dtype)
-        self.detach_reset, self.kernel = detach_reset, kernel
+        self.p = NeuronParameters(p, dt=dt, size=size, gradient=gradient, device=device, dtype=dtype)
+        self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
+        self.kernel = kernels.check_kernel_of(self.neuron, kernel, recurrent)
+        if self._exact:
+            adjoint.refuse_triton(kernel)
 
     @property
     def dt(self) -> float:
@@ -102,13 +108,23 @@ class Population(nn.Module):
         return self.p.neuron
 
     @property
+    def gradient(self) -> Gradient | None:
+        """How the gradient of the spikes is computed, by a surrogate or the adjoint; None if there are none."""
+        return self.p.gradient
+
+    @property
     def _exact(self) -> bool:
         """Whether gradients are those of the adjoint method."""
-        return self.neuron.has_adjoint and self.p.method == "adjoint"
+        return isinstance(self.gradient, Adjoint)
 
     def extra_repr(self) -> str:
-        """Show the time step."""
-        return f"dt={self.dt}"
+        """Show the time step, and how gradients are computed."""
+        text = f"dt={self.dt}"
+        if self.gradient is not None:
+            text += f", gradient={self.gradient!r}"
+        if "reset" in self.neuron.arguments and not self._exact:
+            text += f", detach_reset={self.detach_reset}"
+        return text
 
     def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
         """Return the state in which a population starts: voltage at the leak potential, all else zero.
@@ -129,22 +145,21 @@ class FeedForward(Population):
 
     def __init__(
         self,
-        p: Neuron | None,
-        dt: float,
-        device,
-        dtype,
-        size: int | tuple[int, ...] | None,
-        detach_reset: bool = False,
+        p: Neuron | None = None,
+        *,
+        size: int | tuple[int, ...] | None = None,
+        dt: float = 0.001,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
         kernel: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         shape = (size,) if type(size) is int else size
         if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-        super().__init__(p, dt, shape, device, dtype, detach_reset, kernel)
-        kernels.check_kernel_of(self.neuron, kernel)
-        adjoint.check(self.p, kernel, detach_reset)
-        if detach_reset and "reset" not in self.neuron.arguments:
-            raise ValueError(f"detach_reset=True: expected a neuron with a reset, got {self.neuron.__name__}")
+        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
+        super().__init__(p, size=shape, dt=dt, **how, device=device, dtype=dtype, recurrent=False)
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
 
@@ -166,7 +181,7 @@ class FeedForward(Population):
             z, last = adjoint.lif(x[None], start, p, self.dt)
             return z[0], last
         p, state = self._start(x, "(B, ...)", state)
-        return neuron_step(self.neuron, x, state, None, p, self.dt, self.detach_reset)
+        return advance(self.neuron, x, state, arguments_of_step(self.neuron, p, self.dt, self.detach_reset))
 
     def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         """Return the outputs of all time steps, and the state after the last."""
@@ -185,18 +200,22 @@ class Recurrent(Population):
         input_size: int,
         hidden_size: int,
         p: Neuron | None = None,
+        *,
         input_weights: torch.Tensor | None = None,
         recurrent_weights: torch.Tensor | None = None,
         autapses: bool = False,
         dt: float = 0.001,
-        detach_reset: bool = True,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
+        kernel: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {size!r}")
-        super().__init__(p, dt, hidden_size, device, dtype, detach_reset)
+        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
+        super().__init__(p, size=hidden_size, dt=dt, **how, device=device, dtype=dtype, recurrent=True)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
@@ -250,8 +269,9 @@ class Recurrent(Population):
         return self.recurrent_weights.masked_fill(diagonal, 0.0)
 
     def extra_repr(self) -> str:
-        """Show the sizes, whether autapses are allowed, and the time step."""
-        return f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}, dt={self.dt}"
+        """Show the sizes, whether autapses are allowed, the time step, and how gradients are computed."""
+        sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"
+        return f"{sizes}, {super().extra_repr()}"
 
     def _start(self, x: torch.Tensor, layout: str, state) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
@@ -273,7 +293,8 @@ class Recurrent(Population):
         if self._exact:
             z, state = adjoint.lif_recurrent(current[None], state, weights, p, self.dt)
             return z[0], state
-        return neuron_step(self.neuron, current, state, weights, p, self.dt, self.detach_reset)
+        given = arguments_of_step(self.neuron, p, self.dt, self.detach_reset)
+        return advance(self.neuron, current, state, given, weights)
 
     def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         """Return the outputs of all time steps, and the state after the last."""

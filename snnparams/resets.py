@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import linear
 
-from snnparams.surrogate import threshold
+from snnparams.surrogate import surrogate_of
 
 RESETS = ("zero", "subtraction", "none")
 
@@ -66,6 +66,7 @@ def lif_with_reset(
     if currents.dim() != 3:
         raise ValueError(f"currents: expected shape (T, B, H), got {tuple(currents.shape)}")
     v = i = torch.zeros_like(currents[0])
+    surrogate = surrogate_of(p)
     z, spikes = None, []
     for current in currents:
         i = i + current
@@ -73,7 +74,7 @@ def lif_with_reset(
             i = i + linear(z, recurrent_weights)
         v = v + dt * p.tau_mem_inv * (i - v)
         i = i - dt * p.tau_syn_inv * i
-        z = threshold(v - p.v_th, p.method, p.alpha)
+        z = surrogate(v - p.v_th)
         spikes.append(z)
         erases = z.detach() if detach_reset else z
         if reset == "zero":

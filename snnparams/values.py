@@ -115,7 +115,7 @@ def check_value(parameter: Parameter, value: float | torch.Tensor, dt: float | N
 
     All values must be finite and within the range of the parameter. Inverse time constants of a neuron that is
     integrated by forward Euler steps must also satisfy :math:`\Delta t \, \tau^{-1} < 1`, where the time step is known:
-    beyond that limit a step overshoots its target.
+    beyond that limit a step overshoots its target. The neuron says so, see `snnparams.rate`.
 
     Args:
         parameter: what the neuron says of it.
@@ -139,9 +139,10 @@ def check_value(parameter: Parameter, value: float | torch.Tensor, dt: float | N
     refuse(~torch.isfinite(flat), "finite values")
     refuse(flat <= parameter.low, parameter.above)
     refuse(flat >= parameter.high, f"values below {parameter.with_unit(parameter.high)}")
-    if parameter.per_step and dt is not None:
-        limit = parameter.with_unit(1 / dt)
-        refuse(dt * flat >= 1, f"dt * {name} < 1, that is values below {limit} at dt = {dt:g} s")
+    most = parameter.most_per_step
+    if most < math.inf and dt is not None:
+        limit = parameter.with_unit(most / dt)
+        refuse(dt * flat >= most, f"dt * {name} < {most:g}, that is values below {limit} at dt = {dt:g} s")
 
 
 def check_no_gradient(name: str, value: torch.Tensor) -> None:
@@ -255,8 +256,9 @@ def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt
         return constraints.Decay(dt)
     if isinstance(constraint, str):
         kind = {"log": constraints.Log, "softplus": constraints.Softplus}[constraint]
+        most = min(constraints.MOST * parameter.most_per_step, constraints.FASTEST)
         constraint = (
-            kind(constraints.LEAST / dt, constraints.MOST / dt, unit=100.0)
+            kind(constraints.LEAST / dt, most / dt, unit=100.0)
             if parameter.per_step
             else kind(max(1e-6, parameter.low), min(1e6, parameter.high))
         )
@@ -332,7 +334,9 @@ def initial_value(
     if not isinstance(value, Distribution):
         value = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
         return value.expand(shape).detach().clone()
-    low, high = (constraints.LEAST / dt, 1 / dt) if parameter.per_step else (parameter.low, parameter.high)
+    low, high = parameter.low, parameter.high
+    if parameter.per_step:
+        low, high = constraints.LEAST / dt, parameter.most_per_step / dt
     limit = high
     if isinstance(constraint, constraints.Constraint):
         low, high = max(low, constraint.low), min(high, constraint.high)

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import sys
 import tokenize
 from pathlib import Path
@@ -18,6 +19,7 @@ from address import current, is_setup, put_setup
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
+RESULTS = ROOT / "book" / "results"
 READERS = [ROOT / "tests" / "benchmarks" / f"benefit_{name}.py" for name in ("analysis", "design", "figures")]  # ch. 6
 COVER = {"fig-population": ROOT / "book" / "_static" / "population.png"}  # figures that index.md shows as well
 
@@ -42,17 +44,26 @@ def without_words(source: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
+def reads(code: list[str], path: Path) -> bool:
+    """Return whether code names a file of stored results, or the folder that it lies in."""
+    names = [path.stem] if path.parent == RESULTS else [path.stem, path.parent.name]
+    return any(re.search(rf"\b{name}\b", text) for name in names for text in code)
+
+
 def stamp(notebook) -> str:
-    """Return a hash of the notebook's code cells, of the package, of the stored results and of what reads them.
+    """Return a hash of the notebook's code cells, of the package, of the results that it reads and of what reads them.
 
     The setup cell does not count: it does nothing where the package is installed, and holds the public address.
     """
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and not is_setup(cell)]
     cells = [without_words(cell.source) for cell in code]
-    sources = [*PACKAGE.rglob("*.py"), *READERS]
-    modules = {p.relative_to(ROOT).as_posix(): without_words(p.read_text()) for p in sources}
-    data = [(PACKAGE / "snnparams.mplstyle"), *sorted((ROOT / "book" / "results").rglob("*.json*"))]
-    read = [path.read_text() for path in data]
+    readers = {path: without_words(path.read_text()) for path in READERS}
+    if not any(path.stem in cell for path in READERS for cell in cells):
+        readers = {}
+    sources = {path: without_words(path.read_text()) for path in PACKAGE.rglob("*.py")} | readers
+    modules = {path.relative_to(ROOT).as_posix(): source for path, source in sources.items()}
+    results = [path for path in sorted(RESULTS.rglob("*.json*")) if reads([*cells, *readers.values()], path)]
+    read = [path.read_text() for path in [PACKAGE / "snnparams.mplstyle", *results]]
     return hashlib.sha256(json.dumps([cells, sorted(modules.items()), read]).encode()).hexdigest()[:16]
 
 

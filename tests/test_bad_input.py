@@ -230,7 +230,7 @@ def test_wrong_declaration():
         with expect(TypeError, "p: expected LIParameters, got LIFParameters"):
             build(sp.LIFParameters())
     with expect(TypeError, "p: expected the parameters of a neuron, got NoneType"):
-        NeuronParameters(None, 1e-3)
+        NeuronParameters(None, dt=1e-3)
 
 
 MODULES = {
@@ -347,7 +347,6 @@ def test_functions_take_values_and_not_what_a_layer_makes_of_them(declared, got)
     lif, lif_state = LIF(**declared), sp.LIFState(X[0], X[0], X[0])
     calls = [
         lambda: sp.lif_step(x, lif_state, w, w, lif),
-        lambda: sp.lif_recurrent_current_step(x, lif_state, w, lif),
         lambda: sp.lif_feed_forward_step(x, sp.LIFFeedForwardState(x, x), lif),
         lambda: sp.li_step(x, sp.LIState(x, x), w, LI(**declared)),
         lambda: sp.li_feed_forward_step(x, sp.LIState(x, x), LI(**declared)),

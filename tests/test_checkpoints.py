@@ -100,8 +100,8 @@ def test_a_layer_has_the_values_of_the_layer_whose_checkpoint_it_loads(here, the
 def layer_with_dt(source, dt):
     """The network of a layer with fixed values, at another time step."""
     p = sp.LIFParameters(tau_mem_inv=source.p.tau_mem_inv.detach(), v_th=source.p.v_th.detach())
-    weights = source.input_weights.detach(), source.recurrent_weights.detach()
-    return sp.LIFRecurrent(4, 3, p, *weights, dt=dt, dtype=source.input_weights.dtype)
+    weights = {name: getattr(source, name).detach() for name in ("input_weights", "recurrent_weights")}
+    return sp.LIFRecurrent(4, 3, p, **weights, dt=dt, dtype=source.input_weights.dtype)
 
 
 @pytest.mark.parametrize("how", ["log", "softplus", "decay", "interval", "wider interval"])

@@ -11,7 +11,8 @@ from test_neurons import NOTEBOOK, TABLE, AdaptiveLIF, Counting, Exact, Holding
 
 import snnparams as sp
 from snnparams import kernels
-from snnparams.kernels import derive, elementwise, fused_sequence, reference, spike_functions
+from snnparams.kernels import derive, elementwise, fused_sequence, reference
+from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS
 from snnparams.surrogate import DERIVATIVES
 
@@ -315,12 +316,11 @@ def test_a_fused_kernel_has_one_derivative():
 def test_spike_functions_are_read_from_their_one_definition(method):
     x = torch.linspace(-2, 2, 41, dtype=F64)
     space = {"exp": torch.exp, "tanh": torch.tanh, "sqrt": torch.sqrt, "abs": torch.abs, "relu": torch.relu}
-    exec(derive.text(spike_functions.derivative(method), "derivative", "Derivative."), space)
+    exec(derive.text(spike_programs.derivative_of(method), "derivative", "Derivative."), space)
     names = space["derivative"].__code__.co_varnames[: space["derivative"].__code__.co_argcount]
     found = space["derivative"](x, 1.7, *(space[name] for name in names[2:]))
     expected = sp.surrogate_derivative(x, method, 1.7)
     torch.testing.assert_close(torch.as_tensor(found, dtype=F64).expand(41), expected, rtol=1e-13, atol=1e-15)
-    assert spike_functions.refusal(method) is None
 
 
 def test_code_is_written_once_per_class():

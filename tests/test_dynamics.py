@@ -14,7 +14,7 @@ def run_lif(current, p, dt, steps):
     state = sp.LIFFeedForwardState(torch.zeros(1, dtype=F64), torch.zeros(1, dtype=F64))
     voltages, spikes = [], []
     for t in range(steps):
-        z, state = sp.lif_feed_forward_step(current(t), state, p, dt)
+        z, state = sp.lif_feed_forward_step(current(t), state, p, dt=dt)
         voltages.append(state.v.item())
         spikes.append(z.item())
     return voltages, spikes
@@ -38,7 +38,7 @@ def test_converges_to_the_continuous_response_to_one_spike():
         p = sp.LIParameters(tau_syn_inv=1 / tau_syn, tau_mem_inv=1 / tau_mem)
         state = sp.LIState(torch.zeros(1, dtype=F64), torch.zeros(1, dtype=F64))
         for t in range(round(t_end / dt)):
-            v, state = sp.li_feed_forward_step(torch.tensor([1.0 if t == 0 else 0.0], dtype=F64), state, p, dt)
+            v, state = sp.li_feed_forward_step(torch.tensor([1.0 if t == 0 else 0.0], dtype=F64), state, p, dt=dt)
         errors.append(abs(v.item() - exact))
     assert errors[0] < 0.01 * exact
     assert errors[1] == pytest.approx(errors[0] / 10, rel=0.1)  # first order
@@ -48,7 +48,7 @@ def test_firing_period_under_constant_current_is_the_closed_form():
     dt, tau_mem, v_th, current = 1e-3, 10e-3, 1.0, 1.5
     p = sp.LIFParameters(tau_mem_inv=1 / tau_mem, v_th=v_th)
     steps = math.floor(math.log(1 - v_th / current) / math.log(1 - dt / tau_mem)) + 1  # first n above threshold
-    spikes = sp.constant_current_lif_encode(torch.tensor([current], dtype=F64), 10 * steps, p, dt)
+    spikes = sp.constant_current_lif_encode(torch.tensor([current], dtype=F64), 10 * steps, p, dt=dt)
     assert spikes.nonzero()[:, 0].tolist() == [n * steps - 1 for n in range(1, 11)]
 
 
@@ -63,7 +63,7 @@ def test_recurrent_step_by_hand():
     state = sp.LIFState(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.2, 0.4]]), torch.tensor([[0.5, 0.0]]))
     w_in, w_rec = torch.tensor([[2.0], [3.0]]), torch.tensor([[0.0, 1.0], [4.0, 0.0]])
     p = sp.LIFParameters(tau_mem_inv=100.0, tau_syn_inv=200.0, v_leak=0.1, v_th=0.6)
-    z, new = sp.lif_step(torch.ones(1, 1), state, w_in, w_rec, p, 1e-3)
+    z, new = sp.lif_step(torch.ones(1, 1), state, w_in, w_rec, p, dt=1e-3)
     jump = [0.5 + 2.0 + 0.0, 0.0 + 3.0 + 4.0]
     v = [0.2 + 0.1 * (0.1 - 0.2 + jump[0]), 0.4 + 0.1 * (0.1 - 0.4 + jump[1])]  # 0.44, 1.07
     assert z.tolist() == [[0.0, 1.0]]
@@ -76,7 +76,7 @@ def test_detach_reset_cuts_only_the_surrogate_path_through_the_reset():
         v = torch.tensor([[0.9]], dtype=F64, requires_grad=True)
         state = sp.LIFFeedForwardState(v, torch.tensor([[5.0]], dtype=F64))
         p = sp.LIFParameters(alpha=2.0, v_reset=0.1)
-        z, new = sp.lif_feed_forward_step(torch.zeros(1, 1, dtype=F64), state, p, 1e-3, detach_reset=detach)
+        z, new = sp.lif_feed_forward_step(torch.zeros(1, 1, dtype=F64), state, p, dt=1e-3, detach_reset=detach)
         assert z.item() == 1
         return torch.autograd.grad(new.v.sum(), v)[0].item()
 

@@ -30,7 +30,7 @@ def test_shape_type_and_module_agree_with_the_function():
     spikes = sp.ConstantCurrentLIFEncoder(9, p, dt=5e-4)(x)
     assert spikes.shape == (9, 2, 1, 4, 4)
     assert spikes.dtype == x.dtype
-    assert torch.equal(spikes, sp.constant_current_lif_encode(x, 9, p, 5e-4))
+    assert torch.equal(spikes, sp.constant_current_lif_encode(x, 9, p, dt=5e-4))
     assert set(spikes.unique().tolist()) == {0.0, 1.0}
     half = sp.constant_current_lif_encode(x.half(), 9, sp.LIFParameters(v_th=torch.full((4,), 0.7)))
     assert half.dtype == torch.float16
@@ -43,7 +43,7 @@ def test_graded_spikes_are_graded_everywhere_or_refused(monkeypatch):
     assert ((expected > 0) & (expected < 1)).all()
     monkeypatch.setattr("snnparams.encoding.choose", lambda *_: "triton")  # as on a GPU, whose kernel has hard ones
     assert torch.equal(sp.constant_current_lif_encode(x.detach(), 9, p), expected)
-    for method, message in (("sigmoid", "layout: expected torch.strided"), ("adjoint", "expected a spike function")):
+    for method, message in (("sigmoid", "layout: expected torch.strided"), ("adjoint", "expected a surrogate")):
         p = sp.LIFParameters(method=method)
         for encode in (sp.constant_current_lif_encode, lambda x, *how, **kw: sp.ConstantCurrentLIFEncoder(*how, **kw)):
             with pytest.raises(ValueError, match=re.escape(message)):

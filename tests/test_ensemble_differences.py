@@ -457,7 +457,7 @@ def test_a_module_without_registration_has_to_be_equal_in_all():
     "option", [{"detach_reset": True}, {"kernel": "reference"}, {"p": sp.LIFParameters(alpha=7.0)}]
 )
 def test_options_of_layers_that_differ_are_refused_by_name(option):
-    name = "p.alpha" if "p" in option else next(iter(option))
+    name = "p.gradient" if "p" in option else next(iter(option))
     with pytest.raises(ValueError, match=rf"members: expected 0.{name} as in member 0, .*, got .* in member 2"):
         sp.Ensemble([nn.Sequential(sp.LIF(**o)) for o in ({}, {}, option)])
 

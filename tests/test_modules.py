@@ -255,6 +255,6 @@ def test_printed_module_names_every_parameter_and_what_is_learned():
     assert "(p): LIFParameters(" in text
     assert "tau_mem_inv=3 values, median 90, 81 to 99 1/s (learned)" in text
     assert "v_th=3 values, median 0.4, 0.36 to 0.44 (fixed)" in text
-    assert "method='super', alpha=5" in text
+    assert "dt=0.001, gradient=Surrogate('super', alpha=5), detach_reset=True\n" in text
     assert "v_th=1 (fixed)" in repr(sp.LIFCell())
-    assert "method" not in repr(sp.LICell())
+    assert "gradient" not in repr(sp.LICell())

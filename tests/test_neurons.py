@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import functools
 import io
+import math
 import pickle
 import re
 from typing import Any, NamedTuple
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import expm
 from torch import nn
 
 import snnparams as sp
@@ -47,7 +50,7 @@ class Exact(sp.Neuron):
     """A membrane without a synapse, integrated exactly; a spike takes its threshold away."""
 
     state = ("v",)
-    tau_mem_inv = sp.rate(80.0, time="tau_mem")
+    tau_mem_inv = sp.rate(80.0, time="tau_mem", most_per_step=math.inf)
     v_th = sp.voltage(0.6)
 
     def constants(dt, tau_mem_inv):
@@ -101,6 +104,46 @@ def li_by_hand(x, p, recurrent_weights, fire):
     return np.stack(outputs), (v, i)
 
 
+def exact_lif_by_hand(x, p, recurrent_weights, fire):
+    """Solve the two equations of each neuron together, by the exponential of their matrix."""
+    v, i, z, outputs = np.broadcast_to(p["v_leak"], x.shape[1:]), 0 * x[0], 0 * x[0], []
+    m, s = p["tau_mem_inv"], p["tau_syn_inv"]
+    matrices = np.stack([expm(DT * np.array([[-a, a], [0, -b]])) for a, b in zip(m, s, strict=True)])
+    for x_t in x:
+        i = i + x_t + z @ recurrent_weights.T
+        v, i = np.einsum("nij,jbn->ibn", matrices, np.stack([v - p["v_leak"], i]))
+        v = v + p["v_leak"]
+        z = fire(v - p["v_th"])
+        v = v + z * (p["v_reset"] - v)
+        outputs.append(z)
+    return np.stack(outputs), (v, i)
+
+
+def subtractive_by_hand(x, p, recurrent_weights, fire):
+    v, i, z, outputs = np.broadcast_to(p["v_leak"], x.shape[1:]), 0 * x[0], 0 * x[0], []
+    for x_t in x:
+        i = i + x_t + z @ recurrent_weights.T
+        v = v + DT * p["tau_mem_inv"] * (p["v_leak"] - v + i)
+        i = i * (1 - DT * p["tau_syn_inv"])
+        z = fire(v - p["v_th"])
+        v = v - z * p["v_th"] + z * p["v_reset"]
+        outputs.append(z)
+    return np.stack(outputs), (v, i)
+
+
+def adlif_by_hand(x, p, recurrent_weights, fire, new):
+    v, w, z, outputs = 0 * x[0], 0 * x[0], 0 * x[0], []
+    alpha, beta = (np.exp(-DT * p[name]) for name in ("tau_mem_inv", "tau_adapt_inv"))
+    for x_t in x:
+        before = v
+        v = alpha * v + (1 - alpha) * (x_t + z @ recurrent_weights.T - w)
+        z = fire(v - p["v_th"])
+        v = v * (1 - z)
+        w = beta * w + (1 - beta) * (p["a"] * (v if new else before) + p["b"] * z)
+        outputs.append(z)
+    return np.stack(outputs), (v, w)
+
+
 class Row(NamedTuple):
     """A neuron, the same neuron as a loop in NumPy, and what an error says of a time constant that is too short."""
 
@@ -112,6 +155,11 @@ class Row(NamedTuple):
 TABLE = {
     "LIF": Row(sp.LIFParameters, lif_by_hand, 4.0),
     "LI": Row(sp.LIParameters, li_by_hand),
+    "adaptive LIF": Row(sp.neurons.AdaptiveLIF, adaptive_by_hand, 4.0),
+    "exact LIF": Row(sp.neurons.ExactLIF, exact_lif_by_hand, 4.0),
+    "LIF, reset by subtraction": Row(sp.neurons.SubtractiveLIF, subtractive_by_hand, 4.0),
+    "SE-adLIF": Row(sp.neurons.SEAdLIF, functools.partial(adlif_by_hand, new=True), 12.0),
+    "EF-adLIF": Row(sp.neurons.EFAdLIF, functools.partial(adlif_by_hand, new=False), 12.0),
     "adaptive LIF of a user": Row(AdaptiveLIF, adaptive_by_hand),
     "exact LIF of a user": Row(Exact, exact_by_hand, 8.0),
 }
@@ -134,8 +182,9 @@ def inputs(row, seed=1, inputs=NEURONS):
 
 def recurrent(row, p, kind=sp.RecurrentLayer, **options):
     torch.manual_seed(3)
-    weights = torch.rand(NEURONS, INPUTS, dtype=F64), 0.5 * torch.randn(NEURONS, NEURONS, dtype=F64).fill_diagonal_(0)
-    return kind(INPUTS, NEURONS, p, *weights, dtype=F64, **options)
+    weights = {"input_weights": torch.rand(NEURONS, INPUTS, dtype=F64)}
+    weights["recurrent_weights"] = 0.5 * torch.randn(NEURONS, NEURONS, dtype=F64).fill_diagonal_(0)
+    return kind(INPUTS, NEURONS, p, **weights, dtype=F64, **options)
 
 
 def sigmoid(u):
@@ -189,13 +238,16 @@ def test_gradients_of_every_parameter_are_those_of_finite_differences(row):
 @each
 def test_detach_reset_changes_the_gradient_and_nothing_else(row):
     found = []
+    if "reset" not in row.neuron.arguments:
+        assert recurrent(row, declared(row.neuron)).detach_reset is False
+        return
     for detach_reset in (False, True):
         layer, x = recurrent(row, declared(row.neuron), detach_reset=detach_reset), inputs(row, inputs=INPUTS)
         out, state = layer(x)
         gradient = torch.autograd.grad(sum(value.sum() for value in state), layer.input_weights)[0]
         found.append((out, gradient))
     assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1]) == ("reset" not in row.neuron.arguments)
+    assert not torch.equal(found[0][1], found[1][1])
 
 
 @each
@@ -234,9 +286,11 @@ def test_values_are_checked_shown_and_kept_valid(row):
         if parameter.low == 0:
             with pytest.raises(ValueError, match=f"{name}: expected positive values, got -1"):
                 neuron(**{name: -1.0})
-        if parameter.per_step:
+        if parameter.most_per_step < math.inf:
             with pytest.raises(ValueError, match=rf"{name}: expected dt \* {name} < 1, that is values below 1000 1/s"):
                 sp.Layer(neuron(**{name: 1000.0}))
+        elif parameter.per_step:
+            assert torch.isfinite(sp.Layer(neuron(**{name: 1e9}), dtype=F64)(inputs(row))[1].v).all()
         assert (layer.p.constraint(name) is None) == (parameter.constraint == "none")
     for time, name in neuron.times.items():
         p = neuron(**{time: 0.02})
@@ -298,6 +352,7 @@ def test_an_ensemble_computes_what_its_members_do(row):
 def test_a_compiled_module_computes_the_same(row, kind):
     module, x = kind(declared(row.neuron), size=NEURONS, dtype=F64), inputs(row)
     x = x[0] if kind is sp.Cell else x
+    torch.compiler.reset()  # there are more neurons than PyTorch traces one function for
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x)[0], module(x)[0])
     stored = module.p.stored("tau_mem_inv")
@@ -331,6 +386,115 @@ def test_step_function(row):
         sp.neuron_step(neuron, x, state, p=neuron(tau_mem=sp.Learned(0.02)))
 
 
+# ------------------------------------------------------------------------------------------ the neurons of the package
+
+
+def test_numbers_of_a_declaration_keep_their_digits_in_the_step_function():
+    x = torch.rand(2, 3, dtype=F64)
+    for row in TABLE.values():
+        if row.neuron is not Exact:  # whose constants take tensors alone
+            first = row.neuron.State(*(0.1 * torch.rand(2, 3, dtype=F64) for _ in row.neuron.state))
+            out, state = sp.neuron_step(row.neuron, x, first)
+            expected, last = sp.Cell(row.neuron(), dtype=F64)(x, first)
+            for ours, theirs in zip((out, *state), (expected, *last), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-15, atol=1e-15)
+
+
+def test_adaptation_of_no_strength_is_none_and_more_of_it_means_fewer_spikes():
+    x = 2 + 2 * torch.rand(200, 4, 3, dtype=F64)
+    counts = []
+    for beta in (0.0, 0.1, 0.4):
+        out, state = sp.Layer(sp.neurons.AdaptiveLIF(beta=beta, tau_adapt=0.05), dtype=F64)(x)
+        counts.append(out.sum().item())
+        if not beta:
+            expected, last = sp.LIF(dtype=F64, kernel="reference")(x)
+            assert torch.equal(out, expected)
+            assert torch.equal(state.v, last.v)
+    assert counts[0] > counts[1] > counts[2] > 0
+    decay = (1 - DT / 0.05) ** torch.arange(199, -1, -1, dtype=F64)  # of a spike until the end
+    torch.testing.assert_close(state.adaptation, (out * decay[:, None, None]).sum(0))
+
+
+def test_an_exact_neuron_does_not_depend_on_the_time_step():
+    """Input arrives at common times; forward Euler steps are wrong by an amount that falls with the step."""
+    errors = {}
+    for kind in (sp.neurons.ExactLIF, sp.LIFParameters):
+        p, ends = kind(tau_mem=0.02, tau_syn=0.005, v_th=100.0), []
+        for finer in (1, 4, 16):
+            x = torch.zeros(40 * finer, 1, 1, dtype=F64)
+            x[:: 10 * finer] = 1.0
+            ends.append(sp.Layer(p, dt=1e-3 / finer, dtype=F64)(x)[1].v.item())
+        errors[kind.__name__] = [abs(end - ends[-1]) for end in ends[:2]]
+    assert max(errors["ExactLIF"]) < 1e-15
+    assert errors["LIFParameters"][0] > 3 * errors["LIFParameters"][1] > 1e-4
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-9, 1e-4, 0.04, 0.06, 3.0, 30.0])
+def test_what_a_current_adds_is_right_for_time_constants_that_are_equal_nearly_or_far_apart(apart):
+    """With its derivatives, against the exponential of the matrix and its own."""
+    for order in (1, -1):
+        rates = torch.tensor([200.0, 200.0 + apart / DT][::order], dtype=F64)
+
+        def moved(r):
+            zero = torch.zeros((), dtype=F64)
+            matrix = torch.stack([torch.stack([-r[0], r[0]]), torch.stack([zero, -r[1]])])
+            return torch.linalg.matrix_exp(DT * matrix)[0, 1]
+
+        def ours(r):
+            return sp.neurons.ExactLIF.constants(DT, r[0], r[1])["c"]
+
+        torch.testing.assert_close(ours(rates), moved(rates), rtol=1e-11, atol=1e-300)
+        jacobians = (torch.autograd.functional.jacobian(f, rates) for f in (ours, moved))
+        torch.testing.assert_close(*jacobians, rtol=1e-7, atol=1e-14)
+
+
+def test_reset_by_subtraction_keeps_what_lay_above_the_threshold():
+    p = {"tau_mem": 0.002, "v_th": 1.0, "v_reset": 0.25}
+    for kind, after in ((sp.LIFParameters, 0.25), (sp.neurons.SubtractiveLIF, 0.75)):
+        state = sp.LIFFeedForwardState(torch.tensor([[1.0]]), torch.tensor([[2.0]]))
+        z, state = sp.neuron_step(kind, torch.zeros(1, 1), state, p=kind(**p))
+        assert (z.item(), state.v.item()) == (1.0, after)  # it was at 1.5
+
+
+def spectral_radius(kind, p, dt=DT):
+    """Return the largest modulus of the eigenvalues of a neuron's step below threshold, by its Jacobian."""
+
+    def step(v, w):
+        _, state = sp.neuron_step(kind, torch.zeros(1, dtype=F64), kind.State(v, w), p=p, dt=dt)
+        return torch.stack([state.v[0], state.w[0]])
+
+    parts = torch.autograd.functional.jacobian(step, (torch.zeros(1, dtype=F64), torch.zeros(1, dtype=F64)))
+    return torch.linalg.eigvals(torch.cat(parts, dim=1)).abs().max().item()
+
+
+@pytest.mark.parametrize(("tau_mem", "tau_adapt"), [(0.005, 0.06), (0.015, 0.18), (0.025, 0.3), (0.0005, 0.002)])
+def test_the_symplectic_form_is_stable_where_the_euler_form_explodes(tau_mem, tau_adapt):
+    """Both limits of the documentation, by eigenvalues, and what a membrane does on either side of one."""
+    alpha, beta = math.exp(-DT / tau_mem), math.exp(-DT / tau_adapt)
+    limits = {
+        sp.neurons.EFAdLIF: (1 - alpha * beta) / ((1 - alpha) * (1 - beta)),
+        sp.neurons.SEAdLIF: (1 + alpha) * (1 + beta) / ((1 - alpha) * (1 - beta)),
+    }
+    assert limits[sp.neurons.SEAdLIF] > 1.9 * limits[sp.neurons.EFAdLIF]
+    for kind, limit in limits.items():
+        for share, stable in ((0.98, True), (1.02, False)):
+            p = kind(tau_mem=tau_mem, tau_adapt=tau_adapt, a=share * limit, v_th=1e30)
+            assert (spectral_radius(kind, p) < 1) == stable
+        assert spectral_radius(kind, kind(tau_mem=tau_mem, tau_adapt=tau_adapt, a=-0.98, v_th=1e30)) < 1
+        with pytest.raises(ValueError, match="a: expected values above -1, got -1"):
+            kind(a=-1.0)
+    ends = {}
+    for kind in limits:
+        p = kind(tau_mem=tau_mem, tau_adapt=tau_adapt, a=1.5 * limits[sp.neurons.EFAdLIF], v_th=1e30)
+        if kind is sp.neurons.EFAdLIF:
+            steps = math.ceil(20 / math.log(spectral_radius(kind, p)))  # the longest mode grows by e^20
+        x = torch.zeros(steps, 1, 1, dtype=F64)
+        x[0] = 1.0
+        ends[kind] = max(value.abs().item() for value in sp.Layer(p, dt=DT, dtype=F64)(x)[1])
+    assert ends[sp.neurons.SEAdLIF] < 1e-6
+    assert ends[sp.neurons.EFAdLIF] > 1e6
+
+
 # ------------------------------------------------------------------------------------------- neurons made of another
 
 
@@ -350,7 +514,7 @@ def test_a_neuron_with_other_defaults_is_computed_by_the_same_kernels():
     assert torch.equal(out, expected)
     torch.testing.assert_close(state, last)
     assert Slow(tau_mem=0.01).tau_mem_inv == 100.0
-    assert sp.LIF(Slow(method="adjoint")).p.method == "adjoint"
+    assert sp.LIF(Slow(method="adjoint")).gradient == sp.Adjoint()
 
 
 def test_a_neuron_with_other_constants_is_not_taken_for_the_one_that_it_is_made_of():
@@ -364,8 +528,37 @@ def test_a_neuron_with_other_constants_is_not_taken_for_the_one_that_it_is_made_
         np.testing.assert_allclose(state.v, v, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="kernel='triton': there is none for ExponentialLIF"):
         sp.LIF(ExponentialLIF(), kernel="triton")
-    with pytest.raises(ValueError, match="method='adjoint': expected a spike function"):
-        ExponentialLIF(method="adjoint")
+    for build in (lambda: ExponentialLIF(method="adjoint"), lambda: sp.LIF(ExponentialLIF(), gradient=sp.Adjoint())):
+        with pytest.raises(
+            ValueError, match=r"gradient=Adjoint\(\): there is none for ExponentialLIF; use a Surrogate"
+        ):
+            build()
+
+
+def test_the_limit_of_the_time_step_belongs_to_the_declaration():
+    """Of forward Euler steps it is one over the step; exact ones have none, and constraints and tails follow."""
+    for kind, ends in ((AdaptiveLIF, 1 / DT), (Exact, 50 / DT)):
+        layer = sp.Layer(kind(tau_mem=sp.Learned(0.01)), size=2, dt=DT)
+        assert 0.9 * ends < layer.p.constraint("tau_mem_inv").high <= ends
+    tail = torch.distributions.Gamma(2.0, 2.0 / 200)  # of mean 200; beyond 1000 lie 5 of 10,000
+    torch.manual_seed(0)
+    for kind, cut in ((AdaptiveLIF, True), (Exact, False)):
+        drawn = sp.Layer(kind(tau_mem_inv=tail), size=100_000, dt=DT).p.tau_mem_inv
+        assert (drawn > 0).all()
+        assert (drawn.max() < 1 / DT) == cut
+    short = torch.distributions.Uniform(1e-5, 1e-4)  # s, times far below a step
+    with pytest.raises(ValueError, match="expected a distribution of values from 1e-09 to 1000 1/s"):
+        sp.Layer(AdaptiveLIF(tau_mem=short), size=10, dt=DT)
+    assert (sp.Layer(Exact(tau_mem=short), size=10, dt=DT).p.tau_mem <= 1e-4).all()
+    learned = sp.Layer(Exact(tau_mem=sp.Learned(2e-4)), size=1, dt=DT, dtype=F64)
+    optimizer = torch.optim.SGD(learned.parameters(), lr=1e6)
+    for _ in range(3):  # a huge step does not leave a gradient of zero behind
+        optimizer.zero_grad()
+        learned(torch.full((3, 1, 1), 0.1, dtype=F64))[1].v.sum().neg().backward()
+        optimizer.step()
+        assert learned.p.stored("tau_mem_inv").grad != 0
+    with pytest.raises(ValueError, match="most_per_step: expected a positive number, got 0"):
+        sp.rate(100.0, most_per_step=0)
 
 
 # ------------------------------------------------------------------------------------------------ wrong definitions

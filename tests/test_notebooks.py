@@ -6,6 +6,7 @@ import math
 import re
 
 import nbformat
+import notebooks
 import pytest
 import torch
 from address import TAGS, current, is_setup, put_setup, setup
@@ -177,6 +178,23 @@ def test_the_stamp_sees_code_and_not_words():
     assert without_words('def f(): "a"; return 1') != without_words('def f(): "a"; return 2')
     assert without_words("for x in y:\n    f()\n    g()") != without_words("for x in y:\n    f()\ng()")
     assert without_words(one) != without_words(one.replace("#", "%"))
+
+
+def test_the_stamp_sees_the_results_that_a_notebook_reads(monkeypatch, tmp_path):
+    for name in ("cost.json", "other.json", "grid/core.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(notebooks, "RESULTS", tmp_path)
+    reader = make([('json.loads(Path("results/cost.json").read_text())', [])])
+    of_folder = make([('store = Store("results/grid")', [])])
+    before = stamp(reader), stamp(of_folder)
+    (tmp_path / "other.json").write_text("2")
+    assert (stamp(reader), stamp(of_folder)) == before
+    (tmp_path / "cost.json").write_text("2")
+    assert stamp(reader) != before[0]
+    assert stamp(of_folder) == before[1]
+    (tmp_path / "grid/core.jsonl").write_text("1\n2")
+    assert stamp(of_folder) != before[1]
 
 
 def test_the_setup_cell_comes_first_and_is_not_stamped():

@@ -59,11 +59,12 @@ def test_the_standard_reset_is_that_of_the_layer(detach, recurrent):
     for own in (True, False):
         x = inputs.clone().requires_grad_()
         if own:
-            p = NeuronParameters(P, 1e-3, 3, dtype=torch.float64)
+            p = NeuronParameters(P, dt=1e-3, size=3, dtype=torch.float64)
             z = lif_with_reset(x, p, 1e-3, detach_reset=detach, recurrent_weights=weights if recurrent else None)
         elif recurrent:
             eye = torch.eye(3, dtype=torch.float64)
-            layer = LIFRecurrent(3, 3, P, eye, weights, autapses=True, detach_reset=detach, dtype=torch.float64)
+            given = {"input_weights": eye, "recurrent_weights": weights, "autapses": True}
+            layer = LIFRecurrent(3, 3, P, **given, detach_reset=detach, dtype=torch.float64)
             z, _ = layer(x)
         else:
             z, _ = LIF(P, detach_reset=detach, size=3, dtype=torch.float64)(x)
@@ -75,7 +76,7 @@ def test_the_standard_reset_is_that_of_the_layer(detach, recurrent):
 
 
 def test_resets_by_hand():
-    p = NeuronParameters(LIFParameters(tau_mem=2e-3, tau_syn=2e-3, v_th=1.0, alpha=5), 1e-3, 1)
+    p = NeuronParameters(LIFParameters(tau_mem=2e-3, tau_syn=2e-3, v_th=1.0, alpha=5), dt=1e-3, size=1)
     x = torch.zeros(4, 1, 1)
     x[0] = 6.0  # v: 3, then i = 3, 1.5, 0.75 in the following steps
 
@@ -95,7 +96,7 @@ def test_resets_by_hand():
 
 
 def test_there_is_no_other_reset():
-    p = NeuronParameters(LIFParameters(alpha=5), 1e-3, 1)
+    p = NeuronParameters(LIFParameters(alpha=5), dt=1e-3, size=1)
     with pytest.raises(ValueError, match="reset: expected one of zero, subtraction, none, got 'soft'"):
         lif_with_reset(torch.zeros(2, 1, 1), p, 1e-3, "soft")
     with pytest.raises(ValueError, match=r"currents: expected shape \(T, B, H\), got \(2, 1\)"):

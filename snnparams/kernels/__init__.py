@@ -26,7 +26,7 @@ from snnparams.dynamics import arguments_of_step
 from snnparams.kernels import fused, fused_sequence, reference
 from snnparams.neurons import LIFParameters, LIParameters, Neuron
 from snnparams.neurons.step import PROGRAMS
-from snnparams.surrogate import alpha_in_effect, check_method
+from snnparams.surrogate import surrogate_of
 
 KERNELS = ("reference", "cpu", "triton")
 PACKAGES = {"cpu": "numba", "triton": "triton"}
@@ -164,13 +164,22 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, k
     """
     recurrent = recurrent_weights is not None
     check_kernel_of(neuron, kernel, recurrent)
-    by_hand, chosen = _is_hand_written(neuron, recurrent), choose(kernel, currents)
-    if chosen == "reference" or (chosen == "triton" and not by_hand):
+    gradient, chosen = surrogate_of(p) if neuron.spiking else None, choose(kernel, currents)
+    if gradient is not None and gradient.refusal and chosen != "reference":
+        if kernel is not None:
+            raise ValueError(f"kernel={kernel!r}: {gradient!r}: {gradient.refusal}; use kernel='reference' or None")
+        chosen = "reference"
+    by_hand = _is_hand_written(neuron, recurrent) and (gradient is None or gradient.derivative is None)
+    if chosen == "triton" and not by_hand:
+        if kernel is not None:
+            raise ValueError(f"kernel={kernel!r}: there is none for {gradient!r}; use kernel='reference' or None")
+        chosen = "reference"
+    if chosen == "reference":
         return reference.sequence(neuron, currents, state, p, dt, detach_reset, recurrent_weights)
     if not by_hand:
         return derived_sequence(neuron, currents, state, p, dt, detach_reset, chosen, recurrent_weights)
     *_, v, i = state
-    if not neuron.spiking:  # a LIF neuron whose threshold is infinite
+    if gradient is None:  # a LIF neuron whose threshold is infinite
         how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0}
         _, v, i, voltages = _fused(currents, v, i, p, dt, chosen, **how, keep=True)
         voltages = voltages.view(currents.shape)
@@ -178,7 +187,7 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, k
         return voltages.clone() if voltages.requires_grad else voltages, neuron.State(v, i)
     if recurrent:
         i = i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
-    how = {"method": check_method(p.method), "alpha": alpha_in_effect(p.method, p.alpha), "detach_reset": detach_reset}
+    how = {"method": gradient.method, "alpha": gradient.alpha, "detach_reset": detach_reset}
     how |= {"v_th": p.v_th, "v_reset": p.v_reset, "recurrent_weights": recurrent_weights}
     # voltages and currents are kept only for a backward pass
     z, v, i, _ = _fused(currents, v, i, p, dt, chosen, **how, keep=torch.is_grad_enabled())
@@ -202,17 +211,15 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
     like = variables[program.state[0]]
     same = {"dtype": like.dtype, "device": like.device}
     stacked = [torch.as_tensor(values[name], **same).expand(population).flatten() for name in program.parameters]
-    method, alpha = "heaviside", 1.0  # of a neuron that does not spike
-    if neuron.spiking:
-        method, alpha = check_method(p.method), alpha_in_effect(p.method, p.alpha)
+    gradient = surrogate_of(p) if neuron.spiking else None
     out, last, _ = fused_sequence.sequence(
         currents.reshape(1, steps, rows, -1),
         torch.stack([variable.flatten(1) for variable in variables.values()])[None],
         None if recurrent_weights is None or steps == 1 else recurrent_weights[None],
         torch.stack(stacked)[None],
         neuron.program,
-        method,
-        alpha,
+        "heaviside" if gradient is None else gradient.code,
+        1.0 if gradient is None else gradient.alpha,
         detach_reset,
         torch.is_grad_enabled(),
         kernel,

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numba import prange
 
-from snnparams.kernels import elementwise, spike_functions
+from snnparams.kernels import elementwise
 from snnparams.kernels.compiled import all_finite, compiled, empty, in_threads, of_all_shares, run, shares
 from snnparams.kernels.elementwise import call
 from snnparams.kernels.vectors import ROWS, append_above, four_rows, gather, lanes, panels, scatter
+from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS
 
 PIECE = 512  # neurons of a population without recurrence that go through all steps before the next ones do
@@ -178,7 +179,7 @@ def _backward_in_threads(
 
 def _sizes(program, method, like, w) -> Sizes:
     """Return what the loops must know. Zero times a weight is not zero but NaN if that is not finite."""
-    dense = not program.spikes or spike_functions.is_graded(method) or not (w is None or all_finite(w))
+    dense = not program.spikes or spike_programs.is_graded(method) or not (w is None or all_finite(w))
     neurons = like.shape[-1]
     return Sizes(neurons, PIECE if w is None else ROWS * neurons, lanes(like.dtype), w is not None, dense)
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import textwrap
 from pathlib import Path
 
 from snnparams import neurons
@@ -152,7 +153,15 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else repr(value)
 
 
-def text(program: Program, name: str, docstring: str, *options: str) -> str:
+def _in_lines(head: str, items: list[str], tail: str) -> str:
+    """Return items with commas between them, in several lines if one is too long."""
+    joined = ", ".join(items)
+    if len(head + joined + tail) <= WIDTH:
+        return head + joined + tail
+    return f"{head}\n{textwrap.fill(joined, WIDTH, initial_indent='    ', subsequent_indent='    ')},\n{tail}"
+
+
+def text(program: Program, name: str, docstring: str) -> str:
     """Return a program as a Python function; the functions that it calls are its last arguments."""
     operands = [operand for statement in program.statements for operand in statement.operands]
     written: dict[str | float, tuple[str, int]] = {}  # code of a value, and how tightly it binds
@@ -178,9 +187,11 @@ def text(program: Program, name: str, docstring: str, *options: str) -> str:
         else:
             lines.append(f"{statement.name} = {made}")
     called = {statement.operation for statement in program.statements} - {*LEVELS}
-    arguments = ", ".join((*program.arguments, *sorted(called)))
-    lines.append(f"return {', '.join(code(value, 0) for value in program.returned)}")
-    return "\n    ".join([f"def {name}({arguments}):", f'"""{docstring}"""', *lines]) + "\n"
+    head = _in_lines(f"def {name}(", [*program.arguments, *sorted(called)], "):")
+    returned = [code(value, 0) for value in program.returned]
+    short = f"return {', '.join(returned)}"
+    lines.append(short if len(short) <= WIDTH else _in_lines("return (", returned, ")"))
+    return textwrap.indent("\n".join([f'"""{docstring}"""', *lines]), "    ").join([head + "\n", "\n"])
 
 
 def text_of(neuron: type[Neuron]) -> str:

@@ -25,8 +25,9 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from snnparams.kernels import derive, spike_functions
+from snnparams.kernels import derive
 from snnparams.kernels.vectors import REGISTER, lanes
+from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS, Program
 
 INTEGER = ir.IntType(64)
@@ -110,13 +111,13 @@ class _Arithmetic:
         return self.builder.select(below, self.number(0.0), x)
 
     def _spike(self, v: ir.Value, v_th: ir.Value, exact: bool) -> ir.Value:
-        if spike_functions.is_graded(self.method):
-            return self._of_distance(spike_functions.value(self.method), v, v_th, exact)
+        if spike_programs.is_graded(self.method):
+            return self._of_distance(spike_programs.value_of(self.method), v, v_th, exact)
         return self.builder.uitofp(self.builder.fcmp_ordered(">", v, v_th), self.type)
 
     def _surrogate(self, g: ir.Value, v: ir.Value, v_th: ir.Value, exact: bool) -> ir.Value:
         return self.builder.fmul(
-            g, self._of_distance(spike_functions.derivative(self.method), v, v_th, exact), flags=("contract",)
+            g, self._of_distance(spike_programs.derivative_of(self.method), v, v_th, exact), flags=("contract",)
         )
 
     def _of_distance(self, program: Program, v: ir.Value, v_th: ir.Value, exact: bool) -> ir.Value:

@@ -9,7 +9,7 @@ It spikes where :math:`v > v_\mathrm{th}` and is then reset to :math:`v_\mathrm{
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
@@ -42,10 +42,10 @@ class LIFParameters(Neuron):
         v_th: threshold voltage, dimensionless.
         v_reset: voltage after a spike, dimensionless. It may lie above the threshold; such a neuron, once it has
             fired, hardly stops.
-        method: name of the spike function, see `snnparams.surrogate_derivative`, or `"adjoint"` for exact gradients,
-            see `snnparams.adjoint`.
-        alpha: shape parameter of the surrogate gradient, positive; None for the default of the spike function, 1 for
-            `"super"` and 100 for the others. `"adjoint"` does not use it.
+        method: Norse's spelling of `gradient` of the cell or layer: the name of a spike function, see
+            `snnparams.surrogate_derivative`, or `"adjoint"` for exact gradients; `"super"` if None.
+        alpha: likewise the shape parameter of the spike function, positive; None for its default, see
+            `snnparams.Surrogate`.
         tau_mem: membrane time constant in s, positive, in place of `tau_mem_inv`.
         tau_syn: synaptic time constant in s, positive, in place of `tau_syn_inv`.
 
@@ -70,7 +70,7 @@ class LIFParameters(Neuron):
         TypeError: if a value is not a real floating-point number, `alpha` is to be learned, or a name is unknown.
     """
 
-    state = ("v", "i")
+    state: ClassVar[tuple[str, ...]] = ("v", "i")
     State, RecurrentState = LIFFeedForwardState, LIFState
     rest = {"v": "v_leak"}  # noqa: RUF012
     receives = "i"
@@ -82,7 +82,7 @@ class LIFParameters(Neuron):
     v_th: Value = voltage(default=1.0)
     v_reset: Value = voltage(default=0.0)
     if TYPE_CHECKING:  # what a class of neurons gets by itself
-        method: str = "super"
+        method: str | None = None
         alpha: float | None = None
         tau_mem: Value | None = dataclasses.field(default=None, kw_only=True)  # s
         tau_syn: Value | None = dataclasses.field(default=None, kw_only=True)  # s
@@ -100,3 +100,18 @@ class LIFParameters(Neuron):
         z = spike(v, v_th)
         resets = reset(z)
         return z, (1 - resets) * v + resets * v_reset, i
+
+
+class SubtractiveLIF(LIFParameters):
+    r"""Parameters of a LIF neuron that is reset by subtraction: a spike takes :math:`v_\mathrm{th} - v_\mathrm{reset}`.
+
+    So what lay above the threshold lies above `v_reset` afterwards, and is not lost. Its parameters are those of
+    `LIFParameters`.
+    """
+
+    @staticmethod
+    def step(v, i, a, b, v_leak, v_th, v_reset, spike, reset):
+        """Take one forward Euler step, then compare with the threshold."""
+        v = v + a * ((v_leak - v) + i)
+        z = spike(v, v_th)
+        return z, v - reset(z) * (v_th - v_reset), i - b * i

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import math
-import numbers
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
@@ -22,7 +20,7 @@ from typing_extensions import dataclass_transform
 
 from snnparams.neurons.parameter import Parameter, rate, voltage
 from snnparams.neurons.step import FUNCTIONS, INPUT, names_of, program_of, registered, traced
-from snnparams.surrogate import check_method
+from snnparams.surrogate import Adjoint, Gradient, check_alpha, named
 from snnparams.values import Fixed, check_declared, of_times
 
 Value = float | torch.Tensor | nn.Parameter | Distribution | Fixed
@@ -97,7 +95,7 @@ class Neuron:
     shared: ClassVar[tuple[int, ...]]  # what step returns that is another tensor again, an argument or the output
     State: ClassVar[Any]  # a NamedTuple of the state
     RecurrentState: ClassVar[Any]  # the same, behind the last output
-    Values: ClassVar[Any]  # a NamedTuple of the values of all parameters, and of the spike function
+    Values: ClassVar[Any]  # a NamedTuple of the values of all parameters, and of how the gradient is computed
     _keywords: ClassVar[tuple[str, ...]]  # of a declaration: time constants, and the one that another is made of
 
     def __init_subclass__(cls) -> None:
@@ -143,20 +141,32 @@ class Neuron:
             learned = isinstance(rate, nn.Parameter) or (isinstance(rate, torch.Tensor) and rate.requires_grad)
             object.__setattr__(self, time, None if learned else of_times(self.times[time], rate))
         if self.spiking:
-            self._check_spike_function()
+            self._check_spike_function(source)
 
-    def _check_spike_function(self: Any) -> None:
-        if not (self.has_adjoint and self.method == "adjoint"):
-            check_method(self.method)
-        if (alpha := self.alpha) is None:
-            return
-        if isinstance(alpha, torch.Tensor) and alpha.dim() == 0 and not alpha.requires_grad:
-            alpha = alpha.item()
-        if not isinstance(alpha, numbers.Real) or isinstance(alpha, bool):
-            raise TypeError(f"alpha: expected a number, which is not learned, got {type(self.alpha).__name__}")
-        if not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError(f"alpha: expected a positive, finite number, got {alpha}")
-        object.__setattr__(self, "alpha", float(alpha))
+    def _check_spike_function(self: Any, source: Any) -> None:
+        same = source is not None and self.method is source.method and self.alpha is source.alpha
+        is_given = source.gradient_is_given if same else (self.method, self.alpha) != (None, None)
+        alpha = None if self.alpha is None else check_alpha(self.alpha)
+        for name, value in (("method", self.method or "super"), ("alpha", alpha), ("gradient_is_given", is_given)):
+            object.__setattr__(self, name, value)
+        check_gradient(type(self), self.gradient)
+
+    @property
+    def gradient(self: Any) -> Gradient | None:
+        """What `method` and `alpha`, Norse's spelling, say of how the gradient is computed; None without spikes."""
+        return named(self.method, self.alpha) if self.spiking else None
+
+
+def check_gradient(neuron: type[Neuron], gradient: Gradient | None) -> None:
+    """Check that the gradient of a neuron can be computed in a way.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if gradient is not None and not neuron.spiking:
+        raise ValueError(f"gradient: expected None for {neuron.__name__}, which does not spike, got {gradient!r}")
+    if isinstance(gradient, Adjoint) and not neuron.has_adjoint:
+        raise ValueError(f"gradient=Adjoint(): there is none for {neuron.__name__}; use a Surrogate")
 
 
 def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
@@ -197,7 +207,8 @@ def _check(kind: type[Neuron]) -> None:
     """
     constants = _constants_of(kind)
     names = [*kind.state, *kind.parameters, *kind.times, *constants]
-    taken = {INPUT, SPIKES, "dt", "method", "alpha", *FUNCTIONS, *vars(Neuron), *Neuron.__annotations__}
+    taken = {INPUT, SPIKES, "dt", "method", "alpha", "gradient_is_given", *FUNCTIONS}
+    taken |= {*vars(Neuron), *Neuron.__annotations__}
     for name in names:
         if names.count(name) > 1 or name in taken or name.startswith("_"):
             raise TypeError(f"{name}: expected a name of its own, got one that something else has")
@@ -233,11 +244,11 @@ def _check(kind: type[Neuron]) -> None:
 
 def _make_states(kind: type[Neuron]) -> None:
     """Give a class the named tuples that it does not bring itself; they can be pickled as its attributes."""
-    spike_function = ("method", "alpha") if kind.spiking else ()
+    gradient = ("gradient",) if kind.spiking else ()
     for name, fields in (
         ("State", kind.state),
         ("RecurrentState", (SPIKES, *kind.state)),
-        ("Values", (*kind.neuron_fields, *spike_function)),
+        ("Values", (*kind.neuron_fields, *gradient)),
     ):
         if getattr(getattr(kind, name, None), "_fields", None) != fields:
             if name in vars(kind):
@@ -258,8 +269,8 @@ def _make_declaration(kind: type[Neuron]) -> None:
     for name, parameter in kind.parameters.items():
         setattr(kind, name, parameter.default)
     if kind.spiking:
-        annotations |= {"method": str, "alpha": float | None}
-        kind.method, kind.alpha = getattr(kind, "method", "super"), None  # type: ignore[attr-defined]
+        annotations |= {"method": str | None, "alpha": float | None}
+        kind.method = kind.alpha = None  # type: ignore[attr-defined]
     for name in (*kind.times, "_source"):
         annotations[name] = dataclasses.InitVar[Any]
         setattr(kind, name, dataclasses.field(default=None, kw_only=True))

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+import torch
+
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
@@ -16,7 +18,9 @@ class Parameter:
         unit: of the value, in repr and errors; "" for none.
         low: all values are larger.
         high: all values are smaller.
-        per_step: whether it is an inverse time constant in 1/s, which `dt * value < 1` limits as well.
+        per_step: whether it is an inverse time constant in 1/s, whose values are compared with one over the time step.
+        most_per_step: if it is one, `dt * value` is smaller: 1 where the neuron takes forward Euler steps, which
+            overshoot beyond; infinite where it decays exactly.
         constraint: what keeps a learned value valid unless another is chosen, see `snnparams.Learned`.
         time: name of its inverse, a time constant in s, under which it can be declared, read and written as well.
         name: its own name, which the class gives it.
@@ -27,6 +31,7 @@ class Parameter:
     low: float = -math.inf
     high: float = math.inf
     per_step: bool = False
+    most_per_step: float = math.inf
     constraint: str = "none"
     time: str = ""
     name: str = ""
@@ -41,16 +46,25 @@ class Parameter:
         return "positive values" if self.low == 0 else f"values above {self.with_unit(self.low)}"
 
 
-def rate(default: float, time: str = "") -> Any:
-    """Return an inverse time constant of a neuron that is integrated by forward Euler steps, in 1/s.
+def rate(default: float, time: str = "", most_per_step: float = 1.0) -> Any:
+    """Return an inverse time constant of a neuron, in 1/s.
 
-    It is positive and below one over the time step, and learned as its logarithm unless another constraint is chosen.
+    It is positive, and learned as its logarithm unless another constraint is chosen.
 
     Args:
         default: value where none is given, in 1/s.
         time: name of the time constant, "tau_mem" say.
+        most_per_step: values over time steps in s are smaller. 1 for a neuron that takes forward Euler steps, which
+            overshoot beyond; `math.inf` for one that decays exactly, to which any time constant is valid.
+
+    Raises:
+        ValueError: if `most_per_step` is not positive.
     """
-    return Parameter(float(default), "1/s", low=0.0, per_step=True, constraint="log", time=time)
+    if not most_per_step > 0:
+        raise ValueError(f"most_per_step: expected a positive number, got {most_per_step}")
+    return Parameter(
+        float(default), "1/s", low=0.0, per_step=True, most_per_step=most_per_step, constraint="log", time=time
+    )
 
 
 def voltage(default: float, low: float = -math.inf, high: float = math.inf, constraint: str = "none") -> Any:
@@ -63,3 +77,13 @@ def voltage(default: float, low: float = -math.inf, high: float = math.inf, cons
         constraint: what keeps it valid where it is learned, unless another is chosen.
     """
     return Parameter(float(default), low=low, high=high, constraint=constraint)
+
+
+def in_steps(dt: float, rate: float | torch.Tensor) -> torch.Tensor:
+    """Return how many time constants a time step is, as a tensor, of which `torch.exp` can be taken.
+
+    Args:
+        dt: time step in s.
+        rate: inverse time constant in 1/s, a tensor, or a number, which keeps all its digits.
+    """
+    return dt * (rate if isinstance(rate, torch.Tensor) else torch.tensor(rate, dtype=torch.float64, device="cpu"))

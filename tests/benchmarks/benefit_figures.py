@@ -168,7 +168,8 @@ def windows(results: Results) -> plt.Figure:
             answers = 100 * np.mean([r.get("test", r["validation"])["answers"] for r in runs], axis=0)
             ax.plot(range(1, count + 1), answers, "o-", markersize=3.5, color=COLOR[kind], label=TITLE[kind])
         ax.axhline(50, color="0.6", linewidth=1)
-        ax.set(title=f"{count} windows ({seeds_of(results, task)})", xlabel="window", xticks=range(1, count + 1))
+        ax.set(xlabel="window", xticks=range(1, count + 1))
+        ax.set_title(f"{count} windows\n{seeds_of(results, task)}", fontsize=9)
     axes[0].set(ylabel="right (%)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return fig

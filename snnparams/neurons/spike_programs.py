@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from snnparams.neurons.step import Expression, Program, Refused, program_of
-from snnparams.surrogate import DERIVATIVES, GRADED
+from snnparams.neurons.step import PROGRAMS, Expression, Program, Refused, program_of, registered
+from snnparams.surrogate import DERIVATIVES
 
 ALLOWED = "+ - * /, powers that are multiples of a half, and exp, tanh, sigmoid, sqrt, abs and relu of PyTorch"
 
@@ -55,28 +55,40 @@ def _program(function: Callable) -> Program:
     return program_of([function(*(_Smooth("argument", name) for name in ("x", "alpha")))], ("x", "alpha"))
 
 
-def refusal(method: str) -> str | None:
-    """Say why a spike function cannot be computed by the fused kernels, or None."""
-    for function in (DERIVATIVES[method], GRADED.get(method)):
+def code_of(derivative: Callable, value: Callable | None) -> tuple[str, str]:
+    """Return the name of a spike function of the user's own for the fused kernels, and why they cannot compute it.
+
+    Functions of equal arithmetic have one name. One of the two results is empty.
+    """
+    names = []
+    for function in (derivative, value):
         try:
-            if function is not None:
-                _program(function)
-        except Exception as error:  # whatever a function of the user's does with what it does not expect
+            names.append("" if function is None else registered(_program(function)))
+        except Exception as error:  # whatever a function does with what it does not expect
             got = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
-            return f"expected a spike function made of {ALLOWED}, got {got}"
-    return None
+            return "", f"expected a spike function made of {ALLOWED}, got {got}"
+    return " ".join(names), ""
 
 
-def is_graded(method: str) -> bool:
-    """Return whether the spikes of a spike function lie between 0 and 1."""
-    return method in GRADED
+def _own(code: str) -> tuple[str, str]:
+    derivative, _, value = code.partition(" ")
+    return derivative, value
 
 
-def value(method: str) -> Program:
+def is_graded(code: str) -> bool:
+    """Return whether spikes may be other numbers than 0 and 1."""
+    return code == "sigmoid" if code in DERIVATIVES else bool(_own(code)[1])
+
+
+def value_of(code: str) -> Program:
     """Return the spikes of a graded spike function, by x = v - v_th and alpha."""
-    return _program(GRADED[method])
+    return _program(_sigmoid) if code in DERIVATIVES else PROGRAMS[_own(code)[1]]
 
 
-def derivative(method: str) -> Program:
+def derivative_of(code: str) -> Program:
     """Return the derivative of a spike function, by x = v - v_th and alpha."""
-    return _program(DERIVATIVES[method])
+    return _program(DERIVATIVES[code]) if code in DERIVATIVES else PROGRAMS[_own(code)[0]]
+
+
+def _sigmoid(x: Any, alpha: Any) -> Any:
+    return FUNCTIONS["sigmoid"](alpha * x)
