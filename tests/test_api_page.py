@@ -11,10 +11,13 @@ import snnparams as sp
 PACKAGE = ROOT / "snnparams"
 # inside the package only: what the public modules share, and how the kernels work
 INTERNAL = {
+    "batches",
     "checks",
     "checkpoint",
     "likeness",
     "neurons.step",
+    "measures",
+    "members",
     "population",
     "resumption",
     *(f"kernels.{p.stem}" for p in (PACKAGE / "kernels").glob("[!_]*.py")),
