@@ -15,6 +15,9 @@ Where the book explains which module:
 9  speed                    kernels, ensemble
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 from snnparams import constraints, distributions, neurons, sequences, states
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
@@ -49,7 +52,12 @@ from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative
 from snnparams.training import evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
 
+if TYPE_CHECKING:  # loaded when they are used: torchvision, matplotlib and SciPy are slow to import
+    from snnparams import models, plot, tasks
+
 __version__ = "0.1.0"
+
+_LATER = {"models": "snnparams.models", "plot": "snnparams.plot", "tasks": "snnparams.tasks"}
 
 __all__ = [
     "LI",
@@ -106,9 +114,11 @@ __all__ = [
     "lif_feed_forward_step",
     "lif_step",
     "load_mnist",
+    "models",
     "neuron_step",
     "neurons",
     "parameter_groups",
+    "plot",
     "poisson_encode",
     "progress_bar",
     "rate",
@@ -120,8 +130,19 @@ __all__ = [
     "spike_times",
     "states",
     "surrogate_derivative",
+    "tasks",
     "train",
     "validate_neuron_parameters",
     "voltage",
     "zero_gradients",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(_LATER[name])
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

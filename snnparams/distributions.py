@@ -13,7 +13,6 @@ import numbers
 from typing import TypeGuard
 
 import torch
-from scipy.special import gammaincinv
 from torch.distributions import Distribution, Gamma, LogNormal, TransformedDistribution, Uniform, constraints
 from torch.distributions.transforms import ExpTransform, PowerTransform
 
@@ -72,6 +71,8 @@ def gamma(*, median: float | None = None, mean: float | None = None, variation: 
     _check_variation(variation)
     shape = 1 / variation**2
     if mean is None:
+        from scipy.special import gammaincinv  # slow to import
+
         centre *= shape / float(gammaincinv(shape, 0.5))  # mean over median
     with torch.device("cpu"):
         return Gamma(shape, shape / centre)
