@@ -5,20 +5,21 @@ Where the book explains which module:
 1  the neuron               dynamics, surrogate, cells, encoding
 2  differing neurons        neurons, distributions
 3  registering parameters   values, parameters, cells
-4  training on MNIST        data, encoding, layers, models, training
+4  training on MNIST        data, encoding, layers, models, training, history
 5  training them well       constraints, groups, diagnostics
 6  does it help?            memory, predictions, tasks, task, memory_tasks, sound, heidelberg, designs, networks,
                             resets, regularisation, trial, tuning, reference_levels, drift, disturbances,
                             experiment, statistics
 7  exact gradients          adjoint, yin_yang
-8  speed                    kernels, ensemble
+8  a neuron of your own     neurons
+9  speed                    kernels, ensemble
 """
 
-from snnparams import constraints, distributions, neurons
-from snnparams.adjoint import spike_times
+from snnparams import constraints, distributions, neurons, sequences, states
 from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
 from snnparams.data import CorruptDataError, Digits, Split, load_mnist
-from snnparams.diagnostics import Activity, activity, frozen, gradient_to_value, learned_values
+from snnparams.delay import Delay, DelayedLinear, DelayedRecurrentLayer, DelayedRecurrentState, DelayState
+from snnparams.diagnostics import Activity, activity, gradient_to_value, learned_values, zero_gradients
 from snnparams.dynamics import (
     li_feed_forward_step,
     li_step,
@@ -29,12 +30,16 @@ from snnparams.dynamics import (
 from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
 from snnparams.ensemble import Ensemble
 from snnparams.groups import parameter_groups
+from snnparams.history import Evaluation, History
 from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
 from snnparams.parameters import NeuronParameters
+from snnparams.recording import Recorded, record
 from snnparams.regularisation import rate_bounds_loss
-from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative, threshold
-from snnparams.training import Evaluation, History, evaluate, fit, progress_bar, train, validate_neuron_parameters
+from snnparams.sequential import OverTime, Sequential
+from snnparams.spike_timing import spike_times
+from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative
+from snnparams.training import evaluate, fit, progress_bar, train, validate_neuron_parameters
 from snnparams.values import Fixed, Learned
 
 __version__ = "0.1.0"
@@ -47,6 +52,11 @@ __all__ = [
     "Cell",
     "ConstantCurrentLIFEncoder",
     "CorruptDataError",
+    "Delay",
+    "DelayState",
+    "DelayedLinear",
+    "DelayedRecurrentLayer",
+    "DelayedRecurrentState",
     "Digits",
     "Ensemble",
     "Evaluation",
@@ -65,8 +75,11 @@ __all__ = [
     "Learned",
     "Neuron",
     "NeuronParameters",
+    "OverTime",
+    "Recorded",
     "RecurrentCell",
     "RecurrentLayer",
+    "Sequential",
     "Split",
     "Surrogate",
     "activity",
@@ -75,7 +88,6 @@ __all__ = [
     "distributions",
     "evaluate",
     "fit",
-    "frozen",
     "gradient_to_value",
     "learned_values",
     "li_feed_forward_step",
@@ -89,10 +101,13 @@ __all__ = [
     "progress_bar",
     "rate",
     "rate_bounds_loss",
+    "record",
+    "sequences",
     "spike_times",
+    "states",
     "surrogate_derivative",
-    "threshold",
     "train",
     "validate_neuron_parameters",
     "voltage",
+    "zero_gradients",
 ]

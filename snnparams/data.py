@@ -35,14 +35,14 @@ DOWNLOAD_TIMEOUT = 30.0  # s without an answer, after which a mirror counts as u
 
 
 class Split(NamedTuple):
-    """Images, or other inputs, and labels of one part of a data set."""
+    """Inputs and labels of one part of a data set."""
 
-    images: torch.Tensor  # inputs (N, ...)
+    inputs: torch.Tensor  # (N, ...): images, sound, spike times
     labels: torch.Tensor  # int64, (N,)
 
     def to(self, device: torch.device | str) -> Split:
         """Return the split on another device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        return Split(self.inputs.to(device), self.labels.to(device))
 
 
 class Digits(NamedTuple):
@@ -172,7 +172,7 @@ def load_mnist(cache: str | os.PathLike | None = None) -> Digits:
             variable `SNNPARAMS_OFFLINE` is set.
 
     Returns:
-        A `Digits` with `train` (60,000) and `test` (10,000), each `images` (uint8, (N, 28, 28)) and `labels`
+        A `Digits` with `train` (60,000) and `test` (10,000), each `inputs` (uint8, (N, 28, 28)) and `labels`
         (int64, (N,)). Its `name` is "MNIST", or "digits" where the bundled digits stand in for it; then a notice
         has been printed.
 

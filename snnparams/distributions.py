@@ -13,6 +13,7 @@ import numbers
 from typing import TypeGuard
 
 import torch
+from scipy.special import gammaincinv
 from torch.distributions import Distribution, Gamma, LogNormal, TransformedDistribution, Uniform, constraints
 from torch.distributions.transforms import PowerTransform
 
@@ -71,20 +72,9 @@ def gamma(*, median: float | None = None, mean: float | None = None, variation: 
     _check_variation(variation)
     shape = 1 / variation**2
     if mean is None:
-        centre *= shape / _median_of_gamma(shape)
+        centre *= shape / float(gammaincinv(shape, 0.5))  # mean over median
     with torch.device("cpu"):
         return Gamma(shape, shape / centre)
-
-
-def _median_of_gamma(shape: float) -> float:
-    """Return the median of a gamma distribution of rate 1, by bisection of its logarithm."""
-    a = torch.tensor(shape, dtype=torch.float64, device="cpu")
-    low, high = -700.0, math.log(shape)  # the median lies below the mean
-    for _ in range(80):
-        middle = (low + high) / 2
-        below = torch.special.gammainc(a, torch.full_like(a, middle).exp()) < 0.5
-        low, high = (middle, high) if below else (low, middle)
-    return math.exp(high)
 
 
 def uniform(*, median: float | None = None, mean: float | None = None, variation: float) -> Uniform:
@@ -131,6 +121,9 @@ class TruncatedNormal(Distribution):
                 f"expected an interval that holds part of a normal distribution around {loc} +- {scale}, "
                 f"got {low} to {high}"
             )
+
+    def __repr__(self) -> str:
+        return f"TruncatedNormal(loc={self.loc:g}, scale={self.scale:g}, low={self.low:g}, high={self.high:g})"
 
     @property
     def support(self) -> constraints.Constraint:
@@ -179,6 +172,23 @@ def bounds(distribution: Distribution) -> tuple[float, float]:
     return float(torch.as_tensor(low, device="cpu").min()), float(torch.as_tensor(high, device="cpu").max())
 
 
+def described(distribution: Distribution) -> str:
+    """Return a distribution as text, with the numbers that say where it lies and how wide it is."""
+    if isinstance(distribution, TransformedDistribution) and not isinstance(distribution, LogNormal):
+        transforms = distribution.transforms
+        if len(transforms) == 1 and isinstance(transforms[0], PowerTransform) and transforms[0].exponent == -1:
+            return f"1 / {described(distribution.base_dist)}"
+    elif isinstance(distribution, LogNormal) and not distribution.batch_shape:
+        median, variation = distribution.loc.exp().item(), math.sqrt(math.expm1(distribution.scale.item() ** 2))
+        return f"LogNormal(median={median:.4g}, variation={variation:.4g})"
+    elif isinstance(distribution, Gamma) and not distribution.batch_shape:
+        variation = distribution.concentration.item() ** -0.5
+        return f"Gamma(mean={distribution.mean.item():.4g}, variation={variation:.4g})"
+    elif isinstance(distribution, Uniform) and not distribution.batch_shape:
+        return f"Uniform({distribution.low.item():.4g}, {distribution.high.item():.4g})"
+    return repr(distribution)
+
+
 def reciprocal(distribution: Distribution) -> Distribution:
     r"""Return the distribution of :math:`1/x`: that of a rate from that of a time constant, and back.
 
@@ -187,7 +197,9 @@ def reciprocal(distribution: Distribution) -> Distribution:
     """
     low, high = bounds(distribution)
     if low < 0:
-        raise ValueError(f"expected a distribution of positive values, got {distribution} from {low:g} to {high:g}")
+        raise ValueError(
+            f"expected a distribution of positive values, got {described(distribution)} from {low:g} to {high:g}"
+        )
     return TransformedDistribution(distribution, PowerTransform(torch.tensor(-1.0, device="cpu")))
 
 

@@ -20,16 +20,15 @@ from snnparams.designs import (
     DETACH,
     DT,
     FAST,
-    LEARNABLE,
     PER_OUTPUT,
     Architecture,
     Neurons,
     initial_values,
     voltage_variance,
 )
-from snnparams.dynamics import LIFFeedForwardState, LIFState
-from snnparams.parameters import LIFParameters, NeuronParameters
-from snnparams.resets import lif_with_reset
+from snnparams.neurons import AdaptiveLIF, LIFParameters
+from snnparams.parameters import NeuronParameters
+from snnparams.resets import RESETS, LIFWithReset
 from snnparams.surrogate import Surrogate
 from snnparams.task import Task
 from snnparams.values import Learned
@@ -51,29 +50,41 @@ class _Factor(nn.Module):
 
 
 class SpikingLayer(nn.Module):
-    """Weights and a LIF population, recurrent or not.
+    """Weights and a population of LIF neurons, with or without adaptation, recurrent or not.
 
     Args:
         weights: of the input, (H, I), before the factors of the neurons.
         recurrent_weights: (H, H), or None.
-        values: `tau_mem` and `tau_syn` in time steps and `v_th`, each (H,).
+        values: `tau_mem` and `tau_syn` in time steps and `v_th`, each (H,), and likewise `tau_adapt` and `beta` if the
+            thresholds adapt.
         neurons: says which are learned.
         architecture: says how the population resets, and the slope of the surrogate.
+
+    Raises:
+        ValueError: if thresholds adapt and the reset is another one than the standard one.
     """
 
     def __init__(self, weights, recurrent_weights, values: dict, neurons: Neurons, architecture: Architecture) -> None:
         super().__init__()
         self.reset, self.clear_synapse = architecture.reset, architecture.clear_synapse
         declared: dict = {}
-        for name in LEARNABLE:
-            x = values[name].float() * (1.0 if name == "v_th" else DT)
+        for name, value in values.items():
+            is_time = name.startswith("tau")
+            x = value.float() * (DT if is_time else 1.0)
             if name in neurons.learned:
-                constraint = "log" if name == "v_th" else "decay"
+                constraint = "decay" if is_time else "log"
                 declared[name] = Learned(x[0].item() if neurons.shared else x, constraint, shared=neurons.shared)
             else:
                 declared[name] = x
+        kind: type = LIFParameters if neurons.tau_adapt is None else AdaptiveLIF
+        if self.reset != "zero" or self.clear_synapse:
+            if neurons.tau_adapt is not None:
+                raise ValueError("reset: expected the standard one where thresholds adapt, got another")
+            kind = LIFWithReset
+            declared["of_voltage"], declared["of_threshold"] = RESETS[self.reset]
+            declared["of_current"] = float(self.clear_synapse)
         gradient = Surrogate("super", architecture.alpha)
-        self.p = NeuronParameters(LIFParameters(**declared), dt=DT, size=len(weights), gradient=gradient)
+        self.p = NeuronParameters(kind(**declared), dt=DT, size=len(weights), gradient=gradient)
         gain = voltage_variance(values["tau_mem"], values["tau_syn"]).rsqrt()[:, None]
         self.weights = nn.Parameter(weights.clone())
         parametrize.register_parametrization(self, "weights", _Factor(gain), unsafe=True)
@@ -89,16 +100,11 @@ class SpikingLayer(nn.Module):
 
     def forward(self, spikes: torch.Tensor) -> torch.Tensor:
         """Return spikes (T, B, H) for spikes (T, B, I)."""
-        currents, p = linear(spikes, self.weights), self.p.values()
+        currents, p, neuron = linear(spikes, self.weights), self.p.values(), self.p.neuron
         recurrent_weights = self.recurrent_weights if self.recurrent else None
-        if self.reset != "zero" or self.clear_synapse:
-            return lif_with_reset(
-                currents, p, DT, self.reset, self.clear_synapse, DETACH, recurrent_weights=recurrent_weights
-            )
-        v, i, z = torch.zeros(3, *currents.shape[1:])
-        if not self.recurrent:
-            return kernels.lif(currents, LIFFeedForwardState(v, i), p, DT, DETACH)[0]
-        return kernels.lif_recurrent(currents, LIFState(z, v, i), recurrent_weights, p, DT, DETACH)[0]
+        kind = neuron.RecurrentState if self.recurrent else neuron.State
+        start = kind(*torch.zeros(len(kind._fields), *currents.shape[1:]))
+        return kernels.sequence(neuron, currents, start, p, DT, DETACH, recurrent_weights=recurrent_weights)[0]
 
 
 def filters(taus: torch.Tensor, steps: int) -> torch.Tensor:
@@ -182,7 +188,7 @@ def build(neurons: Neurons, architecture: Architecture, task: Task, seed: int) -
     """
     generator = torch.Generator().manual_seed(seed)
     hidden, share = architecture.hidden, architecture.recurrent_share if architecture.recurrent else 0.0
-    sample = task.encode(task.train.images[:100]).to_dense()
+    sample = task.encode(task.train.inputs[:100]).to_dense()
     drive = sample.mean().item()
     layers, inputs, spikes = [], task.features, sample
     for _ in range(architecture.layers):

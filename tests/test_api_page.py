@@ -16,6 +16,7 @@ INTERNAL = {
     "likeness",
     "neurons.step",
     "population",
+    "resumption",
     *(f"kernels.{p.stem}" for p in (PACKAGE / "kernels").glob("[!_]*.py")),
 }
 

@@ -147,7 +147,7 @@ def test_drawn_parameters_follow_their_distribution():
     mem, syn = oracle("gamma", "mean", 12e-3, 0.4), oracle("log_normal", "median", 5e-3, 0.3)
     assert stats.kstest(layer.p.tau_mem.detach().double().numpy(), mem.cdf).pvalue > 1e-4
     assert stats.kstest(layer.p.tau_syn.double().numpy(), syn.cdf).pvalue > 1e-4
-    assert isinstance(layer.p.stored("tau_mem_inv"), torch.nn.Parameter)
+    assert isinstance(layer.p.raw("tau_mem_inv"), torch.nn.Parameter)
     assert not isinstance(layer.p.v_th, torch.nn.Parameter)
 
 

@@ -126,7 +126,7 @@ def dials() -> plt.Figure:
     fig, axes = plt.subplots(2, 1, figsize=(7.2, 3.9))
     made = tasks.windows(4, train=100, validation=10, test=10), tasks.multi_timescale_xor(train=100, test=10)
     for ax, task, k in zip(axes, made, (2, 3), strict=True):
-        steps, inputs = task.encode(task.train.images[k : k + 1])[:, 0].nonzero(as_tuple=True)
+        steps, inputs = task.encode(task.train.inputs[k : k + 1])[:, 0].nonzero(as_tuple=True)
         for group, color in ((inputs < 12, "C0"), (inputs >= 12, "C1")):
             ax.scatter(steps[group], inputs[group], s=12, marker="|", color=color)
         labels = task.train.labels[k].tolist()
