@@ -21,7 +21,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
 RESULTS = ROOT / "book" / "results"
-READERS = [ROOT / "tests" / "benchmarks" / f"benefit_{name}.py" for name in ("analysis", "design", "figures")]  # ch. 6
+READERS = [
+    ROOT / "tests" / "benchmarks" / f"benefit_{name}.py" for name in ("analysis", "design", "figures", "adaptation")
+]
 STATIC = ROOT / "book" / "_static"
 COVER = {"fig-benefit-verdict": STATIC / "verdict.png"}  # figures that index.md shows as well
 # The figure that stands for a chapter on the first page, where it is not the chapter's first

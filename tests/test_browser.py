@@ -182,44 +182,44 @@ class TestPage:
         ] == []
 
 
-@pytest.mark.parametrize("chapter", WITH_SLIDERS)
 @pytest.mark.parametrize("size", [None, PHONE], ids=["screen", "phone"])
-def test_sliders_react_to_the_keyboard(page, address, chapter, size):
+@pytest.mark.parametrize("name", PAGES)
+def test_figures_compute_where_there_are_some(page, address, name, size):
     if size:
         page.set_viewport_size(size)
-    visit(page, address, f"book/{chapter}.html")
-    figures = page.locator(".snnparams-slider")
-    assert figures.count() >= 1
-    for k in range(figures.count()):
-        figure = figures.nth(k)
-        slider = figure.locator("input[type=range]")
-        seen = set()
-        slider.focus()
-        assert slider.evaluate("x => x === document.activeElement")
-        page.keyboard.press("Home")
-        last = int(slider.get_attribute("max"))
-        for position in range(last + 1):
-            assert int(slider.input_value()) == position
-            picture = figure.locator("img:visible")
-            assert picture.count() == 1
-            box = picture.bounding_box()
-            assert box["width"] <= page.viewport_size["width"]
-            assert box["width"] > 250
-            text = figure.locator("output").inner_text()
-            assert slider.get_attribute("aria-valuetext") == text
-            seen.add((text, picture.get_attribute("src")))
-            page.keyboard.press("ArrowRight")
-        assert len(seen) == last + 1  # every position has a picture and a text of its own
-        assert page.evaluate("x => document.querySelector(`label[for='${x}']`) !== null", slider.get_attribute("id"))
+    visit(page, address, name)
+    figures = page.locator("figure[class*='live-']")
+    scripts = page.evaluate("() => [...document.scripts].map(x => x.src).filter(x => x.includes('/live/'))")
+    assert bool(scripts) == bool(figures.count())  # other pages load nothing
+    for figure in figures.all():
+        assert figure.locator("img").count() == 0
+        assert figure.locator(".caption-number").inner_text().startswith("Fig")
+        assert 250 < figure.locator("svg").first.bounding_box()["width"] <= page.viewport_size["width"]
+        before = figure.locator("svg").first.inner_html()
+        figure.locator("input[type=range]").first.press("End")
+        page.wait_for_function("figure => !figure.figure.busy", arg=figure.element_handle())
+        assert figure.locator("svg").first.inner_html() != before
     assert page.problems == []
 
 
-def test_at_least_four_figures_move(page, address):
+def test_figures_compute_in_a_page_that_was_opened_from_a_folder(page):
     count = 0
-    for chapter in WITH_SLIDERS:
-        visit(page, address, f"book/{chapter}.html")
-        count += page.locator(".snnparams-slider").count()
+    for name in PAGES:
+        page.goto((HTML / name).as_uri())
+        figures = page.locator("figure[class*='live-']")
+        count += figures.count()
+        assert figures.locator(".live-controls").count() == figures.count()
     assert count >= 4
+
+
+@pytest.mark.parametrize("chapter", ["1_lif_neuron", "2_heterogeneity", "6_benefit"])
+def test_without_javascript_a_figure_is_a_picture_with_a_caption(browser, address, chapter):
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{address}/book/{chapter}.html")
+        for figure in page.locator("figure[class*='live-']").all():
+            assert figure.locator("img").bounding_box()["height"] > 100
+            assert figure.locator("figcaption").inner_text()
 
 
 def test_search_finds_tau_mem(page, address):
