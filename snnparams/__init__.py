@@ -28,6 +28,7 @@ from snnparams.dynamics import (
 )
 from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
 from snnparams.ensemble import Ensemble
+from snnparams.exchange import from_nir, from_norse, to_nir
 from snnparams.groups import parameter_groups
 from snnparams.history import Evaluation, History
 from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
@@ -87,6 +88,8 @@ __all__ = [
     "distributions",
     "evaluate",
     "fit",
+    "from_nir",
+    "from_norse",
     "gradient_to_value",
     "learned_values",
     "li_feed_forward_step",
@@ -105,6 +108,7 @@ __all__ = [
     "spike_times",
     "states",
     "surrogate_derivative",
+    "to_nir",
     "train",
     "validate_neuron_parameters",
     "voltage",
