@@ -6,16 +6,21 @@ by voltage and current. Between spikes they obey, backward in time, the adjoint 
 grid, with :math:`A = \Delta t / \tau_\mathrm{mem}` and :math:`B = \Delta t / \tau_\mathrm{syn}`:
 
 .. math::
-    \lambda_i \leftarrow (1 - B) \lambda_i + A \lambda_v, \qquad \lambda_v \leftarrow (1 - A) \lambda_v .
+    \begin{aligned}
+    \lambda_i &\leftarrow (1 - B) \lambda_i + A \lambda_v, \\
+    \lambda_v &\leftarrow (1 - A) \lambda_v .
+    \end{aligned}
 
 At a spike :math:`\lambda_v` jumps. With the slopes in front of the threshold and behind the reset,
 :math:`s^- = v_\mathrm{leak} - v_\mathrm{th} + i` and :math:`s^+ = v_\mathrm{leak} - v_\mathrm{reset} + i`, in units of
 :math:`1 / \tau_\mathrm{mem}`, and with the change :math:`\Delta` of the loss if the spike alone came one step later,
 
 .. math::
-    \lambda_v^- = \frac{s^+ \lambda_v^+ - \Delta / A}{s^-}, \qquad
-    \frac{\partial L}{\partial v_\mathrm{th}} \mathrel{-}= \lambda_v^-, \qquad
-    \frac{\partial L}{\partial v_\mathrm{reset}} \mathrel{+}= \lambda_v^+ .
+    \begin{aligned}
+    \lambda_v^- &= \frac{s^+ \lambda_v^+ - \Delta / A}{s^-}, \\
+    \frac{\partial L}{\partial v_\mathrm{th}} &\mathrel{-}= \lambda_v^-, \\
+    \frac{\partial L}{\partial v_\mathrm{reset}} &\mathrel{+}= \lambda_v^+ .
+    \end{aligned}
 
 **Where** :math:`\Delta` **comes from.** Autograd hands the layer the derivative :math:`G_t` of the loss by its spikes,
 for all steps, also those without a spike. A spike that comes one step later leaves step t and enters step t + 1, so
@@ -40,7 +45,6 @@ Theory: Wunderlich and Pehle (2021), for weights. Derived for the neuron paramet
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -49,7 +53,6 @@ from torch.nn.functional import linear
 from snnparams.dynamics import AdjointState, LIFFeedForwardState, LIFState
 from snnparams.kernels import DTYPES, choose
 from snnparams.kernels.fused import plain as _plain
-from snnparams.values import check_dt
 
 GRAZING = 1e-3  # least slope at a threshold crossing, in units of voltage per membrane time constant
 LARGEST = 1e12  # largest derivative by a voltage
@@ -173,7 +176,9 @@ def _backend(name: str):
     return adjoint_cpu.forward, adjoint_cpu.backward
 
 
-def _refuse(what: str):
+def refuse(what: str):
+    """Return what refuses, as a method of an autograd function, what the adjoint method has none of."""
+
     def refuse(*_):
         raise NotImplementedError(
             f"{what}: the adjoint method has none; use a surrogate gradient, method='super' say, and kernel='reference'"
@@ -219,8 +224,8 @@ class _Adjoint(torch.autograd.Function):
         of_weights = of_w + grad_x[0].t() @ z_0 if with_w else None
         return grad_x, of_z, of_v, of_i, of_weights, *of_parameters, None, None, None
 
-    jvp = _refuse("forward-mode derivative")
-    vmap = _refuse("rule of torch.vmap")
+    jvp = refuse("forward-mode derivative")
+    vmap = refuse("rule of torch.vmap")
 
 
 class _AdjointBackward(torch.autograd.Function):
@@ -252,8 +257,8 @@ class _AdjointBackward(torch.autograd.Function):
         out = [_AdjointBackward.apply(*gradients(k)) for k in range(info.batch_size)]
         return tuple(torch.stack(parts) for parts in zip(*out, strict=True)), (0,) * 5
 
-    backward = _refuse("second derivative")
-    jvp = _refuse("forward-mode derivative")
+    backward = refuse("second derivative")
+    jvp = refuse("forward-mode derivative")
 
 
 _untraced: Any = torch._disable_dynamo  # torch.compiler.disable would import torch._dynamo here, this does at a call
@@ -323,61 +328,3 @@ def lif_recurrent(currents, state, recurrent_weights, p, dt: float, kernel: str 
     """
     z, *last = _sequence(currents, *state, recurrent_weights, p, dt, kernel)
     return z, LIFState(*last)
-
-
-# --------------------------------------------------------------------------------------------------- spike times
-
-
-class _SpikeTimes(torch.autograd.Function):
-    """Times of the first spikes; the gradient is handed to the spikes as a function whose slope it is."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(spikes, dt, number, missing):
-        counted = spikes.cumsum(dim=0)
-        step = torch.stack([(counted < k).sum(dim=0) for k in range(1, number + 1)])
-        times = dt * (step + 1).to(spikes.dtype)
-        return torch.where(step < len(spikes), times, missing), step
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        spikes, ctx.dt, _, _ = inputs
-        ctx.steps = len(spikes)
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    def backward(ctx, grad, _):
-        (step,) = ctx.saved_tensors
-        grad = torch.where(step < ctx.steps, ctx.dt * grad, 0)
-        slope = grad.new_zeros(ctx.steps + 2, *grad.shape[1:]).scatter_add_(0, step + 1, grad)
-        return slope[: ctx.steps].cumsum(dim=0), None, None, None
-
-    jvp = _refuse("forward-mode derivative")
-
-
-def spike_times(spikes: torch.Tensor, dt: float, number: int = 1, missing: float = math.inf) -> torch.Tensor:
-    r"""Return the times of each neuron's first spikes, differentiable by them.
-
-    The spike of step t (from 0) has the time :math:`(t + 1) \Delta t`, the end of its step. Its derivative is right for
-    spikes of a layer with `gradient=Adjoint()`, as :math:`\Delta t \to 0`; a surrogate gradient has none.
-
-    Args:
-        spikes: 0 or 1, shape (T, ...).
-        dt: time step in s.
-        number: how many spikes of each neuron, at least 1.
-        missing: what stands for a spike that does not happen; no gradient comes from it.
-
-    Returns:
-        Times in s, shape (number, ...), in ascending order.
-
-    Raises:
-        ValueError: if `number` is not a positive integer, or `dt` not positive and finite.
-        TypeError: if the spikes are no floating-point tensor.
-    """
-    if not isinstance(spikes, torch.Tensor) or not spikes.is_floating_point():
-        raise TypeError(f"spikes: expected a floating-point tensor, got {getattr(spikes, 'dtype', type(spikes))}")
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"number: expected a positive integer, got {number!r}")
-    return _SpikeTimes.apply(spikes, check_dt(dt), number, missing)[0]

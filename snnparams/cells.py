@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron
+from snnparams.parameters import NeuronParameters
 from snnparams.population import FeedForward, Recurrent, in_own_type
 from snnparams.surrogate import Gradient
 
@@ -22,23 +23,27 @@ class Cell(FeedForward):
     `snnparams.neurons.Neuron`, or of a user's own. The state is `State` of that class.
     """
 
+    layout = "(B, ...)"
+
     def __init__(
         self,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         size: int | tuple[int, ...] | None = None,
+        channels: int | None = None,
         dt: float = 0.001,
         gradient: Gradient | None = None,
         detach_reset: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(p, size=size, dt=dt, gradient=gradient, detach_reset=detach_reset, device=device, dtype=dtype)
+        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "device": device, "dtype": dtype}
+        super().__init__(p, size=size, channels=channels, dt=dt, **how)
 
     @in_own_type
-    def forward(self, input_current: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Return the output (B, ...) and the new state."""
-        return self._step(input_current, state)
+        return self._step(input, state)
 
 
 class RecurrentCell(Recurrent):
@@ -48,11 +53,13 @@ class RecurrentCell(Recurrent):
     is `RecurrentState` of its class: the last output z, which the recurrent weights bring back, and the variables.
     """
 
+    layout = "(B, I)"
+
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         input_weights: torch.Tensor | None = None,
         recurrent_weights: torch.Tensor | None = None,
@@ -68,9 +75,9 @@ class RecurrentCell(Recurrent):
         super().__init__(input_size, hidden_size, p, **weights, autapses=autapses, dt=dt, **how)
 
     @in_own_type
-    def forward(self, input_spikes: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Return the output (B, H) and the new state."""
-        return self._step(input_spikes, state)
+        return self._step(input, state)
 
 
 class LIFCell(Cell):
@@ -86,10 +93,10 @@ class LIFCell(Cell):
 
     @in_own_type
     def forward(
-        self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
+        self, input: torch.Tensor, state: LIFFeedForwardState | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (B, ...) and the new state."""
-        return self._step(input_current, state)
+        return self._step(input, state)
 
 
 class LIFRecurrentCell(RecurrentCell):
@@ -104,9 +111,9 @@ class LIFRecurrentCell(RecurrentCell):
     accepts = LIFParameters
 
     @in_own_type
-    def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
+    def forward(self, input: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (B, H) and the new state."""
-        return self._step(input_spikes, state)
+        return self._step(input, state)
 
 
 class LICell(Cell):
@@ -121,6 +128,6 @@ class LICell(Cell):
     accepts = LIParameters
 
     @in_own_type
-    def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
+    def forward(self, input: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Return voltages (B, ...) and the new state."""
-        return self._step(input_current, state)
+        return self._step(input, state)

@@ -13,9 +13,10 @@ import copy
 import torch
 
 from snnparams.constraints import Constraint
+from snnparams.initial import unconstrained
 from snnparams.neurons import Parameter
 from snnparams.reads import Noted
-from snnparams.values import check_size, check_value, unconstrained
+from snnparams.values import check_size, check_value
 
 
 def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[str]) -> None:
@@ -37,7 +38,7 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
     present = [t for t in (value, stored) if t is not None]
     if not present or not all(isinstance(t, torch.Tensor) for t in present):
         return  # missing, or refused by PyTorch
-    place, constraint, parameter = p.stored(name), p.constraint(name), p.neuron.parameters[name]
+    place, constraint, parameter = p.raw(name), p.constraint(name), p.neuron.parameters[name]
     if value is not None:
         check_value(parameter, value, p.dt)
         own = {} if constraint is None else {f"{inside}0.{k}": t for k, t in constraint.state_dict().items()}
@@ -176,7 +177,7 @@ class Saved(Noted):
             constraint = self.get_submodule(f"parametrizations.{name}.0")
             if self._rows is not None:
                 constraint = of_members(constraint, self._rows[name])
-            self._buffers[name] = constraint(self.stored(name)).detach().clone()
+            self._buffers[name] = constraint(self.raw(name)).detach().clone()
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         """Save the values beside the numbers of which a constraint makes them, which alone would say nothing."""
@@ -196,7 +197,7 @@ class Saved(Noted):
                 self._forget_reads(name)
         assign = local_metadata.get("assign_to_params_buffers", False)
         for name in self.neuron_fields:
-            place, new = self.stored(name), state_dict.get(prefix + name)
+            place, new = self.raw(name), state_dict.get(prefix + name)
             if not isinstance(new, torch.Tensor) or self.constraint(name) is not None:
                 continue
             larger = name in self._buffers and not place.dim() and new.dim() > 0

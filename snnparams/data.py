@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import torch
 
+from snnparams.folders import cache_folder, given_folder
+
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -35,14 +37,14 @@ DOWNLOAD_TIMEOUT = 30.0  # s without an answer, after which a mirror counts as u
 
 
 class Split(NamedTuple):
-    """Images, or other inputs, and labels of one part of a data set."""
+    """Inputs and labels of one part of a data set."""
 
-    images: torch.Tensor  # inputs (N, ...)
+    inputs: torch.Tensor  # (N, ...): images, sound, spike times
     labels: torch.Tensor  # int64, (N,)
 
     def to(self, device: torch.device | str) -> Split:
         """Return the split on another device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        return Split(self.inputs.to(device), self.labels.to(device))
 
 
 class Digits(NamedTuple):
@@ -55,41 +57,6 @@ class Digits(NamedTuple):
 
 class CorruptDataError(RuntimeError):
     """A data file is missing, truncated or not what it should be."""
-
-
-def cache_folder() -> Path:
-    """Return where downloads are kept: `snnparams` below `XDG_CACHE_HOME`, or else below `~/.cache`.
-
-    Raises:
-        RuntimeError: if neither is known.
-    """
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "snnparams"
-    try:
-        return Path.home() / ".cache" / "snnparams"
-    except RuntimeError as error:
-        raise RuntimeError(f"cache: expected a folder, got none ({error}) Set XDG_CACHE_HOME to one") from None
-
-
-def given_folder() -> Path | None:
-    """Return the folder that the environment variable `SNNPARAMS_DATA` names, or None.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-        NotADirectoryError: if it is a file.
-        PermissionError: if it cannot be read.
-    """
-    given = os.environ.get("SNNPARAMS_DATA")
-    if not given:
-        return None
-    root = Path(given)
-    if not root.exists():
-        raise FileNotFoundError(f"SNNPARAMS_DATA: expected a folder, but {root} does not exist")
-    if not root.is_dir():
-        raise NotADirectoryError(f"SNNPARAMS_DATA: expected a folder, but {root} is a file")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise PermissionError(f"SNNPARAMS_DATA: {root} cannot be read; check its permissions")
-    return root
 
 
 def _faults(raw: Path) -> list[str]:
@@ -172,7 +139,7 @@ def load_mnist(cache: str | os.PathLike | None = None) -> Digits:
             variable `SNNPARAMS_OFFLINE` is set.
 
     Returns:
-        A `Digits` with `train` (60,000) and `test` (10,000), each `images` (uint8, (N, 28, 28)) and `labels`
+        A `Digits` with `train` (60,000) and `test` (10,000), each `inputs` (uint8, (N, 28, 28)) and `labels`
         (int64, (N,)). Its `name` is "MNIST", or "digits" where the bundled digits stand in for it; then a notice
         has been printed.
 

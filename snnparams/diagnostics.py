@@ -19,7 +19,7 @@ def learned_values(model: nn.Module) -> dict[str, torch.Tensor]:
     for path, module in model.named_modules():
         if isinstance(module, NeuronParameters):
             for name in module.neuron_fields:
-                if isinstance(module.stored(name), nn.Parameter):
+                if isinstance(module.raw(name), nn.Parameter):
                     found[f"{path}.{name}" if path else name] = getattr(module, name).detach().clone()
     return found
 
@@ -48,7 +48,7 @@ def gradient_to_value(model: nn.Module) -> dict[str, float]:
     return ratios
 
 
-def frozen(model: nn.Module) -> dict[str, int]:
+def zero_gradients(model: nn.Module) -> dict[str, int]:
     """Count the neurons whose gradient is exactly zero, for each learned neuron parameter.
 
     Such a neuron does not learn: no surrogate gradient reaches it in this batch, a clamp cuts it off, or its loss is
@@ -64,7 +64,7 @@ def frozen(model: nn.Module) -> dict[str, int]:
     for path, module in model.named_modules():
         if isinstance(module, NeuronParameters):
             for name in module.neuron_fields:
-                stored = module.stored(name)
+                stored = module.raw(name)
                 if isinstance(stored, nn.Parameter) and stored.grad is not None:
                     counts[f"{path}.{name}" if path else name] = int((stored.grad == 0).sum())
     if not counts:

@@ -14,7 +14,7 @@ from typing import TypeGuard
 
 import torch
 from torch.distributions import Distribution, Gamma, LogNormal, TransformedDistribution, Uniform, constraints
-from torch.distributions.transforms import PowerTransform
+from torch.distributions.transforms import ExpTransform, PowerTransform
 
 
 def _centre(mean: float | None, median: float | None) -> float:
@@ -71,20 +71,11 @@ def gamma(*, median: float | None = None, mean: float | None = None, variation: 
     _check_variation(variation)
     shape = 1 / variation**2
     if mean is None:
-        centre *= shape / _median_of_gamma(shape)
+        from scipy.special import gammaincinv  # slow to import
+
+        centre *= shape / float(gammaincinv(shape, 0.5))  # mean over median
     with torch.device("cpu"):
         return Gamma(shape, shape / centre)
-
-
-def _median_of_gamma(shape: float) -> float:
-    """Return the median of a gamma distribution of rate 1, by bisection of its logarithm."""
-    a = torch.tensor(shape, dtype=torch.float64, device="cpu")
-    low, high = -700.0, math.log(shape)  # the median lies below the mean
-    for _ in range(80):
-        middle = (low + high) / 2
-        below = torch.special.gammainc(a, torch.full_like(a, middle).exp()) < 0.5
-        low, high = (middle, high) if below else (low, middle)
-    return math.exp(high)
 
 
 def uniform(*, median: float | None = None, mean: float | None = None, variation: float) -> Uniform:
@@ -102,6 +93,52 @@ def uniform(*, median: float | None = None, mean: float | None = None, variation
     _check_variation(variation, 1 / math.sqrt(3), " below 1 / sqrt(3) = 0.577")
     with torch.device("cpu"):
         return Uniform(centre * (1 - math.sqrt(3) * variation), centre * (1 + math.sqrt(3) * variation))
+
+
+class LogUniform(TransformedDistribution):
+    """A distribution whose logarithm is uniform: every factor of two is as likely as any other. See `log_uniform`."""
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self, low: float, high: float) -> None:
+        with torch.device("cpu"):
+            super().__init__(Uniform(math.log(low), math.log(high)), ExpTransform())
+        self.low, self.high = float(low), float(high)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        r"""Return :math:`(high - low) / \ln(high / low)`."""
+        return torch.tensor((self.high - self.low) / math.log(self.high / self.low), device="cpu")
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """Return the mean square less the square of the mean."""
+        square = (self.high**2 - self.low**2) / (2 * math.log(self.high / self.low))
+        return torch.tensor(square, device="cpu") - self.mean**2
+
+    def __repr__(self) -> str:
+        return f"LogUniform(low={self.low:g}, high={self.high:g})"
+
+
+def log_uniform(*, low: float, high: float) -> LogUniform:
+    r"""Return a distribution whose logarithm is uniform, :math:`p(x) = 1 / (x \ln(high / low))`.
+
+    For time constants of unknown scale. Its reciprocal is log-uniform as well. Its median is the root of `low` times
+    `high`.
+
+    Args:
+        low: smallest value, positive, in the unit of the values.
+        high: largest value, above it.
+
+    Raises:
+        ValueError: if not 0 < low < high, or one is not finite.
+    """
+    for name, value in (("low", low), ("high", high)):
+        if not (_is_number(value) and math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}: expected a positive, finite number, got {value}")
+    if low >= high:
+        raise ValueError(f"low, high: expected low below high, got {low:g} and {high:g}")
+    return LogUniform(low, high)
 
 
 class TruncatedNormal(Distribution):
@@ -131,6 +168,9 @@ class TruncatedNormal(Distribution):
                 f"expected an interval that holds part of a normal distribution around {loc} +- {scale}, "
                 f"got {low} to {high}"
             )
+
+    def __repr__(self) -> str:
+        return f"TruncatedNormal(loc={self.loc:g}, scale={self.scale:g}, low={self.low:g}, high={self.high:g})"
 
     @property
     def support(self) -> constraints.Constraint:
@@ -179,6 +219,23 @@ def bounds(distribution: Distribution) -> tuple[float, float]:
     return float(torch.as_tensor(low, device="cpu").min()), float(torch.as_tensor(high, device="cpu").max())
 
 
+def described(distribution: Distribution) -> str:
+    """Return a distribution as text, with the numbers that say where it lies and how wide it is."""
+    if isinstance(distribution, TransformedDistribution) and not isinstance(distribution, LogNormal):
+        transforms = distribution.transforms
+        if len(transforms) == 1 and isinstance(transforms[0], PowerTransform) and transforms[0].exponent == -1:
+            return f"1 / {described(distribution.base_dist)}"
+    elif isinstance(distribution, LogNormal) and not distribution.batch_shape:
+        median, variation = distribution.loc.exp().item(), math.sqrt(math.expm1(distribution.scale.item() ** 2))
+        return f"LogNormal(median={median:.4g}, variation={variation:.4g})"
+    elif isinstance(distribution, Gamma) and not distribution.batch_shape:
+        variation = distribution.concentration.item() ** -0.5
+        return f"Gamma(mean={distribution.mean.item():.4g}, variation={variation:.4g})"
+    elif isinstance(distribution, Uniform) and not distribution.batch_shape:
+        return f"Uniform({distribution.low.item():.4g}, {distribution.high.item():.4g})"
+    return repr(distribution)
+
+
 def reciprocal(distribution: Distribution) -> Distribution:
     r"""Return the distribution of :math:`1/x`: that of a rate from that of a time constant, and back.
 
@@ -187,7 +244,9 @@ def reciprocal(distribution: Distribution) -> Distribution:
     """
     low, high = bounds(distribution)
     if low < 0:
-        raise ValueError(f"expected a distribution of positive values, got {distribution} from {low:g} to {high:g}")
+        raise ValueError(
+            f"expected a distribution of positive values, got {described(distribution)} from {low:g} to {high:g}"
+        )
     return TransformedDistribution(distribution, PowerTransform(torch.tensor(-1.0, device="cpu")))
 
 

@@ -65,42 +65,54 @@ def constant_current_lif_encode(
     surrogate = surrogate_of(p, gradient)
     _check_options(seq_length, layout, surrogate)
     check_dt(dt)
-    if not isinstance(input_current, torch.Tensor) or not input_current.is_floating_point():
-        got = getattr(input_current, "dtype", type(input_current).__name__)
+    x = _checked_input(input_current, layout)
+    tau_mem_inv, v_leak, v_th, v_reset = values = _values_for(x, p, dt)
+    a = dt * tau_mem_inv
+    if layout == torch.sparse_coo:
+        return sparse_spikes(x, seq_length, a, v_leak, v_th, v_reset)
+    required = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *values))
+    required |= forward_ad._current_level >= 0
+    if not required and not surrogate.graded and choose(None, x) == "triton":
+        return dense_spikes(x, seq_length, a, v_leak, v_th, v_reset)
+    v, spikes = torch.zeros_like(x), []
+    for _ in range(seq_length):  # a LIF neuron whose current does not decay
+        z, v, _ = LIFParameters.step(v, x, a, 0.0, v_leak, v_th, v_reset, lambda v, v_th: surrogate(v - v_th), _same)
+        spikes.append(z)
+    return torch.stack(spikes)
+
+
+def _same(z: torch.Tensor) -> torch.Tensor:
+    return z
+
+
+def _checked_input(x, layout: torch.layout) -> torch.Tensor:
+    """Return values to encode, checked; under autocast, those of half precision as float32."""
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        got = getattr(x, "dtype", type(x).__name__)
         raise TypeError(f"input: expected a floating-point tensor, got {got}")
-    if autocast_is_on(input_current):
-        input_current = widened(input_current, torch.float32)
-    (check_finite_later if input_current.is_cuda else check_finite)("input", input_current)
+    if autocast_is_on(x):
+        x = widened(x, torch.float32)
+    (check_finite_later if x.is_cuda else check_finite)("input", x)
+    if layout == torch.sparse_coo and (x.device.type != "cpu" or x.dtype not in DTYPES):
+        raise TypeError(
+            f"layout: expected float32 or float64 on a CPU for torch.sparse_coo, got {x.dtype} on {x.device}; use "
+            "layout=torch.strided"
+        )
+    return x
+
+
+def _values_for(x: torch.Tensor, p, dt: float) -> list[torch.Tensor]:
+    """Return the parameters that an encoder uses, checked, in the type and on the device of its values."""
     checked = isinstance(p, NeuronParameters) and p.dt == dt  # when it was built; again, a GPU would make the host wait
     values = []
     for name in ("tau_mem_inv", "v_leak", "v_th", "v_reset"):
         value = getattr(p, name)
         if not checked:
             check_value(LIFParameters.parameters[name], value, dt)
-        value = torch.as_tensor(value).to(input_current)
-        check_size(name, value, tuple(input_current.shape))
+        value = torch.as_tensor(value).to(x)
+        check_size(name, value, tuple(x.shape))
         values.append(value)
-    tau_mem_inv, v_leak, v_th, v_reset = values
-    if layout == torch.sparse_coo:
-        if input_current.device.type != "cpu" or input_current.dtype not in DTYPES:
-            got = f"{input_current.dtype} on {input_current.device}"
-            raise TypeError(
-                f"layout: expected float32 or float64 on a CPU for torch.sparse_coo, got {got}; use "
-                "layout=torch.strided"
-            )
-        return sparse_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
-    required = torch.is_grad_enabled() and any(t.requires_grad for t in (input_current, *values))
-    required |= forward_ad._current_level >= 0
-    if not required and not surrogate.graded and choose(None, input_current) == "triton":
-        return dense_spikes(input_current, seq_length, dt * tau_mem_inv, v_leak, v_th, v_reset)
-    v = torch.zeros_like(input_current)
-    spikes = []
-    for _ in range(seq_length):
-        v = v + dt * tau_mem_inv * ((v_leak - v) + input_current)
-        z = surrogate(v - v_th)
-        v = v - z * (v - v_reset)
-        spikes.append(z)
-    return torch.stack(spikes)
+    return values
 
 
 def threshold_crossings(values: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:

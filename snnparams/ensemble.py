@@ -2,11 +2,12 @@
 
 Controlled experiments need the same network many times: other seeds, other initial values, with and without learning.
 The members of an `Ensemble` share nothing but their shapes, and get the numbers that each would get alone. Explained in
-chapter 8.
+chapter 9.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from typing import cast
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from snnparams.checkpoint import NO_VALUES, of_members, to_store, with_tensors
 from snnparams.likeness import OF_PYTORCH, check_alike, join
+from snnparams.members import hand_over, kept
 from snnparams.parameters import NeuronParameters
 from snnparams.surrogate import Adjoint
 from snnparams.values import check_value
@@ -112,10 +114,19 @@ class Ensemble(nn.Module):
             gradient, but in nothing else that can change numbers: types, names, shapes, devices, modes, hooks, and
             attributes such as `dt`, `gradient` or `kernel`. Objects are compared by their parts, functions by their
             code; what cannot be compared has to be the same object. All are copied.
+        randomness: what happens where a forward pass draws random numbers, as dropout does: "error", or as in
+            `torch.vmap` "different" for each member, or the "same" for all. They are not those that a member would draw
+            alone.
 
     Called with the input of a member, it gives it to all and returns the output of a member (a tensor, or a tuple of
     tensors) with a leading axis of length E. Buffers that a forward pass changes, such as running means, change for
-    each member. A forward pass must draw no random numbers, and keep no tensors but in buffers.
+    each member. A forward pass must keep no tensors but in buffers, and draw no random numbers unless `randomness` says
+    that it may. With `in_dims`, as in `torch.vmap`, members get inputs and states of their own: 0 for an argument that
+    has a leading axis of length E, None for one that all have in common, as in `ensemble(x, state, in_dims=(None, 0))`;
+    one of the two stands for all arguments.
+
+    `ensemble.halt(k)` takes a member out of training: `snnparams.train` and `fit` then leave its values as they are. In
+    a loop of your own, put each batch into `with ensemble.halted_kept():`.
 
     Raises:
         ValueError: if there is no member; if they differ in more than values, or share a learned parameter; or if a
@@ -124,9 +135,14 @@ class Ensemble(nn.Module):
         RuntimeError: on calling, if a forward pass draws random numbers or keeps a tensor.
     """
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    randomness: str = "error"  # of an ensemble that was pickled before it was kept
+    halted: frozenset[int] = frozenset()  # members that are out of training
+
+    def __init__(self, members: Sequence[nn.Module], *, randomness: str = "error") -> None:
         super().__init__()
-        members = list(members)
+        if randomness not in ("error", "different", "same"):
+            raise ValueError(f"randomness: expected 'error', 'different' or 'same', got {randomness!r}")
+        members, self.randomness = list(members), randomness
         check_alike(members)
         for part in (part for member in members for part in member.modules() if isinstance(part, NeuronParameters)):
             part.check_reads(wait=True)
@@ -195,21 +211,22 @@ class Ensemble(nn.Module):
             whole[parameter] = self.frozen[key](parameter) if key in self.frozen else parameter
         return {name: whole[p] for name, p in self.stacked.named_parameters(remove_duplicate=False)}
 
-    def forward(self, *args, **options):
+    def forward(self, *args, in_dims: int | tuple[int | None, ...] | None = None, **options):
         """Return what the members return, stacked."""
+        axes_of_args = self._check_in_dims(args, in_dims)
         parameters, computed = self._parameters_of_all(), _computed(self.stacked)
         buffers = dict(self.stacked.named_buffers(remove_duplicate=False))
         buffers = {name: buffer for name, buffer in buffers.items() if name not in computed}
         axes = dict.fromkeys(parameters, 0) | {name: 0 if name in self.stacked_buffers else None for name in buffers}
 
-        def member(values, _):
+        def member(values, _, *args):
             given = dict(values)
             out = functional_call(self.stacked, values, args, options, tie_weights=False)
             return out, {name: value for name, value in values.items() if value is not given[name]}
 
-        over_members = torch.vmap(member, in_dims=(axes, 0))
+        over_members = torch.vmap(member, in_dims=(axes, 0, *axes_of_args), randomness=self.randomness)
         try:  # the index is there for members that have no values of their own
-            out, replaced = over_members(parameters | buffers, torch.arange(self.size))
+            out, replaced = over_members(parameters | buffers, torch.arange(self.size), *args)
         except RuntimeError as error:
             if "randomness" not in str(error):
                 raise
@@ -221,6 +238,64 @@ class Ensemble(nn.Module):
         self.stacked_buffers += [name for name in replaced if name not in self.stacked_buffers]
         return tree_map(_independent, out)
 
+    def _check_in_dims(self, args: tuple, in_dims) -> tuple[int | None, ...]:
+        """Return for each argument whether it has an axis for the members."""
+        axes = in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
+        if len(axes) != len(args) or any(axis is not None and (type(axis) is not int or axis != 0) for axis in axes):
+            expected = f"0 or None, or one of them for each of {len(args)} arguments"
+            raise ValueError(f"in_dims: expected {expected}, got {in_dims!r}")
+        for axis, value in zip(axes, args, strict=True):
+            for leaf in tree_leaves(value) if axis == 0 else ():
+                if not isinstance(leaf, torch.Tensor) or leaf.shape[:1] != (self.size,):
+                    got = tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf).__name__
+                    raise ValueError(f"input: expected a leading axis of {self.size} members for in_dims=0, got {got}")
+        return axes
+
+    def halt(self, *members: int) -> None:
+        """Take members out of training, for good: see `halted_kept`.
+
+        Raises:
+            IndexError: if there is no such member.
+        """
+        self._check_members(members)
+        self.halted = self.halted | set(members)
+
+    def _check_members(self, members: Sequence[int]) -> None:
+        for k in members:
+            if type(k) is not int or not 0 <= k < self.size:
+                raise IndexError(f"members: expected integers from 0 to {self.size - 1}, got {k!r}")
+
+    def select(self, members: Sequence[int], optimizer: torch.optim.Optimizer | None = None) -> Ensemble:
+        """Return an ensemble of copies of some members: for going on without those that are of no interest any more.
+
+        Args:
+            members: their indices, in the wanted order.
+            optimizer: of this ensemble. From then on it is one of the new ensemble, and keeps of its state what belongs
+                to the members that stay.
+
+        Raises:
+            IndexError: if there is no such member.
+            ValueError: if there is none at all, or one twice.
+            TypeError: if the optimiser has a state that is not one number for each of a parameter's, or of all members.
+        """
+        self._check_members(members)
+        if not members or len(set(members)) < len(members):
+            raise ValueError(f"members: expected at least one, and each once, got {list(members)}")
+        new = Ensemble([self.member(k) for k in members], randomness=self.randomness)
+        new.halted = frozenset(place for place, k in enumerate(members) if k in self.halted)
+        if optimizer is not None:
+            hand_over(optimizer, self, new, list(members))
+        return new
+
+    def members_of(self, name: str) -> list[int]:
+        """Return the members whose values of a parameter `stacked` holds, in their order."""
+        frozen = self.frozen[_key(name)].members.tolist() if _key(name) in self.frozen else []
+        return [k for k in range(self.size) if k not in frozen]
+
+    def halted_kept(self) -> contextlib.AbstractContextManager[None]:
+        """Give halted members at the end of a `with` the values that they had at its beginning, buffers included."""
+        return kept(self, sorted(self.halted))
+
     def _about_random_numbers(self) -> str:
         drawing = [
             f"stacked.{name}"
@@ -230,7 +305,7 @@ class Ensemble(nn.Module):
         which = f" ({', '.join(drawing)} in training mode)" if drawing else ""
         return (
             f"members: expected a forward pass that draws no random numbers, got one that does{which}; call .eval() of "
-            "the module that draws them, give the numbers as an input, or train the members one by one"
+            "the module that draws them, build the ensemble with randomness='different', or give numbers as an input"
         )
 
     def _check_nothing_kept(self, parameters, buffers, replaced) -> None:

@@ -1,58 +1,40 @@
-"""A grid of conditions and seeds, run cell by cell; each result is kept at once, and a stopped run goes on.
+"""A grid of conditions and seeds, run trial by trial; each result is kept at once, and a stopped run goes on.
 
-A cell is a dictionary of what JSON can hold. The function that computes cells takes a list of them and returns a list
-of results, again such dictionaries; it must depend on nothing but the cells. Where it runs is a matter of one argument:
-here, in several processes, or on an executor, such as that of a Dask cluster:
-`run(function, cells, folder, executor=Client(address).get_executor())`.
-
-Processes of this machine share nothing with each other: each has a pipe to the one that started them. So one that dies
-takes only the call with it that it was at, which another one tries again.
+A trial is a dictionary of what JSON can hold. The function that computes trials takes a list of them and returns a list
+of results, again such dictionaries; it must depend on nothing but the trials. Where it runs is a matter of one
+argument: here, in several processes (see `snnparams.processes`), or on an executor, such as that of a Dask cluster:
+`run(function, trials, folder, executor=Client(address).get_executor())`.
 """
 
 from __future__ import annotations
 
-import ast
-import concurrent.futures
 import contextlib
 import functools
 import hashlib
-import inspect
 import itertools
 import json
-import multiprocessing
 import os
 import pickle
-import signal
-import threading
-import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from multiprocessing.connection import wait
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-import snnparams
+from snnparams.processes import ATTEMPTS as ATTEMPTS  # the reference names it
+from snnparams.processes import Function, Trial, outcomes
 from snnparams.training import progress_bar
+from snnparams.versions import versions
 
 FORMAT = 1  # of the files in a results folder
 HEADER = "grid.json"
-POLL = 0.05  # s between two looks at an executor's futures
-GRACE = 10.0  # s that a process may take to end
-MEMORY = "a system that runs out of memory kills processes"
-ATTEMPTS = 3  # calls whose process dies, after which their cells count as failed
-
-Cell = dict
-Function = Callable[[list[Cell]], list[dict]]
 
 
 class ResultsError(ValueError):
     """A results folder is damaged or belongs to another experiment."""
 
 
-def grid(**axes: Iterable) -> list[Cell]:
+def grid(**axes: Iterable) -> list[Trial]:
     """Return all combinations of the values of the axes, the last axis fastest.
 
     Args:
@@ -77,77 +59,8 @@ def _text(value) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False, default=_plain)
 
 
-def _name(cell: Cell) -> str:
-    return f"cell-{hashlib.sha256(_text(cell).encode()).hexdigest()[:16]}.json"
-
-
-def _file_of(module: str) -> Path | None:
-    """Return the file of a module of the package, or None if there is none of that name."""
-    base = Path(snnparams.__file__).parent.joinpath(*module.split(".")[1:])
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-
-
-def imported_modules(path: Path) -> set[str]:
-    """Return the modules of this package that a source file imports, anywhere in it, and those that these import.
-
-    Of `from snnparams import name` it is the module in which that name is defined; of `import snnparams` all modules. A
-    text that is a module's name counts as its import: kernels are loaded by name.
-
-    Args:
-        path: a file of Python source.
-    """
-    package, root = snnparams.__name__, Path(snnparams.__file__)
-    exports = {
-        alias.asname or alias.name: node.module
-        for node in ast.parse(root.read_text()).body
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-    }
-    found: set[str] = set()
-    waiting = [Path(path)]
-    while waiting:
-        names: list[str] = []
-        for node in ast.walk(ast.parse(waiting.pop().read_text())):
-            if isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module == package:
-                inside = ((alias.name, f"{package}.{alias.name}") for alias in node.names)
-                names += [own if _file_of(own) else exports.get(name, package) for name, own in inside]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                names.append(node.value if node.value.startswith(f"{package}.") else "")
-        if package in names:
-            everything = (file.relative_to(root.parent).with_suffix("") for file in root.parent.rglob("*.py"))
-            parts = ([package, *(part for part in file.parts if part != "__init__")] for file in everything)
-            return {".".join(part) for part in parts if len(part) > 1}
-        for name in names:
-            if name.split(".")[0] == package and name not in found and (file := _file_of(name)) is not None:
-                found.add(name)
-                waiting.append(file)
-    return found
-
-
-def versions(function: Callable | None = None) -> dict[str, str]:
-    """Return what results depend on besides the cell: versions, and a hash of source.
-
-    Args:
-        function: what computes the results. Then the source is that of its module and of those modules of this package
-            that it imports, directly or not; a change to another one changes nothing. None for all of the package.
-    """
-    package = Path(snnparams.__file__).parent
-    inner = function.func if isinstance(function, functools.partial) else function
-    try:
-        file = None if inner is None else inspect.getsourcefile(inner)
-    except (TypeError, OSError):  # defined where there is no file, as in a notebook
-        file = None
-    if file is None or not Path(file).is_file():
-        paths = sorted(package.rglob("*.py"))
-    else:
-        modules = sorted(imported_modules(Path(file)))
-        paths = [Path(file), *(path for module in modules if (path := _file_of(module)) is not None)]
-    source = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
-    return {"snnparams": snnparams.__version__, "source": source.hexdigest()[:16], "torch": torch.__version__}
+def _name(trial: Trial) -> str:
+    return f"cell-{hashlib.sha256(_text(trial).encode()).hexdigest()[:16]}.json"
 
 
 def _write(path: Path, content: dict) -> None:
@@ -170,6 +83,12 @@ def _read(path: Path, fields: set[str]) -> dict:
     return content
 
 
+def _header(function: Function, trials: Sequence[Trial], together: list[str]) -> dict:
+    """Return what a folder of results says of them all."""
+    name = _function_name(function)
+    return {"format": FORMAT, "versions": versions(function), "function": name, "together": together, "cells": trials}
+
+
 def _open(folder: Path, header: dict) -> None:
     """Make a new folder of results, or check that the one that is there has the same header."""
     path = folder / HEADER
@@ -188,213 +107,28 @@ def _open(folder: Path, header: dict) -> None:
                 f"{advice}"
             )
     if found["cells"] != header["cells"]:
-        got = f"{len(found['cells'])} cells, of which {sum(c in header['cells'] for c in found['cells'])} are the same"
-        raise ResultsError(f"{folder} holds another grid: expected {len(header['cells'])} cells, got {got}. {advice}")
+        got = f"{len(found['cells'])} trials, of which {sum(c in header['cells'] for c in found['cells'])} are the same"
+        raise ResultsError(f"{folder} holds another grid: expected {len(header['cells'])} trials, got {got}. {advice}")
 
 
-def _kept(folder: Path, cell: Cell) -> dict | None:
-    """Return the result of a cell that is in the folder."""
-    path = folder / _name(cell)
+def _kept(folder: Path, trial: Trial) -> dict | None:
+    """Return the result of a trial that is in the folder."""
+    path = folder / _name(trial)
     if not path.exists():
         return None
     content = _read(path, {"cell", "result"})
-    if content["cell"] != cell:
-        raise ResultsError(f"{path}: expected the cell {cell}, got {content['cell']}. Delete it and run again")
+    if content["cell"] != trial:
+        raise ResultsError(f"{path}: expected the trial {trial}, got {content['cell']}. Delete it and run again")
     return content["result"]
 
 
-def _groups(cells: Sequence[Cell], together: Sequence[str]) -> list[list[Cell]]:
-    """Divide cells into lists for one call each: single ones, or those that differ only in what `together` names."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        rest = {name: value for name, value in cell.items() if name not in together}
-        groups.setdefault(_text(rest if together else cell), []).append(cell)
+def _groups(trials: Sequence[Trial], together: Sequence[str]) -> list[list[Trial]]:
+    """Divide trials into lists for one call each: single ones, or those that differ only in what `together` names."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        rest = {name: value for name, value in trial.items() if name not in together}
+        groups.setdefault(_text(rest if together else trial), []).append(trial)
     return list(groups.values())
-
-
-def _outcome(call: Callable):
-    """Return what a call returns, or its error."""
-    try:
-        return call()
-    except (Exception, concurrent.futures.CancelledError) as error:
-        return error
-
-
-Outcomes = Generator[tuple[list[Cell], list | Exception], None, None]  # lists of cells with their results, or an error
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-class WorkerTraceback(Exception):
-    """Where an error came from in another process: the cause of the error that arrives."""
-
-    def __str__(self) -> str:
-        return "\n" + self.args[0]
-
-
-def _without_exit(call: Callable, *arguments):
-    """Return what a call returns; if it wants to end the process, that is a failure, which no other try would mend."""
-    try:
-        return call(*arguments)
-    except SystemExit as error:
-        raise RuntimeError(f"function: expected results, got sys.exit({error.code!r})") from error
-
-
-def _call(function_and_cells: bytes) -> list[dict]:
-    function, cells = pickle.loads(function_and_cells)
-    return _without_exit(function, cells)
-
-
-def _answer(outcome) -> bytes:
-    """Return an outcome and the text of its traceback, ready to be sent."""
-    text = "".join(traceback.format_exception(outcome)) if isinstance(outcome, Exception) else ""
-    try:
-        answer = pickle.dumps((outcome, text))
-        pickle.loads(answer)  # some errors can be pickled and not be read again
-        return answer
-    except Exception as error:
-        kept = f"{type(outcome).__name__}: {outcome}" if isinstance(outcome, Exception) else f"results: {error}"
-        return pickle.dumps((RuntimeError(f"what cannot be sent from one process to another: {kept}"), text))
-
-
-def _work(connection) -> None:
-    """Answer calls until the process that started this one closes the pipe, or is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: who started this process will end it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError, OSError):
-        connection.send_bytes(b"ready")
-        while True:
-            connection.send_bytes(_answer(_outcome(functools.partial(_call, connection.recv_bytes()))))
-
-
-def _received(answer: bytes):
-    """Return the outcome in an answer; an error is caused by what happened over there."""
-    content = _outcome(functools.partial(pickle.loads, answer))
-    if isinstance(content, Exception):
-        return content
-    outcome, text = content
-    if text:
-        outcome.__cause__ = WorkerTraceback(text)
-    return outcome
-
-
-class _Worker:
-    """A process that answers one call at a time, and the number of the call that it is at."""
-
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")  # threads, which PyTorch has, do not survive a fork
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs,))
-        self.process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
-        self.ready = False
-        self.at: int | None = None
-
-    @property
-    def idle(self) -> bool:
-        return self.ready and self.at is None
-
-    def begin(self, at: int, call: bytes) -> None:
-        self.at = at
-        with contextlib.suppress(OSError):  # it died just now, which the next look at it will show
-            self.connection.send_bytes(call)
-
-    def receive(self) -> bytes | None:
-        """Return the answer, or None if the process died, maybe in the middle of it."""
-        try:
-            answer = self.connection.recv_bytes()
-        except (EOFError, OSError):
-            return None
-        self.ready, self.at = True, None
-        return answer
-
-    def end(self, seconds: float) -> str:
-        """End the process, unless it does so itself in that time, and return how it did."""
-        self.connection.close()  # at which an idle one ends
-        self.process.join(seconds)
-        self.process.kill()
-        self.process.join()
-        code = self.process.exitcode or 0
-        return f"by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
-
-
-def _in_processes(function: Function, groups: list[list[Cell]], count: int) -> Outcomes:
-    """Yield outcomes as they come from processes of this machine."""
-    calls = [pickle.dumps((function, cells)) for cells in groups]
-    waiting, deaths, failed_starts = deque(range(len(calls))), [0] * len(calls), 0
-    workers = [_Worker() for _ in range(min(count, len(calls)))]
-    try:
-        while waiting or any(worker.at is not None for worker in workers):
-            expected = {worker.connection: worker for worker in workers if not worker.idle}
-            for connection in wait(list(expected)):
-                worker = expected[connection]
-                at, answer = worker.at, worker.receive()
-                if answer is not None:
-                    failed_starts = 0
-                    if at is not None:
-                        yield groups[at], _received(answer)
-                    continue
-                how = worker.end(GRACE)
-                if at is None:
-                    failed_starts += 1
-                else:
-                    deaths[at] += 1
-                    if deaths[at] < ATTEMPTS:
-                        waiting.append(at)
-                    else:
-                        times = f"{ATTEMPTS} times, the last time {how}"
-                        yield groups[at], RuntimeError(f"its process ended {times}; {MEMORY}")
-                if failed_starts == ATTEMPTS:
-                    raise RuntimeError(
-                        f"processes: {ATTEMPTS} in a row ended before they began, the last one {how}. A script that "
-                        f'calls run must do so below if __name__ == "__main__"; other reasons are printed above'
-                    )
-                workers[workers.index(worker)] = _Worker()
-            for worker in workers:
-                if waiting and worker.idle:
-                    at = waiting.popleft()
-                    worker.begin(at, calls[at])
-    finally:
-        for worker in workers:
-            worker.connection.close()
-        for worker in workers:
-            worker.end(GRACE if worker.idle else 0)
-
-
-def _on_executor(function: Function, groups: list[list[Cell]], executor) -> Outcomes:
-    """Yield outcomes as they come from an executor."""
-    waiting = []
-    try:
-        for cells in groups:
-            future = _outcome(functools.partial(executor.submit, function, cells))
-            if isinstance(future, Exception):  # an executor that is broken or was shut down
-                yield cells, future
-            else:
-                waiting.append((future, cells))
-        while waiting:
-            done = [pair for pair in waiting if pair[0].done()]  # what every kind of future has
-            waiting = [pair for pair in waiting if pair not in done]
-            for future, cells in done:
-                yield cells, _outcome(functools.partial(_without_exit, future.result))
-            if not done:
-                time.sleep(POLL)
-    finally:
-        for future, _ in waiting:
-            future.cancel()
-
-
-def _outcomes(function: Function, groups: list[list[Cell]], processes: int, executor) -> Outcomes:
-    """Yield each list of cells with its results or its error, in the order in which they come."""
-    if executor is not None:
-        yield from _on_executor(function, groups, executor)
-    elif processes > 1 and groups:
-        yield from _in_processes(function, groups, processes)
-    else:
-        for cells in groups:
-            yield cells, _outcome(functools.partial(function, cells))
 
 
 def _function_name(function: Function) -> str:
@@ -411,9 +145,44 @@ def _function_name(function: Function) -> str:
     return f"{inner.__module__}.{inner.__qualname__}{given}"
 
 
+def _checked_axes(trials: Sequence[Trial], together: Sequence[str]) -> list[str]:
+    """Return the names of axes that trials of one call may differ in, checked."""
+    if isinstance(together, str):
+        raise TypeError(f"together: expected a list of names of axes, got {together!r}")
+    axes = list(dict.fromkeys(axis for trial in trials for axis in trial))
+    if unknown := [axis for axis in together if axis not in axes]:
+        raise ValueError(f"together: expected names among {', '.join(axes)}, got {unknown[0]!r}")
+    return list(together)
+
+
+def _check_arguments(function: Function, trials: Sequence[Trial], processes: int, executor) -> None:
+    """Check what `run` is given."""
+    if not trials or len({_text(trial) for trial in trials}) < len(trials):
+        raise ValueError(f"trials: expected at least one and all different, got {len(trials)}, or some twice")
+    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
+        raise ValueError(f"processes: expected a positive integer, got {processes!r}")
+    if executor is not None and processes > 1:
+        raise ValueError(f"processes: expected 1 with an executor, which does the work, got {processes}")
+    if processes > 1:
+        try:
+            pickle.dumps(function)
+        except Exception as error:
+            name = _function_name(function)
+            raise TypeError(f"function: expected one that other processes can import, got {name}: {error}") from None
+
+
+def _plain_results(trials: list[Trial], outcome: list | Exception) -> list[dict]:
+    """Return the results of some trials as they will be read again, or raise what came instead."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    if len(outcome) != len(trials):
+        raise ValueError(f"function: expected {len(trials)} results, got {len(outcome)}")
+    return json.loads(_text(outcome))
+
+
 def run(
     function: Function,
-    cells: Sequence[Cell],
+    trials: Sequence[Trial],
     folder: str | os.PathLike,
     *,
     processes: int = 1,
@@ -421,78 +190,53 @@ def run(
     together: Sequence[str] = (),
     progress: bool = True,
 ) -> list[dict]:
-    """Compute all cells of a grid that have no result yet.
+    """Compute all trials of a grid that have no result yet.
 
     Args:
-        function: takes a list of cells, returns a list of as many results; numbers and arrays of NumPy and PyTorch in
-            them become plain ones. For processes and executors it must be one that can be imported there. It may be a
-            `functools.partial`, whose arguments, which JSON must be able to hold, are then part of the experiment.
-        cells: the grid, see `grid`; all different.
-        folder: where results are kept, a file for each cell, written when the cell is done. If it holds results of
-            the same grid, function and version, only missing cells are computed.
-        processes: how many processes of this machine work; 1 is this process itself. One that dies (for want of memory,
-            say) is replaced, and its cells are tried again, `ATTEMPTS` times in all.
+        function: takes a list of trials, returns as many results; numbers and arrays of NumPy and PyTorch become plain
+            ones. Others must be able to import it. Arguments of a `functools.partial` are part of the experiment.
+        trials: the grid, see `grid`; all different.
+        folder: where results are kept, a file for each trial, written when the trial is done. If it holds results of
+            the same grid, function and version, only missing trials are computed.
+        processes: how many processes of this machine work; 1 is this one. One that dies (for want of memory, say) is
+            replaced, and its trials are tried again, `ATTEMPTS` times in all.
         executor: who works instead: a `concurrent.futures.Executor`, or something with its `submit`, whose futures have
             `done`, `result` and `cancel`.
-        together: names of axes. Cells that differ in nothing else come in one call: an ensemble on a GPU, say.
-        progress: whether to show a progress bar over cells.
+        together: names of axes. Trials that differ in nothing else come in one call: an ensemble on a GPU, say.
+        progress: whether to show a progress bar over trials.
 
     Returns:
-        The results, in the order of the cells.
+        The results, in the order of the trials.
 
     Raises:
-        ValueError: if there are no cells or two equal ones, `processes` is no positive integer or more than 1 with an
-            executor, or `together` names what no cell has.
-        TypeError: if a cell holds what JSON does not, `together` is a string, or `function` is no function, or with
+        ValueError: if there are no trials or two equal ones, `processes` is no positive integer or more than 1 with an
+            executor, or `together` names what no trial has.
+        TypeError: if a trial holds what JSON does not, `together` is a string, or `function` is no function, or with
             several processes one that they cannot import.
         ResultsError: if the folder holds files that are cut off, or of another grid or version.
-        RuntimeError: if cells failed, after all others are done and kept; its cause is the first failure. To call
-            sys.exit is one, but in this process. At once, if no process can be started.
+        RuntimeError: if trials failed, by sys.exit in another process too, after all others are done and kept; its
+            cause is the first failure. At once, if no process can be started.
     """
-    if isinstance(together, str):
-        raise TypeError(f"together: expected a list of names of axes, got {together!r}")
-    folder, together = Path(folder), list(together)
-    cells = json.loads(_text(list(cells)))  # as they will be read again: lists, no tuples
-    if not cells or len({_text(cell) for cell in cells}) < len(cells):
-        raise ValueError(f"cells: expected at least one and all different, got {len(cells)}, or some twice")
-    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise ValueError(f"processes: expected a positive integer, got {processes!r}")
-    if executor is not None and processes > 1:
-        raise ValueError(f"processes: expected 1 with an executor, which does the work, got {processes}")
-    axes = list(dict.fromkeys(axis for cell in cells for axis in cell))
-    if unknown := [axis for axis in together if axis not in axes]:
-        raise ValueError(f"together: expected names among {', '.join(axes)}, got {unknown[0]!r}")
-    name = _function_name(function)
-    if processes > 1:
-        try:
-            pickle.dumps(function)
-        except Exception as error:
-            raise TypeError(f"function: expected one that other processes can import, got {name}: {error}") from None
-    header = {"format": FORMAT, "versions": versions(function), "function": name, "together": together, "cells": cells}
-    _open(folder, header)
-    results = {_text(cell): result for cell in cells if (result := _kept(folder, cell)) is not None}
-    # a group that is kept in part is computed as a whole: its cells get the numbers that they would have got
-    missing = [group for group in _groups(cells, together) if any(_text(cell) not in results for cell in group)]
-    failures = []
-    with contextlib.closing(_outcomes(function, missing, processes, executor)) as outcomes:
-        for group, outcome in progress_bar(outcomes, progress, total=len(missing)):
+    folder, together = Path(folder), _checked_axes(trials, together)
+    trials = json.loads(_text(list(trials)))  # as they will be read again: lists, no tuples
+    _check_arguments(function, trials, processes, executor)
+    _open(folder, _header(function, trials, together))
+    results = {_text(trial): result for trial in trials if (result := _kept(folder, trial)) is not None}
+    # a group that is kept in part is computed as a whole: its trials get the numbers that they would have got
+    missing, failures = [g for g in _groups(trials, together) if any(_text(t) not in results for t in g)], []
+    with contextlib.closing(outcomes(function, missing, processes, executor)) as found:
+        for group, outcome in progress_bar(found, progress, total=len(missing)):
             try:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                if len(outcome) != len(group):
-                    raise ValueError(f"function: expected {len(group)} results, got {len(outcome)}")
-                outcome = json.loads(_text(outcome))
+                computed = _plain_results(group, outcome)
             except Exception as error:
                 failures.append((group[0], error))
                 continue
-            for cell, result in zip(group, outcome, strict=True):
-                if _text(cell) not in results:
-                    _write(folder / _name(cell), {"cell": cell, "result": result})
-                    results[_text(cell)] = result
+            for trial, result in zip(group, computed, strict=True):
+                if _text(trial) not in results:
+                    _write(folder / _name(trial), {"cell": trial, "result": result})
+                    results[_text(trial)] = result
     if failures:
-        cell, cause = failures[0]
-        raise RuntimeError(
-            f"{len(cells) - len(results)} of {len(cells)} cells failed; the others are kept in {folder}, and the next "
-            f"run tries the failed ones again. First: {cell}: {type(cause).__name__}: {cause}"
-        ) from cause
-    return [results[_text(cell)] for cell in cells]
+        (trial, cause), failed = failures[0], f"{len(trials) - len(results)} of {len(trials)} trials failed"
+        again = f"the others are kept in {folder}, and the next run tries the failed ones again"
+        raise RuntimeError(f"{failed}; {again}. First: {trial}: {type(cause).__name__}: {cause}") from cause
+    return [results[_text(trial)] for trial in trials]

@@ -20,7 +20,7 @@ def neuron_parameter_kinds(model: nn.Module) -> dict[nn.Parameter, str]:
     for module in model.modules():
         if isinstance(module, NeuronParameters):
             for name in module.neuron_fields:
-                stored = module.stored(name)
+                stored = module.raw(name)
                 if isinstance(stored, nn.Parameter):
                     kinds.setdefault(stored, name)
     return kinds
@@ -44,8 +44,8 @@ def parameter_groups(
         model: any module.
         lr: learning rate of the weights.
         neuron_lr: learning rate of the neuron parameters: a number, or one for each kind, as in
-            `{"tau_mem_inv": 1e-2, "v_th": 1e-3}`; `lr` for what is not named. It is the rate of what is stored:
-            under a constraint, of unconstrained numbers.
+            `{"tau_mem": 1e-2, "v_th": 1e-3}`; `lr` for what is not named. It is the rate of what is stored: under a
+            constraint, of unconstrained numbers, and else of the rate in 1/s, `tau_mem_inv`.
         weight_decay: of the weights.
 
     Returns:
@@ -57,7 +57,12 @@ def parameter_groups(
     kinds = neuron_parameter_kinds(model)
     parts = [module for module in model.modules() if isinstance(module, NeuronParameters)]
     order = dict.fromkeys(name for module in parts for name in module.neuron_fields)
-    rates = dict(neuron_lr) if isinstance(neuron_lr, Mapping) else {}
+    times = {time: name for module in parts for time, name in module.neuron.times.items()}
+    rates: dict[str, float] = {}
+    for kind, rate in neuron_lr.items() if isinstance(neuron_lr, Mapping) else ():
+        if times.get(kind, kind) in rates:
+            raise ValueError(f"neuron_lr: expected either {kind} or its inverse, got both")
+        rates[times.get(kind, kind)] = rate
     learned = [kind for kind in order if kind in kinds.values()]
     if unknown := [kind for kind in rates if kind not in learned]:
         raise ValueError(f"neuron_lr: expected kinds that the model learns ({', '.join(learned)}), got {unknown[0]!r}")

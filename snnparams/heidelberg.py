@@ -89,5 +89,5 @@ def spiking_heidelberg_digits(
     test = _read(Path(folder) / "shd_test.h5", steps, seconds, pool)
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(seed))
     count = max(1, round(validation * len(order)))
-    learn, choose = (Split(split.images[rows], split.labels[rows]) for rows in (order[count:], order[:count]))
+    learn, choose = (Split(split.inputs[rows], split.labels[rows]) for rows in (order[count:], order[:count]))
     return Task("spiking heidelberg digits", learn, choose, test, _encode_bits, CHANNELS // pool, steps, CLASSES)

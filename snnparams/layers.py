@@ -13,6 +13,7 @@ import torch
 
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState
 from snnparams.population import FeedForward, Recurrent, in_own_type
+from snnparams.sequences import Lengths
 
 
 class Layer(FeedForward):
@@ -22,10 +23,14 @@ class Layer(FeedForward):
     `snnparams.neurons.Neuron`, or of a user's own. The state is `State` of that class.
     """
 
+    layout = "(T, B, ...)"
+
     @in_own_type
-    def forward(self, input_current: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(
+        self, input: torch.Tensor, state: Any = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, Any]:
         """Return the outputs (T, B, ...) and the state after the last step."""
-        return self._sequence(input_current, state)
+        return self._sequence(input, state, lengths)
 
 
 class RecurrentLayer(Recurrent):
@@ -35,20 +40,26 @@ class RecurrentLayer(Recurrent):
     `RecurrentState` of its class: the last output z, which the recurrent weights bring back, and the variables.
     """
 
+    layout = "(T, B, I)"
+
     @in_own_type
-    def forward(self, input_spikes: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(
+        self, input: torch.Tensor, state: Any = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, Any]:
         """Return the outputs (T, B, H) and the state after the last step."""
-        return self._sequence(input_spikes, state)
+        return self._sequence(input, state, lengths)
 
 
 class LIF(Layer):
     """A LIF population without recurrence over a whole sequence.
 
     Args:
-        p: neuron parameters, broadcast against the input's shape without T and B; defaults as in
-            `LIFParameters`.
+        p: neuron parameters, broadcast against the input's shape without T and B; defaults as in `LIFParameters`. The
+            `p` of another cell or layer is used itself: both then have one, and learn it together.
         size: number of neurons, or shape of the input without T and B, for parameters that are drawn or learned one per
             neuron.
+        channels: instead of the size, the length C of the axis behind the batch, as after a convolution, for parameters
+            that are drawn or learned one per channel: input (T, B, C, ...), values (C,).
         dt: time step in s.
         gradient: how the gradient of the spikes is computed: `Surrogate` with the name of a spike function or one of
             your own, or `Adjoint()`. None for what `p` says in Norse's spelling, `Surrogate("super")` unless it says
@@ -62,21 +73,24 @@ class LIF(Layer):
 
     Called with input currents of shape (T, B, ...) and optionally a `LIFFeedForwardState`, it returns the spikes,
     of the same shape, and the state after the last step. A NaN in the input makes a membrane NaN, which does not spike.
+    Input of type bool or uint8 counts as spikes. A layer that knows the shape of its population, by `size` or by one
+    value per neuron, also takes input without the axis of the batch; then output and state have none either. Of
+    sequences of different lengths, `lengths` says how many steps of each count, see `snnparams.sequences`.
 
     Raises:
         ValueError: on building, if a parameter is invalid, or `p` and `gradient` differ; on calling, if shapes, batch
             or device do not fit.
-        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
+        TypeError: if floating-point types differ, or the input is of another integer type or complex.
     """
 
     accepts = LIFParameters
 
     @in_own_type
     def forward(
-        self, input_current: torch.Tensor, state: LIFFeedForwardState | None = None
+        self, input: torch.Tensor, state: LIFFeedForwardState | None = None, lengths: Lengths | None = None
     ) -> tuple[torch.Tensor, LIFFeedForwardState]:
         """Return spikes (T, B, ...) and the state after the last step."""
-        return self._sequence(input_current, state)
+        return self._sequence(input, state, lengths)
 
 
 class LIFRecurrent(RecurrentLayer):
@@ -101,20 +115,22 @@ class LIFRecurrent(RecurrentLayer):
 
     Called with spikes of shape (T, B, I), dense or in the sparse COO layout, and optionally a `LIFState`, it
     returns the spikes, of shape (T, B, H), and the state after the last step. A NaN in the input makes a membrane NaN,
-    which does not spike.
+    which does not spike. Without a batch, types of spikes and `lengths`: as in `LIF`.
 
     Raises:
         ValueError: on building, if a size, weight or parameter is invalid, or given recurrent weights have
             autapses that are not allowed; on calling, if shapes, batch or device do not fit.
-        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
+        TypeError: if floating-point types differ, or the input is of another integer type or complex.
     """
 
     accepts = LIFParameters
 
     @in_own_type
-    def forward(self, input_spikes: torch.Tensor, state: LIFState | None = None) -> tuple[torch.Tensor, LIFState]:
+    def forward(
+        self, input: torch.Tensor, state: LIFState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, LIFState]:
         """Return spikes (T, B, H) and the state after the last step."""
-        return self._sequence(input_spikes, state)
+        return self._sequence(input, state, lengths)
 
 
 class LI(Layer):
@@ -129,6 +145,8 @@ class LI(Layer):
     accepts = LIParameters
 
     @in_own_type
-    def forward(self, input_current: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
+    def forward(
+        self, input: torch.Tensor, state: LIState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, LIState]:
         """Return voltages (T, B, ...) and the state after the last step."""
-        return self._sequence(input_current, state)
+        return self._sequence(input, state, lengths)

@@ -28,7 +28,7 @@ FIXED = "fixed"
 EXACT = (str, bytes, int, complex, type(None), set, frozenset, type, types.ModuleType, types.CodeType)
 ADVICE = (
     "; declare it as Learned in all members, with one constraint, and freeze it by requires_grad_(False) of "
-    "p.stored(name) in those that do not learn it"
+    "p.raw(name) in those that do not learn it"
 )
 
 
@@ -127,7 +127,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
                 constraint = part.constraint(name)
                 learned = "learned" if constraint is None else f"learned ({constraint!r})"
                 found[f"neuron parameter {join(path, name)}"] = (
-                    learned if isinstance(part.stored(name), nn.Parameter) else FIXED
+                    learned if isinstance(part.raw(name), nn.Parameter) else FIXED
                 )
     for path, part in modules.items():
         found[f"module {path!r}"] = type_before_parametrizations(part)

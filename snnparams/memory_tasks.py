@@ -104,9 +104,7 @@ def multi_timescale_xor(
     other group gives fast cues, low or high, with silence between them. The label at each is 1 if exactly one of slow
     and fast cue is high. So a network must hold one thing long and take up others quickly.
 
-    After the multi-timescale spiking XOR of Zheng et al. (2024), "Temporal dendritic heterogeneity incorporated with
-    spiking neural networks for learning multi-timescale dynamics", Nature Communications 15, 277,
-    doi 10.1038/s41467-023-44614-z, where neurons have dendrites with time constants of their own.
+    After the multi-timescale spiking XOR of Zheng et al. (2024), doi 10.1038/s41467-023-44614-z, for dendrites.
 
     Args:
         cues: number of fast cues A.
@@ -140,11 +138,9 @@ def multi_timescale_xor(
     fast_high = torch.randint(2, (count, cues), generator=generator, dtype=torch.uint8)
     rates = torch.zeros(count, steps, 2)  # of each group
     rates[:, :slow, 0] = torch.where(slow_high == 1, high, low)
-    answers = []
-    for k in range(cues):
-        first = slow + k * (gap + fast) + gap
+    begin = [slow + k * (gap + fast) + gap for k in range(cues)]
+    for k, first in enumerate(begin):
         rates[:, first : first + fast, 1] = torch.where(fast_high[:, k : k + 1] == 1, high, low)
-        answers.append((first + fast - 1 + delay, 0))
-    rates = rates.repeat_interleave(group, dim=2)
-    bits = torch.rand(rates.shape, generator=generator) < rates
+    answers = [(first + fast - 1 + delay, 0) for first in begin]
+    bits = torch.rand(count, steps, 2 * group, generator=generator) < rates.repeat_interleave(group, dim=2)
     return _generated("multi-timescale xor", bits, slow_high ^ fast_high, sizes, answers)

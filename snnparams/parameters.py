@@ -16,23 +16,21 @@ from torch.nn.utils import parametrize
 
 from snnparams import constraints
 from snnparams.checkpoint import Saved
+from snnparams.initial import initial_value, make_constraint, unconstrained
 from snnparams.neurons import LIFParameters, LIParameters, Neuron, Value
 from snnparams.neurons.neuron import check_gradient
 from snnparams.reads import Reads
 from snnparams.surrogate import Gradient, gradient_of, named
 from snnparams.values import (
-    Fixed,
+    Declared,
     Learned,
     check_declared,
     check_dt,
     check_no_gradient,
     check_size,
     check_value,
-    initial_value,
-    make_constraint,
     moved,
     of_times,
-    unconstrained,
 )
 
 __all__ = ["LIFParameters", "LIParameters", "NeuronParameters"]
@@ -84,6 +82,7 @@ class NeuronParameters(Saved):
     """
 
     size: int | tuple[int, ...] | None = None  # of a module that was pickled before it was kept
+    in_seconds: frozenset[str] = frozenset()  # likewise; the rates that are shown as time constants
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class NeuronParameters(Saved):
                 raise TypeError(f"p: expected parameters that NeuronParameters has no other use for, got {name}")
         dtype = dtype or torch.get_default_dtype()
         self.neuron, self.declaration = type(p), type(p).__name__
-        self.dt, self.size = check_dt(dt), size
+        self.dt, self.size, self.in_seconds = check_dt(dt), size, p.in_seconds
         self._reads = Reads()
         check_gradient(self.neuron, gradient)
         self.gradient = gradient_of(p, gradient) if self.neuron.spiking else None
@@ -121,10 +120,10 @@ class NeuronParameters(Saved):
         """Return what to register for a declared value, a buffer or a parameter, and its constraint; all is checked."""
         learned, parameter = isinstance(declared, Learned), self.neuron.parameters[name]
         constraint = make_constraint(parameter, declared.constraint, self.dt) if learned else None
-        value = declared.value if isinstance(declared, Fixed) else declared
+        value = declared.value if isinstance(declared, Declared) else declared
         if device is None:
             device = value.device if isinstance(value, torch.Tensor) else torch.get_default_device()
-        if isinstance(declared, Fixed):
+        if isinstance(declared, Declared):
             shape = (self.size,) if isinstance(self.size, int) else self.size
             value = initial_value(parameter, declared, shape, constraint, self.dt)
         elif not isinstance(value, torch.Tensor):
@@ -163,6 +162,25 @@ class NeuronParameters(Saved):
             setattr(type(self), name, property(lambda p: p._noted(name, computed.fget(p)), computed.fset))
             self.keep_values()
 
+    def check_use(self, *, dt: float, size, gradient: Gradient | None, device, dtype) -> None:
+        """Check that another cell or layer can have these parameters, as it is asked to be built.
+
+        Raises:
+            ValueError: if it asks for another time step, size, device, type or gradient.
+        """
+        place = self.raw(self.neuron_fields[0])
+        device = place.device.type if device is None else torch.device(device).type
+        for name, wanted, got in (
+            ("dt", dt, self.dt),
+            ("device", device, place.device.type),
+            ("dtype", dtype or place.dtype, place.dtype),
+        ):
+            if wanted != got:
+                raise ValueError(f"p: expected parameters of {name} {wanted}, got those of a layer of {name} {got}")
+        for name in self.neuron_fields:
+            check_size(name, self.raw(name), size)
+        gradient_of(self, gradient)
+
     def share(self, name: str, other: NeuronParameters) -> None:
         """Use the learned parameter of that name of another population from here on: both learn one.
 
@@ -178,11 +196,11 @@ class NeuronParameters(Saved):
         from snnparams.likeness import same_modules  # which imports this module
 
         def kind(p):
-            stored, constraint = p.stored(name), p.constraint(name)
+            stored, constraint = p.raw(name), p.constraint(name)
             about = None if constraint is None else (type(constraint), constraint.extra_repr())
             return isinstance(stored, nn.Parameter), tuple(stored.shape), stored.dtype, about
 
-        if kind(self) != kind(other) or not isinstance(stored := other.stored(name), nn.Parameter):
+        if kind(self) != kind(other) or not isinstance(stored := other.raw(name), nn.Parameter):
             raise ValueError(f"{name}: expected two learned parameters of one kind, got {kind(self)} and {kind(other)}")
         check_value(self.neuron.parameters[name], getattr(other, name), self.dt)
         own, others = self.constraint(name), other.constraint(name)
@@ -218,6 +236,9 @@ class NeuronParameters(Saved):
             rate = self.neuron.times[name]
             self._forget_reads(rate)
             name, value = rate, of_times(name, value, rate)
+            self.__dict__["in_seconds"] = self.in_seconds | {rate}
+        elif name in self.in_seconds:
+            self.__dict__["in_seconds"] = self.in_seconds - {name}
         if name in fields:
             if name in self._parameters or name in self._buffers or parametrize.is_parametrized(self, name):
                 return self._assign(name, value)
@@ -229,7 +250,7 @@ class NeuronParameters(Saved):
     @torch.no_grad()
     def _assign(self, name: str, value: Value) -> None:
         """Assign a value. If it is refused, so is the change in place that `p.v_th *= 2` has made before."""
-        place, read = self.stored(name), self._reads.get(name)
+        place, read = self.raw(name), self._reads.get(name)
         self._forget_reads(name)
         try:
             self._write(name, value)
@@ -240,9 +261,9 @@ class NeuronParameters(Saved):
 
     def _write(self, name: str, value: Value) -> None:
         """Write values into the place of the old ones, or register what a declaration would have registered."""
-        place, constraint = self.stored(name), self.constraint(name)
+        place, constraint = self.raw(name), self.constraint(name)
         parameter = self.neuron.parameters[name]
-        if isinstance(value, (Distribution, Fixed, nn.Parameter)):
+        if isinstance(value, (Distribution, Declared, nn.Parameter)):
             if self._rows is not None:
                 raise ValueError(
                     f"{name}: expected a number or values of shape {tuple(place.shape)} in an ensemble, "
@@ -299,7 +320,7 @@ class NeuronParameters(Saved):
         self.keep_values()
         constrained = self.constrained()
         for name in self.neuron_fields:
-            value = self._buffers[name] if name in constrained else self.stored(name)
+            value = self._buffers[name] if name in constrained else self.raw(name)
             check_value(self.neuron.parameters[name], cast(torch.Tensor, value), self.dt)
 
     def __setstate__(self, state: dict) -> None:
@@ -308,30 +329,3 @@ class NeuronParameters(Saved):
         gradient = named(state["method"], state["alpha"]) if "method" in state else None
         before = {"_reads": Reads(), "neuron": known.get(state["declaration"]), "gradient": gradient}
         super().__setstate__(before | state)
-
-    def _get_name(self) -> str:
-        return self.declaration
-
-    def __repr__(self) -> str:
-        lines = self.extra_repr().replace("\n", "\n  ")
-        return f"{self._get_name()}(\n  {lines}\n)"
-
-    def extra_repr(self) -> str:
-        """Show each parameter: its value, or for several its median and range, whether it is learned, and how."""
-        lines = []
-        for name in self.neuron_fields:
-            value = self._in_use(name)
-            flat = value.detach().flatten()
-            if value.is_meta:
-                text = f"shape {tuple(value.shape)}"
-            elif value.dim() == 0:
-                text = f"{flat.item():g}"
-            else:
-                low, high = flat.min().item(), flat.max().item()
-                text = f"{flat.numel()} values, median {flat.median().item():.4g}, {low:.4g} to {high:.4g}"
-            unit = self.neuron.parameters[name].unit
-            kind = "learned" if self.stored(name).requires_grad else "fixed"
-            if (constraint := self.constraint(name)) is not None:
-                kind += f", {constraint!r}"
-            lines.append(f"{name}={text}{' ' if unit else ''}{unit} ({kind})")
-        return "\n".join(lines)

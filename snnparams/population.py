@@ -23,9 +23,10 @@ from snnparams.checks import (
     check_weights,
     widened,
 )
-from snnparams.dynamics import advance, arguments_of_step, detaches
+from snnparams.dynamics import AdjointState, advance, arguments_of_step, detaches
 from snnparams.neurons import Neuron
 from snnparams.parameters import NeuronParameters
+from snnparams.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.surrogate import Adjoint, Gradient
 
 Forward = TypeVar("Forward", bound=Callable)
@@ -53,22 +54,48 @@ def _refuse_reentrant_checkpoint() -> None:
         frame = frame.f_back
 
 
+def _refuse_plain_sequential(module: nn.Module) -> None:
+    """Refuse to be called by an `nn.Sequential` that would hand output and state on to its next module.
+
+    Raises:
+        TypeError: it does.
+    """
+    if torch.compiler.is_compiling():
+        return
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename == nn.modules.module.__file__:  # what calls a module
+        frame = frame.f_back
+    if frame is None or frame.f_code is not nn.Sequential.forward.__code__:
+        return
+    modules = list(frame.f_locals["self"])
+    if modules[-1] is not module:
+        following = type(modules[modules.index(module) + 1]).__name__
+        raise TypeError(
+            f"{type(module).__name__}: expected snnparams.Sequential as its container, which hands states along, got "
+            f"PyTorch's, which would give {following} both output and state"
+        )
+
+
 def in_own_type(forward: Forward) -> Forward:
     """Let a cell or layer compute in the type of its parameters, also under autocast.
 
-    There a cell or layer is like the operators that PyTorch keeps in float32: an input or a state in half precision,
-    which a layer before it has made, is cast to the type of the parameters, and all products and sums are of that type.
+    Spikes may also be of type bool or uint8. Under autocast a cell or layer is like the operators that PyTorch keeps in
+    float32: an input or a state in half precision, which a layer before it has made, is cast to the type of the
+    parameters, and all products and sums are of that type.
     """
 
-    def own(self, x, state=None):
+    def own(self, input, state=None, *lengths, **options):
         _refuse_reentrant_checkpoint()
-        if not isinstance(x, torch.Tensor) or not autocast_is_on(x):
-            return forward(self, x, state)
-        dtype = self.p.stored(self.p.neuron_fields[0]).dtype
+        _refuse_plain_sequential(self)
+        dtype = self.p.raw(self.p.neuron_fields[0]).dtype
+        if isinstance(input, torch.Tensor) and input.dtype in (torch.bool, torch.uint8):
+            input = input.to(dtype)
+        if not isinstance(input, torch.Tensor) or not autocast_is_on(input):
+            return forward(self, input, state, *lengths, **options)
         if isinstance(state, tuple):
             state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
-        with torch.autocast(x.device.type, enabled=False):
-            return forward(self, widened(x, dtype), state)
+        with torch.autocast(input.device.type, enabled=False):
+            return forward(self, widened(input, dtype), state, *lengths, **options)
 
     # torch.compile counts how often it compiles one code object: each forward has its own, as if there were no wrapper
     own.__code__ = own.__code__.replace(co_name=forward.__qualname__)
@@ -79,19 +106,21 @@ class Population(nn.Module):
     """What all cells and layers share: the neuron parameters `p` and the time step."""
 
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
+    layout: ClassVar[str]  # axes of the input
     detach_reset: bool = False  # of a module that was pickled before it was kept
     kernel: str | None = None  # likewise
 
-    def __init__(
-        self, p: Neuron | None, *, size, dt: float, gradient, detach_reset, kernel, device, dtype, recurrent: bool
-    ) -> None:
+    def __init__(self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, **how) -> None:
         super().__init__()
         if p is None and self.accepts is not Neuron:
             p = self.accepts()
-        if not isinstance(p, self.accepts):
+        kind = p.neuron if isinstance(p, NeuronParameters) else type(p)
+        if not issubclass(kind, self.accepts):
             expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
-            raise TypeError(f"p: expected {expected}, got {type(p).__name__}")
-        self.p = NeuronParameters(p, dt=dt, size=size, gradient=gradient, device=device, dtype=dtype)
+            raise TypeError(f"p: expected {expected}, got {kind.__name__}")
+        if isinstance(p, NeuronParameters):
+            p.check_use(**how)
+        self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
         self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
         self.kernel = kernels.check_kernel_of(self.neuron, kernel, recurrent)
         if self._exact:
@@ -126,6 +155,45 @@ class Population(nn.Module):
             text += f", detach_reset={self.detach_reset}"
         return text
 
+    def initial_state(self, input: torch.Tensor) -> Any:
+        """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
+        return self._with_batch(input, None, lambda x, _: (x, self._start(x, self.layout, None)[1]))[1]
+
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
+        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
+        raise NotImplementedError
+
+    def _population_axes(self) -> int | None:
+        """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
+        raise NotImplementedError
+
+    def _with_batch(self, x, state, compute) -> tuple[torch.Tensor, Any]:
+        """Compute an input that may lack the axis of the batch, as in `nn.RNN`; then so do output and state."""
+        time, axes = int(self.layout.startswith("(T")), self._population_axes()
+        refuse_packed(x)
+        if not isinstance(x, torch.Tensor) or axes is None or x.dim() != time + axes:
+            return compute(x, state)
+        if isinstance(state, tuple):
+            state = type(state)(*(t[None] if isinstance(t, torch.Tensor) else t for t in state))
+        output, last = compute(x.unsqueeze(time), state)
+        return output.squeeze(time), type(last)(*(t.squeeze(0) for t in last))
+
+    def _sequence(self, x: torch.Tensor, state, lengths: Lengths | None = None) -> tuple[torch.Tensor, Any]:
+        """Return the outputs of all time steps, and the state after the last, or after the last of each sequence."""
+        if lengths is not None:
+            return over_lengths(self._compute, x, state, lengths, apart=self._exact)
+        return self._with_batch(x, state, self._compute)
+
+    def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        """Return the output of one time step, and the new state."""
+        return self._with_batch(x, state, self._compute_step)
+
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        raise NotImplementedError
+
+    def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        raise NotImplementedError
+
     def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
         """Return the state in which a population starts: voltage at the leak potential, all else zero.
 
@@ -143,11 +211,14 @@ class Population(nn.Module):
 class FeedForward(Population):
     """A population without weights, whose parameters broadcast against its input."""
 
+    channels: int | None = None  # of a module that was pickled before it was kept
+
     def __init__(
         self,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         size: int | tuple[int, ...] | None = None,
+        channels: int | None = None,
         dt: float = 0.001,
         gradient: Gradient | None = None,
         detach_reset: bool | None = None,
@@ -155,40 +226,68 @@ class FeedForward(Population):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if channels is not None:
+            if type(channels) is not int or channels < 1:
+                raise ValueError(f"channels: expected a positive integer, got {channels!r}")
+            if size is not None:
+                raise ValueError(f"channels: expected either it or size, got both, {channels} and {size}")
+            size = channels
         shape = (size,) if type(size) is int else size
         if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
-        super().__init__(p, size=shape, dt=dt, **how, device=device, dtype=dtype, recurrent=False)
+        how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
+        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, **how)
+        self.channels = channels
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
+
+    def initial_state(self, input: torch.Tensor) -> Any:
+        """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
+        state = super().initial_state(input)
+        return AdjointState(state.v, state.i, torch.zeros_like(state.v)) if self._exact else state
+
+    def _population_axes(self) -> int | None:
+        if self.channels is not None:
+            return None
+        if isinstance(self.p.size, tuple):
+            return len(self.p.size)
+        one_per_neuron = max(self.p.raw(name).dim() for name in self.p.neuron_fields) == 1
+        return 1 if one_per_neuron else None
 
     def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         p, kind = self.p.values(), kind or self.neuron.State
         check_input(x, layout, p[0].dtype, p[0].device)
         shape = tuple(x.shape[1:] if layout.startswith("(T") else x.shape)
+        if self.channels is not None and len(shape) < 2:
+            raise ValueError(f"channels: expected an axis of {self.channels} behind the batch, got {tuple(x.shape)}")
+        if self.channels is not None:  # the axis behind the batch; the values of one channel serve all places
+            p = p._replace(
+                **{
+                    name: value.view(-1, *[1] * (len(shape) - 2))
+                    for name, value in zip(self.p.neuron_fields, p, strict=False)
+                    if value.dim()
+                }
+            )
         check_population(self.p.neuron_fields, p, shape[1:])
         if state is None:
             return p, kind(*self._at_rest(p, shape, x))
         check_state(state, kind, shape, x)
         return p, state
 
-    def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        """Return the output of one time step, and the new state."""
+    def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         if self._exact:
-            p, start = self._start(x, "(B, ...)", state, adjoint.state_of(state))
+            p, start = self._start(x, self.layout, state, adjoint.state_of(state))
             z, last = adjoint.lif(x[None], start, p, self.dt)
             return z[0], last
-        p, state = self._start(x, "(B, ...)", state)
+        p, state = self._start(x, self.layout, state)
         return advance(self.neuron, x, state, arguments_of_step(self.neuron, p, self.dt, self.detach_reset))
 
-    def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        """Return the outputs of all time steps, and the state after the last."""
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         if self._exact:
-            p, start = self._start(x, "(T, B, ...)", state, adjoint.state_of(state))
+            p, start = self._start(x, self.layout, state, adjoint.state_of(state))
             return adjoint.lif(x, start, p, self.dt, self.kernel)
-        p, state = self._start(x, "(T, B, ...)", state)
+        p, state = self._start(x, self.layout, state)
         return kernels.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, self.kernel)
 
 
@@ -199,7 +298,7 @@ class Recurrent(Population):
         self,
         input_size: int,
         hidden_size: int,
-        p: Neuron | None = None,
+        p: Neuron | NeuronParameters | None = None,
         *,
         input_weights: torch.Tensor | None = None,
         recurrent_weights: torch.Tensor | None = None,
@@ -214,8 +313,8 @@ class Recurrent(Population):
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {size!r}")
-        how: dict[str, Any] = {"gradient": gradient, "detach_reset": detach_reset, "kernel": kernel}
-        super().__init__(p, size=hidden_size, dt=dt, **how, device=device, dtype=dtype, recurrent=True)
+        how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
+        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, **how)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
@@ -225,7 +324,7 @@ class Recurrent(Population):
         self._check_diagonal(self.recurrent_weights)
 
     def _weights(self, name: str, given: torch.Tensor | None, inputs: int) -> nn.Parameter:
-        like, shape = self.p.stored(self.p.neuron_fields[0]), (self.hidden_size, inputs)
+        like, shape = self.p.raw(self.p.neuron_fields[0]), (self.hidden_size, inputs)
         if given is None:
             scale = math.sqrt(2 / self.hidden_size)
             return nn.Parameter(scale * torch.randn(shape, dtype=like.dtype, device=like.device))
@@ -273,21 +372,23 @@ class Recurrent(Population):
         sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"
         return f"{sizes}, {super().extra_repr()}"
 
-    def _start(self, x: torch.Tensor, layout: str, state) -> tuple[Any, Any]:
+    def _population_axes(self) -> int | None:
+        return 1
+
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         weights, p = self.input_weights, self.p.values()
         check_input(x, layout, weights.dtype, weights.device, self.input_size, sparse=True)
         shape = (x.shape[-2], self.hidden_size)
-        kind = self.neuron.RecurrentState
+        kind = kind or self.neuron.RecurrentState
         if state is None:
             first = self._at_rest(p, shape, x)
             return p, kind(torch.zeros_like(first[0]), *first)
         check_state(state, kind, shape, x)
         return p, state
 
-    def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        """Return the output of one time step, and the new state."""
-        p, state = self._start(x, "(B, I)", state)
+    def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, state = self._start(x, self.layout, state)
         current = linear(kernels.dense(x) if x.is_sparse else x, self.input_weights)
         weights = self.effective_recurrent_weights()
         if self._exact:
@@ -296,9 +397,8 @@ class Recurrent(Population):
         given = arguments_of_step(self.neuron, p, self.dt, self.detach_reset)
         return advance(self.neuron, current, state, given, weights)
 
-    def _sequence(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        """Return the outputs of all time steps, and the state after the last."""
-        p, state = self._start(x, "(T, B, I)", state)
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, state = self._start(x, self.layout, state)
         currents = kernels.input_currents(x, self.input_weights, self.kernel)
         weights = self.effective_recurrent_weights()
         if self._exact:

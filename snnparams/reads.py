@@ -56,7 +56,7 @@ class Noted(nn.Module):
         self._check_name(name)
         return self.get_submodule(f"parametrizations.{name}.0") if parametrize.is_parametrized(self, name) else None
 
-    def stored(self, name: str) -> torch.Tensor:
+    def raw(self, name: str) -> torch.Tensor:
         """Return what is stored and, if it is learned, changed by an optimiser.
 
         That is the unconstrained numbers where there is a constraint, else the values.
@@ -104,7 +104,7 @@ class Noted(nn.Module):
             self._check_read(name)
         noted = value.detach()  # with the same memory and version, and without the graph
         # of what is stored a user's own constraint may make no more than a view
-        stored = self.stored(self.neuron.times.get(name, name))
+        stored = self.raw(self.neuron.times.get(name, name))
         computed = noted.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr()
         self._reads[name] = noted, noted._version, noted.clone(), computed
         return value
@@ -150,3 +150,36 @@ class Noted(nn.Module):
                 check_value(self.neuron.parameters[name], value, self.dt)
             copied = value.clone()
         self._reads[name] = value, value._version, copied, computed
+
+    def _get_name(self) -> str:
+        return self.declaration
+
+    def __repr__(self) -> str:
+        lines = self.extra_repr().replace("\n", "\n  ")
+        return f"{self._get_name()}(\n  {lines}\n)"
+
+    def extra_repr(self) -> str:
+        """Show each parameter as it was declared: a value, or median and range, whether it is learned, and how."""
+        lines = []
+        for name in self.neuron_fields:
+            value, parameter = self._in_use(name), self.neuron.parameters[name]
+            shown, unit, flat = name, parameter.unit, value.detach().flatten()
+            if name in self.in_seconds:
+                shown, unit, flat = parameter.time, "s", 1 / flat
+            if value.is_meta:
+                text = f"shape {tuple(value.shape)}"
+            elif value.dim() == 0:
+                text = f"{flat.item():g}"
+            else:
+                low, high = flat.min().item(), flat.max().item()
+                text = f"{flat.numel()} values, median {flat.median().item():.4g}, {low:.4g} to {high:.4g}"
+            stored = self.raw(name)
+            kind = "learned" if stored.requires_grad else "fixed"
+            if isinstance(stored, nn.Parameter) and not stored.requires_grad:
+                kind = "learned, frozen"
+            if isinstance(stored, nn.Parameter) and not value.dim():
+                kind += ", shared"
+            if (constraint := self.constraint(name)) is not None:
+                kind += f", {constraint!r}"
+            lines.append(f"{shown}={text}{' ' if unit else ''}{unit} ({kind})")
+        return "\n".join(lines)

@@ -30,7 +30,7 @@ Features = Callable[[np.ndarray, int], np.ndarray]  # of spikes (T, B, I), and t
 
 
 def _features(task: Task, split: Split, features: Features, due: int) -> np.ndarray:
-    parts = [features(task.encode(x).to_dense().numpy(), due) for x in split.images.split(500)]
+    parts = [features(task.encode(x).to_dense().numpy(), due) for x in split.inputs.split(500)]
     return np.concatenate(parts)
 
 

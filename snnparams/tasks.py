@@ -29,7 +29,7 @@ def _take(name: str, split: Split, order: torch.Tensor, first: int, count: int) 
     if not 0 < count <= len(order) - first:
         raise ValueError(f"{name}: expected 1 to {len(order) - first} inputs, got {count}")
     chosen = order[first : first + count]
-    return Split(split.images[chosen], split.labels[chosen])
+    return Split(split.inputs[chosen], split.labels[chosen])
 
 
 def _mnist_splits(train: int, validation: int, test: int, seed: int) -> tuple[Split, Split, Split]:
@@ -106,7 +106,7 @@ def sequential_mnist(
     order = _order(size * size, seed) if permuted else torch.arange(size * size)
 
     def pixels(split: Split) -> Split:
-        images = split.images
+        images = split.inputs
         if size == 14:
             images = avg_pool2d(images[:, None].float(), 2)[:, 0].round().to(torch.uint8)
         return Split(images.flatten(1)[:, order], split.labels)
@@ -193,7 +193,10 @@ def smooth_random_manifolds(
     r"""Classes of spike times on smooth random manifolds (Zenke & Vogels, 2021); nothing is downloaded.
 
     Every input spikes once, at a time that is a smooth random function of a point :math:`x` in the unit cube, with
-    functions of its own for each class: :math:`\prod_d \sum_k k^{-\alpha} a_{dk} \sin(2\pi (k b_{dk} x_d + c_{dk}))`
+    functions of its own for each class,
+
+    .. math:: \prod_d \sum_k k^{-\alpha} a_{dk} \sin(2\pi (k b_{dk} x_d + c_{dk}))
+
     with :math:`a, b, c` uniform in [0, 1], scaled to the whole duration. Only the times tell the classes apart: all
     inputs have equal spike counts.
 

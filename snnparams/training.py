@@ -1,59 +1,32 @@
-"""Train and evaluate a classifier on data in memory; stop, and go on where it stopped.
+"""Train and evaluate a model; stop, and go on where it stopped.
 
-A model maps a batch of images to log-probabilities of the classes. `train` and `evaluate` are those that
-chapter 4 writes out, with the checks that a library needs.
+`train` and `evaluate` are those that chapter 4 writes out, with the checks that a library needs. Data are tensors in
+memory (a `Split`), a `torch.utils.data.Dataset` or a `DataLoader`, whose batches are pairs of inputs and labels.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
+import contextlib
 import functools
 import math
+import numbers
 import os
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import nll_loss
 
-from snnparams.checks import check_finite
-from snnparams.data import Split
-from snnparams.diagnostics import learned_values
+from snnparams.batches import Data, check_data, check_generators, device_of, generators_of, in_order, shuffled
+from snnparams.ensemble import Ensemble
+from snnparams.history import Evaluation, History
+from snnparams.measures import Loss, Measure
+from snnparams.members import clip_gradients_
 from snnparams.parameters import NeuronParameters
-
-
-class Evaluation(NamedTuple):
-    """Mean negative log-likelihood and accuracy (0 to 1) on a data set."""
-
-    loss: float
-    accuracy: float
-
-
-@dataclasses.dataclass
-class History:
-    """What a training run recorded: one training loss per batch, one evaluation per epoch.
-
-    `neuron_parameters` holds the values of each learned neuron parameter, for instance "hidden.p.tau_mem_inv", before
-    the first epoch and after each.
-    """
-
-    train_losses: list[float] = dataclasses.field(default_factory=list)
-    test_losses: list[float] = dataclasses.field(default_factory=list)
-    accuracies: list[float] = dataclasses.field(default_factory=list)
-    neuron_parameters: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def epochs(self) -> int:
-        """Number of epochs done."""
-        return len(self.accuracies)
-
-    def record(self, model: nn.Module) -> None:
-        """Add the present values of the learned neuron parameters of a model."""
-        for name, values in learned_values(model).items():
-            self.neuron_parameters.setdefault(name, []).append(values.flatten().tolist())
+from snnparams.resumption import Run
 
 
 @functools.cache
@@ -89,16 +62,6 @@ def progress_bar(iterable, show: bool = True, total: int | None = None):
     return _bars()(iterable, total=total, leave=False, disable=hidden or None)
 
 
-def _check_split(split: Split, batch_size: int) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
-    if len(split.labels) == 0 or len(split.images) != len(split.labels):
-        got = f"{len(split.images)} images and {len(split.labels)} labels"
-        raise ValueError(f"split: expected as many labels as images and at least one, got {got}")
-    if split.images.is_floating_point():
-        check_finite("images", split.images)
-
-
 def validate_neuron_parameters(model: nn.Module) -> None:
     """Check all neuron parameters of a model against the limits of the integrator.
 
@@ -126,187 +89,231 @@ def _check_gradients(model: nn.Module, batch: int) -> None:
 
 def train(
     model: nn.Module,
-    split: Split,
+    split: Data,
     optimizer: torch.optim.Optimizer,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     batch_size: int = 256,
     progress: bool = True,
-) -> list[float]:
+    *,
+    loss: Loss = nll_loss,
+    decode: Callable[[Any], Any] | None = None,
+    clip: float | None = None,
+) -> list[Any]:
     """Train a model for one epoch.
 
     Args:
-        model: maps images (B, ...) to log-probabilities (B, classes).
-        split: images and labels, on the device of the model.
+        model: maps a batch of inputs to what the loss takes, by default log-probabilities (B, classes). An `Ensemble`
+            trains its members side by side; each learns as it would alone.
+        split: images (or other inputs) and labels on the device of the model; or a data set of such pairs; or a loader
+            of batches, which decides itself on order and size.
         optimizer: over the model's parameters.
-        generator: of the order of the images; the global one if None.
+        generator: of the order of the images; the global one if None. Of an ensemble also a list, one for each member,
+            each of which then sees its own order.
         batch_size: images in a batch; the last one may be smaller.
         progress: whether to show a progress bar.
+        loss: takes what the model returns and the labels, and returns the mean over the batch.
+        decode: makes of what the model returns what the loss takes, for instance of the voltages and the state that a
+            `Sequential` returns: `lambda out: out[0].amax(0).log_softmax(1)`.
+        clip: largest norm of all gradients together, in an ensemble of each member's; larger ones are scaled down.
 
     Returns:
-        The loss of each batch.
+        The loss of each batch; of an ensemble a list of its members'.
 
     Raises:
-        ValueError: if the split is empty, an image is not finite, or a neuron parameter has left its valid range.
+        ValueError: if the data are empty, an image is not finite, the outputs are no log-probabilities where those are
+            expected, or a neuron parameter has left its valid range.
+        TypeError: if data or outputs are of another kind.
         FloatingPointError: if a loss or a gradient is not finite; the model is then as it was before that batch.
     """
-    _check_split(split, batch_size)
+    check_data(split, batch_size, generator)
+    _check_clip(clip)
+    measure, losses = Measure(model, loss, decode), []
+    apart = check_generators(generator, measure.members)
     model.train()
-    losses = []
-    order = torch.randperm(len(split.labels), generator=generator).to(split.labels.device)
-    for batch in progress_bar(order.split(batch_size), progress):
-        optimizer.zero_grad()
-        loss = nll_loss(model(split.images[batch]), split.labels[batch])
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"batch {len(losses)}: expected a finite loss, got {losses[-1]}")
-        loss.backward()
-        _check_gradients(model, len(losses))
-        optimizer.step()
+    batches, count = shuffled(split, batch_size, generator, device_of(model))
+    for inputs, labels in progress_bar(batches, progress, count):
+        with model.halted_kept() if isinstance(model, Ensemble) else contextlib.nullcontext():
+            optimizer.zero_grad()
+            of_each = measure.losses(measure.outputs(inputs, labels, apart))
+            losses.append(measure.shaped(of_each.tolist()))
+            if not of_each.isfinite().all():
+                raise FloatingPointError(f"batch {len(losses)}: expected a finite loss, got {losses[-1]}")
+            of_each.sum().backward()
+            _check_gradients(model, len(losses))
+            _clip(model, clip)
+            optimizer.step()
     validate_neuron_parameters(model)
     return losses
 
 
+def _clip(model: nn.Module, clip: float | None) -> None:
+    if clip is not None and isinstance(model, Ensemble):
+        clip_gradients_(model, clip)
+    elif clip is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+
+
+def _check_clip(clip) -> None:
+    if clip is None:
+        return
+    if isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not (math.isfinite(clip) and clip > 0):
+        raise ValueError(f"clip: expected a positive, finite norm or None, got {clip!r}")
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, batch_size: int = 1000) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    split: Data,
+    batch_size: int = 1000,
+    *,
+    loss: Loss = nll_loss,
+    decode: Callable[[Any], Any] | None = None,
+) -> Evaluation:
     """Evaluate a model; the training mode of each of its modules is restored afterwards.
 
     Args:
-        model: maps images (B, ...) to log-probabilities (B, classes).
-        split: images and labels, on the device of the model.
+        model: maps a batch of inputs to what the loss takes, by default log-probabilities (B, classes).
+        split: as in `train`.
         batch_size: images in a batch.
+        loss: as in `train`.
+        decode: as in `train`.
 
     Returns:
-        Mean negative log-likelihood and accuracy.
+        Mean loss and accuracy; of an ensemble, lists of its members'. The accuracy is NaN where labels are no classes.
 
     Raises:
-        ValueError: if the split is empty or an image is not finite.
+        ValueError: if the data are empty, an image is not finite, or the outputs are no log-probabilities where those
+            are expected.
+        TypeError: if data or outputs are of another kind.
     """
-    _check_split(split, batch_size)
+    check_data(split, batch_size, None)
+    measure = Measure(model, loss, decode)
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    loss, correct = 0.0, 0
+    total, correct, count = torch.zeros(1), torch.zeros(1), 0
     try:
-        for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-            log_p = model(images)
-            loss += nll_loss(log_p, labels, reduction="sum").item()
-            correct += (log_p.argmax(dim=1) == labels).sum().item()
+        for inputs, labels in in_order(split, batch_size, device_of(model)):
+            pairs = measure.outputs(inputs, labels)
+            size = len(labels)
+            total = total + size * measure.losses(pairs).cpu().double()
+            correct = correct + torch.tensor([correct(outputs, own) for outputs, own in pairs], dtype=torch.float64)
+            count += size
     finally:
         for module, training in modes.items():
             module.training = training
-    return Evaluation(loss / len(split.labels), correct / len(split.labels))
+    return Evaluation(*(measure.shaped((values / count).tolist()) for values in (total, correct)))
 
 
 def fit(
     model: nn.Module,
-    train_split: Split,
-    test_split: Split,
+    train_split: Data,
+    test_split: Data,
     optimizer: torch.optim.Optimizer,
     epochs: int,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     batch_size: int = 256,
     progress: bool = True,
     checkpoint: str | os.PathLike | None = None,
+    *,
+    loss: Loss = nll_loss,
+    decode: Callable[[Any], Any] | None = None,
+    clip: float | None = None,
+    scheduler: Any = None,
+    patience: int | None = None,
+    restore_best: bool = False,
+    callbacks: Sequence[Callable[[nn.Module, History], Any]] = (),
 ) -> History:
     """Train a model for several epochs and evaluate it after each.
 
     Args:
-        model: maps images (B, ...) to log-probabilities (B, classes).
-        train_split: images and labels to train on, on the device of the model.
-        test_split: images and labels to evaluate on.
+        model: maps a batch of inputs to what the loss takes, by default log-probabilities (B, classes). An `Ensemble`
+            trains its members side by side; each learns as it would alone.
+        train_split: what to train on, as in `train`.
+        test_split: what to evaluate on. Where `patience`, `restore_best`, a callback or a scheduler chooses by it, its
+            numbers are no longer those of data that had no influence: give a validation set, and test afterwards.
         optimizer: over the model's parameters.
         epochs: number of epochs in all, those of a resumed run included.
-        generator: of the order of the images; the global one if None.
+        generator: of the order of the images; the global one if None. As in `train`.
         batch_size: images in a training batch.
         progress: whether to show progress bars.
         checkpoint: a file to write after each epoch. If it exists, training goes on from there, with the same
             numbers as if it had never stopped: with the learning rate of the checkpoint, whatever the optimiser's.
+        loss: as in `train`.
+        decode: as in `train`.
+        clip: as in `train`.
+        scheduler: of `torch.optim.lr_scheduler`, called after each epoch; a `ReduceLROnPlateau` is given the test loss.
+        patience: stop after so many epochs in a row without a lower test loss. A member of an ensemble stops by itself,
+            and keeps its values from then on.
+        restore_best: give the model at the end the values that it had in the epoch of the lowest test loss, the first
+            of several. A checkpoint holds them as its entry "best", beside those of the last epoch.
+        callbacks: each is called after every epoch with the model and the history. One that returns True ends the run.
+            One with `state_dict` and `load_state_dict` is saved and restored.
 
     Returns:
         The losses, accuracies and neuron parameters, those before a resumption included.
 
     Raises:
         ValueError: if `epochs` is not an integer of at least 0, the checkpoint holds more of them or was written with
-            another choice of generator or other constraints of the neuron parameters, or as `train`.
+            another choice of generator, scheduler, callbacks or `restore_best`, or other constraints of the neuron
+            parameters, or as `train`.
+        TypeError: if something is of another kind than expected, or cannot be had of an ensemble.
         RuntimeError: if the checkpoint is of another model.
         FloatingPointError: if a loss is not finite.
     """
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"epochs: expected an integer of at least 0, got {epochs!r}")
-    history = History()
-    history.record(model)
+    if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
+        raise ValueError(f"patience: expected a positive number of epochs or None, got {patience!r}")
+    if restore_best and isinstance(model, Ensemble):
+        raise TypeError(
+            "restore_best: expected one model, got an Ensemble, whose members are best in epochs of their own"
+        )
+    how: dict[str, Any] = {"loss": loss, "decode": decode}
+    run = Run(model, optimizer, generators_of(train_split, generator), scheduler, callbacks, restore_best)
+    run.history.record(model)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
-        history = _resume(path, model, optimizer, generator, epochs)
+        run.resume(path, epochs)
+    history = run.history
     remaining = progress_bar(range(history.epochs, epochs), progress)
     for _ in remaining:
-        history.train_losses += train(model, train_split, optimizer, generator, batch_size, progress)
-        loss, accuracy = evaluate(model, test_split)
-        history.test_losses.append(loss)
+        if history.stopped or _all_stopped(model, history, patience):
+            break
+        history.learning_rates.append([float(group["lr"]) for group in optimizer.param_groups])
+        history.train_losses += train(model, train_split, optimizer, generator, batch_size, progress, **how, clip=clip)
+        test_loss, accuracy = evaluate(model, test_split, **how)
+        history.test_losses.append(test_loss)
         history.accuracies.append(accuracy)
         history.record(model)
-        remaining.set_postfix(accuracy=f"{accuracy:.1%}")
+        remaining.set_postfix(_postfix(test_loss, accuracy))
+        run.end_epoch(test_loss)
         if path is not None:
-            _save(path, model, optimizer, generator, history)
+            run.save(path)
+    _all_stopped(model, history, patience)
+    if run.best is not None:
+        model.load_state_dict(run.best)
     return history
 
 
-def _save(path: Path, model, optimizer, generator, history: History) -> None:
-    """Write a checkpoint beside its place, then move it there: a killed run leaves the last whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all(),
-        "order": None if generator is None else generator.get_state(),
-        "history": dataclasses.asdict(history),
-    }
-    temporary = path.with_name(path.name + ".partial")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+def _postfix(test_loss, accuracy) -> dict[str, str]:
+    losses, shares = (torch.tensor(value).flatten() for value in (test_loss, accuracy))
+    if shares.isnan().any():
+        return {"loss": f"{losses.mean().item():.4g}"}
+    return {"accuracy": f"{shares.mean().item():.1%}"}
 
 
-def _check_optimizer(path: Path, optimizer, saved: dict) -> None:
-    """Check that an optimiser is of the kind whose state a checkpoint holds."""
-
-    def kind(groups) -> list[tuple]:
-        return [(len(group["params"]), *sorted(set(group) - {"params", "initial_lr"})) for group in groups]
-
-    expected, got = kind(saved["param_groups"]), kind(optimizer.state_dict()["param_groups"])
-    if expected != got:
-        raise ValueError(
-            f"optimizer: expected one as in the checkpoint {path}, with groups of {expected} (number of parameters, "
-            f"options), got {got}"
-        )
+def _waited(losses: list[float]) -> int:
+    """Return for how many epochs there has been no lower loss."""
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
 
-def _resume(path: Path, model, optimizer, generator, epochs: int) -> History:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if (generator is None) != (state["order"] is None):
-        given, stored = generator is not None, state["order"] is not None
-        raise ValueError(f"generator: expected one as in the checkpoint {path} ({stored}), got {given}")
-    history = History(**state["history"])
-    if history.epochs > epochs:
-        raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
-    before = copy.deepcopy(model.state_dict())
-    model.load_state_dict(state["model"])
-    for name, parameter in model.named_parameters():
-        module, _, last = name.rpartition(".")
-        saved = None if f"{module}.parametrizations.{last}.original" in state["model"] else state["model"].get(name)
-        if saved is None or not torch.equal(parameter.detach(), saved.to(parameter)):
-            model.load_state_dict(before)
-            raise ValueError(
-                f"{name}: expected the constraint, its range and time step of the checkpoint {path}, got others, for "
-                "which its optimiser state has no meaning; to start from its values, load its entry 'model' alone"
-            )
-    try:
-        _check_optimizer(path, optimizer, state["optimizer"])
-    except ValueError:
-        model.load_state_dict(before)
-        raise
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
-    torch.cuda.set_rng_state_all(state["random_cuda"][: torch.cuda.device_count()])
-    if generator is not None:
-        generator.set_state(state["order"])
-    return history
+def _all_stopped(model: nn.Module, history: History, patience: int | None) -> bool:
+    """Return whether patience is at an end; halt those members of an ensemble for which it is."""
+    if patience is None or not history.epochs:
+        return False
+    if not isinstance(model, Ensemble):
+        return _waited(history.test_losses) >= patience
+    for k in range(model.size):
+        if _waited(history.member(k).test_losses) >= patience:
+            model.halt(k)
+    return len(model.halted) == model.size

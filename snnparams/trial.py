@@ -1,6 +1,7 @@
-"""One trial of chapter 6: build a network, train it, measure it. Everything that it depends on is in its cell.
+"""One trial of chapter 6: build a network, train it, measure it.
 
-A trial runs in one thread, so that many can run beside each other and none depends on how many there are.
+All that a trial depends on is in the dictionary that describes it. It runs in one thread, so that many can run beside
+each other and none depends on how many there are.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from snnparams import tasks
 from snnparams.data import Split
-from snnparams.designs import DT, LEARNABLE, Architecture, Neurons
+from snnparams.designs import ADAPTATION, DT, LEARNABLE, Architecture, Neurons
 from snnparams.disturbances import add_noise, time_warp
-from snnparams.networks import Network, RateError, build
+from snnparams.initialisation import RateError
+from snnparams.networks import Network, build
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.task import Task
 
@@ -77,7 +79,7 @@ def make_task(description: str) -> Task:
 @functools.lru_cache(maxsize=2)
 def _encoded(task: Task) -> torch.Tensor:
     """Return the training inputs as bits (N, T, I): encoded once, four times smaller than numbers."""
-    parts = [task.encode(images).to_dense().transpose(0, 1) > 0 for images in task.train.images.split(1000)]
+    parts = [task.encode(images).to_dense().transpose(0, 1) > 0 for images in task.train.inputs.split(1000)]
     return torch.cat(parts)
 
 
@@ -105,7 +107,7 @@ def measure(network: nn.Module, task: Task, split: Split, change=None, batch_siz
     """
     right, rates, count = [], [], len(split.labels)
     loss = spikes = 0.0
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+    for images, labels in zip(split.inputs.split(batch_size), split.labels.split(batch_size), strict=True):
         x = task.encode(images).to_dense()
         logits, hidden = network(x if change is None else change(x))
         loss += loss_of(task, logits, labels, "sum").item()
@@ -199,10 +201,12 @@ def train(network: Network, task: Task, training: Training, seed: int, after_epo
 
 def neuron_values(network: Network) -> dict[str, list]:
     """Return quantiles of the neuron parameters of each layer, time constants in time steps."""
-    found: dict[str, list] = {name: [] for name in LEARNABLE}
+    p = network.spiking_layers()[0].p
+    names = [name for name in LEARNABLE + ADAPTATION if name in (*p.neuron_fields, *p.neuron.times)]
+    found: dict[str, list] = {name: [] for name in names}
     for layer in network.layers:
-        for name in LEARNABLE:
-            x = getattr(layer.p, name).detach().double() / (1 if name == "v_th" else DT)
+        for name in names:
+            x = getattr(layer.p, name).detach().double() / (DT if name.startswith("tau") else 1)
             found[name].append(x.reshape(-1).quantile(QUANTILES.double()).tolist())
     return found
 
@@ -218,10 +222,10 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def network_of(cell: dict) -> tuple[Network, Task]:
-    """Return the untrained network of a cell and its task."""
-    task = make_task(json.dumps(cell["task"], sort_keys=True))
-    return build(Neurons(**cell["neurons"]), Architecture(**cell["architecture"]), task, cell["seed"]), task
+def network_of(trial: dict) -> tuple[Network, Task]:
+    """Return the untrained network of a trial and its task."""
+    task = make_task(json.dumps(trial["task"], sort_keys=True))
+    return build(Neurons(**trial["neurons"]), Architecture(**trial["architecture"]), task, trial["seed"]), task
 
 
 def _disturbed(network: Network, task: Task, seed: int) -> dict[str, float]:
@@ -234,11 +238,11 @@ def _disturbed(network: Network, task: Task, seed: int) -> dict[str, float]:
     return {name: measure(network, task, task.test, change)["accuracy"] for name, change in changes.items()}
 
 
-def run_trial(cell: dict) -> dict:
-    """Train the network of one cell and measure it.
+def run_trial(trial: dict) -> dict:
+    """Train the network of one trial and measure it.
 
     Args:
-        cell: `task`, its name and options; `neurons`, `architecture` and `training`, the arguments of `Neurons`,
+        trial: `task`, its name and options; `neurons`, `architecture` and `training`, the arguments of `Neurons`,
             `Architecture` and `Training`; `seed`; and `test`, whether to measure on the test split, after training.
             With `disturbed`, also on altered test inputs.
 
@@ -249,41 +253,41 @@ def run_trial(cell: dict) -> dict:
     """
     with one_thread():
         try:
-            network, task = network_of(cell)
+            network, task = network_of(trial)
             before, curve = neuron_values(network), []
 
             def after_epoch() -> None:
                 curve.append(measure(network, task, task.validation))
 
-            train(network, task, Training(**cell["training"]), cell["seed"], after_epoch)
+            train(network, task, Training(**trial["training"]), trial["seed"], after_epoch)
         except (FloatingPointError, RateError) as error:
             return {"failed": str(error)}
         found = {"curve": [x["accuracy"] for x in curve], "validation": curve[-1]}
         found |= {"before": before, "after": neuron_values(network)}
-        if cell["test"]:
-            some = Split(task.train.images[: len(task.test.labels)], task.train.labels[: len(task.test.labels)])
+        if trial["test"]:
+            some = Split(task.train.inputs[: len(task.test.labels)], task.train.labels[: len(task.test.labels)])
             found["train"] = measure(network, task, some)
             found["test"] = measure(network, task, task.test)
-        if cell.get("disturbed"):
-            found["disturbed"] = _disturbed(network, task, cell["seed"])
+        if trial.get("disturbed"):
+            found["disturbed"] = _disturbed(network, task, trial["seed"])
         return found
 
 
-def run_raster(cell: dict) -> dict:
-    """Train the network of one cell and return the spikes of its last layer for one test input, and its time constants.
+def run_raster(trial: dict) -> dict:
+    """Train the network of one trial and return the spikes of its last layer for one test input, and time constants.
 
     Args:
-        cell: as that of `run_trial`, with `input`, the index of a test input.
+        trial: as that of `run_trial`, with `input`, the index of a test input.
 
     Returns:
         `steps` and `neurons` of the spikes, `tau_mem` and `tau_syn` of each neuron in time steps, and the `label`.
     """
     with one_thread():
-        network, task = network_of(cell)
-        train(network, task, Training(**cell["training"]), cell["seed"])
-        k, p = cell["input"], network.layers[-1].p
+        network, task = network_of(trial)
+        train(network, task, Training(**trial["training"]), trial["seed"])
+        k, p = trial["input"], network.layers[-1].p
         with torch.no_grad():
-            _, hidden = network(task.encode(task.test.images[k : k + 1]).to_dense())
+            _, hidden = network(task.encode(task.test.inputs[k : k + 1]).to_dense())
         steps, neurons = hidden[-1][:, 0].nonzero(as_tuple=True)
         taus = {name: (getattr(p, name).detach() / DT).expand(hidden[-1].shape[2]) for name in ("tau_mem", "tau_syn")}
         return {

@@ -7,24 +7,24 @@ neurons of a layer share it. Explained in chapters 3 and 5.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import numbers
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.distributions import Distribution
 
-from snnparams import constraints
-from snnparams.distributions import bounds, probability_outside, reciprocal
+from snnparams.distributions import bounds, described, reciprocal
 
 if TYPE_CHECKING:
     from snnparams.neurons.parameter import Parameter
 
 TIMES = {"tau_syn": "tau_syn_inv", "tau_mem": "tau_mem_inv"}  # of a LIF neuron: what chapter 6 compares
-CONSTRAINTS = ("log", "softplus", "decay", "interval", "none")
-NEGLIGIBLE = 1e-3  # probability of a tail that may be cut off
+CONSTRAINTS = ("log", "softplus", "decay", "none")
+SLOWEST = 1.0  # s; a longer time constant was more likely meant in milliseconds
 
 
 def _check_plain(name: str, value) -> None:
@@ -36,19 +36,9 @@ def _check_plain(name: str, value) -> None:
         raise TypeError(f"{name}: expected a floating-point tensor, got {value.dtype}")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Fixed:
-    """A neuron parameter that is not learned.
-
-    Args:
-        value: a number, a tensor of one value per neuron, or a `torch.distributions.Distribution` to draw from when
-            a cell or layer is built.
-        shared: draw one value for the whole layer instead of one per neuron.
-
-    Raises:
-        TypeError: if the value is none of these.
-        ValueError: if a tensor of several values is to be shared.
-    """
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Declared:
+    """What `Fixed` and `Learned` have in common."""
 
     value: float | torch.Tensor | Distribution
     shared: bool = dataclasses.field(default=False, kw_only=True)
@@ -64,9 +54,29 @@ class Fixed:
         if isinstance(self.value, Distribution) and self.value.event_shape:
             raise ValueError(f"value: expected a distribution of single numbers, got {self.value}")
 
+    def __repr__(self) -> str:
+        constraint, shared = getattr(self, "constraint", None), ", shared=True" if self.shared else ""
+        how = "" if constraint is None else f", {constraint!r}"
+        return f"{type(self).__name__}({shown(self.value)}{how}{shared})"
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Learned(Fixed):
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Fixed(Declared):
+    """A neuron parameter that is not learned.
+
+    Args:
+        value: a number, a tensor of one value per neuron, or a `torch.distributions.Distribution` to draw from when
+            a cell or layer is built.
+        shared: draw one value for the whole layer instead of one per neuron.
+
+    Raises:
+        TypeError: if the value is none of these.
+        ValueError: if a tensor of several values is to be shared.
+    """
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Learned(Declared):
     """A neuron parameter that is learned, from the given initial value on.
 
     Each cell or layer that is built from it gets a parameter of its own; `NeuronParameters.share` makes two use one.
@@ -94,10 +104,21 @@ class Learned(Fixed):
         if not isinstance(constraint, str):
             got = type(constraint).__name__
             raise TypeError(f"constraint: expected a name or an nn.Module with a right_inverse, got {got}")
-        if constraint == "interval":
-            raise ValueError("constraint 'interval': expected its bounds, as in constraints.Interval(low, high)")
         if constraint not in CONSTRAINTS:
-            raise ValueError(f"unknown constraint={constraint!r}; expected one of {', '.join(CONSTRAINTS)}")
+            expected = f"{', '.join(CONSTRAINTS)}, or constraints.Interval(low, high) with its bounds"
+            raise ValueError(f"unknown constraint={constraint!r}; expected one of {expected}")
+
+
+def shown(value: Any) -> str:
+    """Return a declared value as text: numbers, and of tensors and distributions what tells them apart."""
+    if isinstance(value, Distribution):
+        return described(value)
+    if isinstance(value, torch.Tensor):
+        kind = "nn.Parameter" if isinstance(value, nn.Parameter) else "tensor"
+        if value.dim() or value.is_meta:
+            return f"{kind} of shape {tuple(value.shape)}"
+        return f"{kind}({value.item():g})"
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def as_tensor(value: float | torch.Tensor) -> torch.Tensor:
@@ -191,7 +212,7 @@ def check_dt(dt: float) -> float:
     return float(dt)
 
 
-def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Fixed:
+def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Declared:
     """Return what was declared: a float, which is exact in any type, a tensor, or a `Learned` or `Fixed`.
 
     Raises:
@@ -201,7 +222,7 @@ def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Fixed:
     name = parameter.name
     if isinstance(value, Distribution):
         value = Fixed(value)
-    if not isinstance(value, Fixed):
+    if not isinstance(value, Declared):
         _check_plain(name, value)
         check_value(parameter, value)
         return value if isinstance(value, torch.Tensor) else float(value)
@@ -209,10 +230,19 @@ def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Fixed:
         check_value(parameter, value.value)
     elif (low := bounds(value.value)[0]) < parameter.low:
         expected = f"a distribution of {parameter.above}"
-        raise ValueError(f"{name}: expected {expected}, got {value.value} from {low:g} on")
+        raise ValueError(f"{name}: expected {expected}, got {shown(value.value)} from {low:g} on")
     if not parameter.per_step and getattr(value, "constraint", None) == "decay":
         raise ValueError(f"{name}: expected a constraint for voltages, got 'decay', which is one for time constants")
     return value
+
+
+def _check_seconds(name: str, longest: float, rate: str) -> None:
+    """Refuse time constants that were meant in milliseconds."""
+    if rate and longest > SLOWEST:
+        raise ValueError(
+            f"{name}: expected a time constant in s, at most {SLOWEST:g} s, got {longest:g} s; were milliseconds "
+            f"meant, {longest * 1e-3:g} s? A neuron that slow is declared by its rate, {rate}={1 / longest:g}"
+        )
 
 
 def of_times(name: str, value, rate: str = ""):
@@ -221,124 +251,36 @@ def of_times(name: str, value, rate: str = ""):
     Args:
         name: of what is given.
         value: the value.
-        rate: name of the rate that a time constant is turned into.
+        rate: name of the rate that a time constant is turned into; "" for one that is turned back.
 
     Raises:
-        ValueError: if one is not positive and finite.
+        ValueError: if one is not positive and finite, or a time constant is longer than one second.
         TypeError: if it is an `nn.Parameter`, which holds the rate itself.
     """
-    if isinstance(value, Fixed):
+    if isinstance(value, Declared):
         return dataclasses.replace(value, value=of_times(name, value.value, rate))
     if isinstance(value, Distribution):
         try:
-            return reciprocal(value)
+            found = reciprocal(value)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+        _check_seconds(name, _typical(value), rate)
+        return found
     if isinstance(value, nn.Parameter):
         raise TypeError(f"{name}: expected Learned({name}) or a value, got an nn.Parameter; give one to {rate}")
     _check_plain(name, value)
     flat = as_tensor(value).detach().flatten()
     if not flat.is_meta and (bad := ~(torch.isfinite(flat) & (flat > 0))).any():
         raise ValueError(f"{name}: expected positive, finite times in s, got {flat[bad][0].item():g}")
+    if flat.numel() and not flat.is_meta:
+        _check_seconds(name, flat.max().item(), rate)
     return 1 / value
 
 
-def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt: float) -> nn.Module | None:
-    """Return the module that keeps a learned parameter valid, or None for none.
-
-    Raises:
-        ValueError: if it allows values that the integrator cannot handle.
-    """
-    constraint = parameter.constraint if constraint is None else constraint
-    if constraint == "none":
-        return None
-    if constraint == "decay":
-        return constraints.Decay(dt)
-    if isinstance(constraint, str):
-        kind = {"log": constraints.Log, "softplus": constraints.Softplus}[constraint]
-        most = min(constraints.MOST * parameter.most_per_step, constraints.FASTEST)
-        constraint = (
-            kind(constraints.LEAST / dt, most / dt, unit=100.0)
-            if parameter.per_step
-            else kind(max(1e-6, parameter.low), min(1e6, parameter.high))
-        )
-    if isinstance(constraint, constraints.Constraint):
-        for end in (constraint.low, constraint.high):
-            try:
-                check_value(parameter, end, dt)
-            except ValueError as error:
-                raise ValueError(f"constraint {constraint!r}: {error}") from None
-    return constraint
-
-
-def unconstrained(name: str, value: torch.Tensor, constraint: nn.Module) -> torch.Tensor:
-    """Return the numbers of which a constraint makes the values of the parameter `name`.
-
-    Raises:
-        ValueError: if a value is out of the range of the constraint.
-    """
-    try:
-        return constraint.right_inverse(value).detach()
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
-def _draw(
-    parameter: Parameter, distribution: Distribution, shape: tuple[int, ...], low: float, high: float, limit: float
-) -> torch.Tensor:
-    """Draw values between `low` and `high`.
-
-    A negligible tail beyond is cut off. More, or a support that ends beyond `limit`, is refused.
-    """
-    share = probability_outside(distribution, low, high)
-    if share > NEGLIGIBLE or limit < bounds(distribution)[1] < math.inf:
-        raise ValueError(
-            f"{parameter.name}: expected a distribution of values from {low:g} to {parameter.with_unit(high)}, "
-            f"got {distribution}, of which {share:.2%} lie outside"
-        )
-    more = shape[: len(shape) - len(distribution.batch_shape)]
-    values = distribution.sample(more)
-    for _ in range(100):
-        outside = ~((values > low) & (values < high))
-        if math.isnan(share) or not outside.any():
-            break
-        values = torch.where(outside, distribution.sample(more), values)
-    return values
-
-
-def initial_value(
-    parameter: Parameter, given: Fixed, shape: tuple[int, ...] | None, constraint: nn.Module | None, dt: float
-) -> torch.Tensor:
-    """Return the values of a declared parameter, drawn if it is a distribution; numbers come on the CPU.
-
-    Args:
-        parameter: what the neuron says of it.
-        given: its declaration.
-        shape: shape of the population, or None where it is unknown.
-        constraint: what will keep it valid.
-        dt: time step in s.
-
-    Raises:
-        ValueError: if the shape is needed and unknown, or the distribution gives values that are not valid.
-    """
-    value = given.value
-    several = isinstance(given, Learned) or isinstance(value, Distribution)
-    own_shape = tuple(value.batch_shape if isinstance(value, Distribution) else torch.as_tensor(value).shape)
-    if own_shape or given.shared or not several:
-        shape = own_shape
-    if shape is None:
-        raise ValueError(
-            f"{parameter.name}: expected the size of the population, because each neuron gets a value of its own; "
-            "give size=..., or shared=True for one value"
-        )
-    if not isinstance(value, Distribution):
-        value = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
-        return value.expand(shape).detach().clone()
-    low, high = parameter.low, parameter.high
-    if parameter.per_step:
-        low, high = constraints.LEAST / dt, parameter.most_per_step / dt
-    limit = high
-    if isinstance(constraint, constraints.Constraint):
-        low, high = max(low, constraint.low), min(high, constraint.high)
-    with torch.device("cpu"):  # the default device may have no float64, or no numbers at all
-        return _draw(parameter, value, shape, low, high, limit)
+def _typical(distribution: Distribution) -> float:
+    """Return the mean of a distribution, or its median, or 0 if it knows neither."""
+    with torch.device("cpu"):
+        for number in (lambda: distribution.mean, lambda: distribution.icdf(torch.tensor(0.5))):
+            with contextlib.suppress(NotImplementedError):
+                return float(torch.as_tensor(number()).max())
+    return 0.0

@@ -14,6 +14,7 @@ from torch import nn
 
 import snnparams as sp
 from snnparams import adjoint, kernels
+from snnparams.surrogate import threshold
 
 KERNELS = ("cpu", "reference")
 
@@ -610,7 +611,7 @@ def test_what_is_not_supported_is_refused_before_the_forward_pass():
         sp.Ensemble([sp.LIF(p), sp.LIF(p)])
     x = torch.zeros(1, 2)
     for call in (
-        lambda: sp.threshold(torch.zeros(2), "adjoint"),
+        lambda: threshold(torch.zeros(2), "adjoint"),
         lambda: sp.surrogate_derivative(torch.zeros(2), "adjoint"),
         lambda: sp.lif_feed_forward_step(
             torch.zeros(1, 2), sp.LIFFeedForwardState(torch.zeros(1, 2), torch.zeros(1, 2)), p

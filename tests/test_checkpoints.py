@@ -109,10 +109,10 @@ def test_under_the_same_constraint_what_is_stored_is_loaded_to_the_last_bit(how)
     source, target = layer(how), layer(how)
     with torch.no_grad():
         for name in ("tau_mem_inv", "v_th"):
-            source.p.stored(name).add_(torch.tensor([-30.0, 0.123456, 40.0]))  # also where the map is nearly flat
+            source.p.raw(name).add_(torch.tensor([-30.0, 0.123456, 40.0]))  # also where the map is nearly flat
     target.load_state_dict(saved(source))
     for name in ("tau_mem_inv", "v_th"):
-        assert torch.equal(target.p.stored(name), source.p.stored(name))
+        assert torch.equal(target.p.raw(name), source.p.raw(name))
 
 
 def test_values_that_the_layer_cannot_have_are_refused_and_change_nothing():
@@ -183,11 +183,11 @@ def test_a_checkpoint_holds_tensors_alone_and_changing_it_does_not_reach_the_lay
     state = source.state_dict()
     assert all(isinstance(value, torch.Tensor) and not value.requires_grad for value in state.values())
     torch.testing.assert_close(state["p.tau_mem_inv"], RATES)
-    assert state[KEY].data_ptr() == source.p.stored("tau_mem_inv").data_ptr()
+    assert state[KEY].data_ptr() == source.p.raw("tau_mem_inv").data_ptr()
     halves = {name: value.half() for name, value in state.items()}  # rounding is no other constraint
     target = layer("log", factor=1.1)
     target.load_state_dict(halves)
-    assert torch.equal(target.p.stored("tau_mem_inv"), halves[KEY].float())
+    assert torch.equal(target.p.raw("tau_mem_inv"), halves[KEY].float())
 
 
 def test_the_values_count_where_what_is_stored_says_something_else():
@@ -249,9 +249,9 @@ def test_users_constraints_that_depend_on_the_whole_tensor():
     source, target = build(torch.mean, by_mean), build(torch.max, by_largest)
     same = build(torch.mean, by_mean.flip(0))
     with torch.no_grad():
-        source.p.stored("tau_mem_inv").mul_(3.7)
+        source.p.raw("tau_mem_inv").mul_(3.7)
     same.load_state_dict(saved(source))
-    assert torch.equal(same.p.stored("tau_mem_inv"), source.p.stored("tau_mem_inv"))
+    assert torch.equal(same.p.raw("tau_mem_inv"), source.p.raw("tau_mem_inv"))
     with pytest.raises(ValueError, match=r"tau_mem_inv: expected values that the constraint .* can give"):
         target.load_state_dict(saved(source))
     assert torch.equal(target.p.tau_mem_inv.detach(), by_largest)
@@ -264,7 +264,7 @@ def test_users_constraints_that_depend_on_the_whole_tensor():
 
 def test_a_state_holds_parameters_and_buffers_alone():
     source = layer("log")
-    source.p.stored("v_th").requires_grad_(False)
+    source.p.raw("v_th").requires_grad_(False)
     x = 3 * torch.rand(8, 2, 4)
     expected = source(x)[0]
     state = {name: value.clone() for name, value in source.state_dict().items()}
@@ -276,7 +276,7 @@ def test_a_state_holds_parameters_and_buffers_alone():
     assert unchanged(other, before)
     assert all(parameter.requires_grad for parameter in other.parameters())
     with torch.no_grad():
-        source.p.stored("tau_mem_inv").add_(0.5)
+        source.p.raw("tau_mem_inv").add_(0.5)
     source.p.tau_syn = 0.007
     torch.testing.assert_close(source.state_dict()["p.tau_mem_inv"], source.p.tau_mem_inv.detach())
 
@@ -320,18 +320,18 @@ def test_a_users_constraint_with_tensors_of_its_own():
     target.p.constraint("tau_mem_inv").scale.fill_(7.0)
     target.load_state_dict(saved(source))
     assert target.p.constraint("tau_mem_inv").scale == 3.0
-    assert torch.equal(target.p.stored("tau_mem_inv"), source.p.stored("tau_mem_inv"))
+    assert torch.equal(target.p.raw("tau_mem_inv"), source.p.raw("tau_mem_inv"))
 
 
 def test_shared_parameters_stay_shared_and_are_converted_once():
     torch.manual_seed(1)
     source, same, other = Network(), Network(), Network(sp.Learned(2 * TAU, "decay"))
     with torch.no_grad():
-        source.hidden.p.stored("tau_mem_inv").add_(0.1)
+        source.hidden.p.raw("tau_mem_inv").add_(0.1)
     state = saved(source)
     for target in (same, other):
         target.load_state_dict(state)
-        assert target.second.p.stored("tau_mem_inv") is target.hidden.p.stored("tau_mem_inv")
+        assert target.second.p.raw("tau_mem_inv") is target.hidden.p.raw("tau_mem_inv")
         for part in ("hidden", "second", "out"):
             for name in ("tau_mem_inv", "tau_syn_inv"):
                 expected = getattr(getattr(source, part).p, name)

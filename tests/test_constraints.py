@@ -55,7 +55,7 @@ CASES = [
 @pytest.mark.parametrize(("kind", "name", "how"), CASES)
 def test_a_learned_parameter_is_listed_gets_a_gradient_and_moves_and_no_other_does(kind, name, how, shared):
     module = build(kind, {name: how}, shared=shared)
-    stored = module.p.stored(name)
+    stored = module.p.raw(name)
     assert stored.shape == (() if shared else (3,))
     listed = [n for n, parameter in module.named_parameters() if n.startswith("p.")]
     assert listed == [f"p.{name}" if how == "none" else f"p.parametrizations.{name}.original"]
@@ -89,7 +89,7 @@ LEARNED["decay"] = dict.fromkeys(RATES, "decay")
 def test_stays_valid_after_a_thousand_wild_steps(kind, how, seed, drift, size, dtype):
     learned = {name: constraint for name, constraint in LEARNED[how].items() if name in fields(kind)}
     module = build(kind, learned, dtype)
-    stored = [module.p.stored(name) for name in learned]
+    stored = [module.p.raw(name) for name in learned]
     optimizer = torch.optim.Adam(stored, lr=1.0, foreach=True)
     noise = torch.randn(1000, len(stored), 3, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     for gradients in 10**size * (noise + drift * torch.tensor([1.0, -1.0, 1.0], dtype=dtype)):
@@ -102,7 +102,7 @@ def test_stays_valid_after_a_thousand_wild_steps(kind, how, seed, drift, size, d
         constraint, values = module.p.constraint(name), getattr(module.p, name)
         assert (values >= constraint.low * (1 - 1e-6)).all(), name
         assert (values <= constraint.high * (1 + 1e-6)).all(), name
-        (slope,) = torch.autograd.grad(values.sum(), module.p.stored(name))
+        (slope,) = torch.autograd.grad(values.sum(), module.p.raw(name))
         assert (slope > 0).all(), name
     out, _ = module(inputs(kind, dtype))
     assert torch.isfinite(out).all()
@@ -206,7 +206,7 @@ def test_a_users_own_constraint():
             return value.sqrt()
 
     layer = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(20e-3, Square())), size=4)
-    torch.testing.assert_close(layer.p.stored("tau_mem_inv").detach(), torch.full((4,), math.sqrt(50)))
+    torch.testing.assert_close(layer.p.raw("tau_mem_inv").detach(), torch.full((4,), math.sqrt(50)))
     torch.testing.assert_close(layer.p.tau_mem.detach(), torch.full((4,), 20e-3))
     assert "(learned, Square())" in repr(layer)
 

@@ -81,12 +81,12 @@ def test_the_data_folder_comes_first(files, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SNNPARAMS_DATA", str(tmp_path / "given"))
     mnist = load_mnist()
     assert mnist.name == "MNIST"
-    assert mnist.train.images.shape == (30, 28, 28)
-    assert mnist.train.images.dtype == torch.uint8
+    assert mnist.train.inputs.shape == (30, 28, 28)
+    assert mnist.train.inputs.dtype == torch.uint8
     assert mnist.test.labels.tolist() == list(range(10))
     assert mnist.test.labels.dtype == torch.int64
     start = files["t10k-images-idx3-ubyte"][16 : 16 + 784]
-    assert bytes(mnist.test.images[0].flatten().tolist()) == start
+    assert bytes(mnist.test.inputs[0].flatten().tolist()) == start
     assert capsys.readouterr().out == ""
 
 
@@ -203,12 +203,12 @@ def test_without_a_network_the_bundled_digits_stand_in_with_a_notice(files, caps
     assert "NOTICE: MNIST could not be had (SNNPARAMS_OFFLINE is set)." in capsys.readouterr().out
     train, test = digits.train, digits.test
     assert len(train.labels) + len(test.labels) == 1797
-    assert train.images.shape[1:] == (28, 28)
-    assert train.images.dtype == torch.uint8
-    assert train.images.max() > 200
+    assert train.inputs.shape[1:] == (28, 28)
+    assert train.inputs.dtype == torch.uint8
+    assert train.inputs.max() > 200
     for split in digits[1:]:
         assert split.labels.bincount(minlength=10).min() > 0.09 * len(split.labels)  # all classes, balanced
-    assert not set(map(tuple, train.images.flatten(1).tolist())) & set(map(tuple, test.images.flatten(1).tolist()))
+    assert not set(map(tuple, train.inputs.flatten(1).tolist())) & set(map(tuple, test.inputs.flatten(1).tolist()))
 
 
 def test_a_login_page_in_place_of_a_mirror_is_no_mirror(files, monkeypatch, capsys):
@@ -237,9 +237,9 @@ def test_the_real_mnist():
         pytest.skip("SNNPARAMS_DATA names no folder with MNIST")
     mnist = load_mnist()
     assert mnist.name == "MNIST"
-    assert mnist.train.images.shape == (60_000, 28, 28)
-    assert mnist.test.images.shape == (10_000, 28, 28)
+    assert mnist.train.inputs.shape == (60_000, 28, 28)
+    assert mnist.test.inputs.shape == (10_000, 28, 28)
     assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-    assert mnist.train.images.float().mean().item() / 255 == pytest.approx(0.1307, abs=5e-5)
-    assert mnist.train.images.float().std().item() / 255 == pytest.approx(0.3081, abs=5e-5)
+    assert mnist.train.inputs.float().mean().item() / 255 == pytest.approx(0.1307, abs=5e-5)
+    assert mnist.train.inputs.float().std().item() / 255 == pytest.approx(0.3081, abs=5e-5)
     assert mnist.test.to("cpu").labels.shape == (10_000,)

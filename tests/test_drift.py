@@ -42,7 +42,7 @@ def test_a_shift_of_all_weights_is_one_of_the_threshold_the_other_way(double):
 @pytest.mark.parametrize(("recurrent", "layers"), [(False, 1), (True, 1), (False, 2)])
 def test_differences_are_those_of_networks_that_were_changed(recurrent, layers):
     one, step = network(recurrent, layers), 0.1
-    spikes, labels = TASK.encode(TASK.train.images), TASK.train.labels
+    spikes, labels = TASK.encode(TASK.train.inputs), TASK.train.labels
 
     def loss_and_rate(sign, name):
         other = network(recurrent, layers)
@@ -65,16 +65,16 @@ def test_differences_are_those_of_networks_that_were_changed(recurrent, layers):
 def test_surrogate_derivatives_are_sums_of_the_gradients_of_all_neurons(double):
     one = in_float64(Neurons(4, 10, learned=("tau_mem", "tau_syn", "v_th")))
     found = derivatives(one, EXACT)
-    logits, (z,) = one(EXACT.encode(TASK.train.images))
+    logits, (z,) = one(EXACT.encode(TASK.train.inputs))
     layer = one.layers[0]
     for measure, value in (("loss", loss_of(TASK, logits, TASK.train.labels)), ("rate", z.mean())):
         gradients = torch.autograd.grad(value, list(layer.p.parameters()), retain_graph=True)
         stored = {id(x): g for x, g in zip(layer.p.parameters(), gradients, strict=True)}
-        v_th = stored[id(layer.p.stored("v_th"))].sum().item()  # of the logarithm
+        v_th = stored[id(layer.p.raw("v_th"))].sum().item()  # of the logarithm
         assert found[measure]["v_th"] == pytest.approx(v_th, rel=1e-9, abs=1e-12)
         for name in ("tau_mem", "tau_syn"):  # of the logit of 1 / tau: its derivative by log tau is -1 / (1 - 1 / tau)
             rate = 1e-3 * getattr(layer.p, f"{name}_inv").detach()
-            by_log = (-stored[id(layer.p.stored(f"{name}_inv"))] / (1 - rate)).sum().item()
+            by_log = (-stored[id(layer.p.raw(f"{name}_inv"))] / (1 - rate)).sum().item()
             assert found[measure][name] == pytest.approx(by_log, rel=1e-9, abs=1e-12)
 
 
@@ -105,5 +105,7 @@ def test_bad_input():
         differences(network(), TASK, 1.5)
     with pytest.raises(ValueError, match="step: expected a positive number"):
         differences(network(), TASK, 0)
-    with pytest.raises(ValueError, match="network: expected layers with the standard reset"):
-        derivatives(network(reset="none"), TASK)
+    message = "network: expected layers with the standard reset and fixed thresholds, got one with others"
+    for other in (network(reset="none"), network(neurons=Neurons(4, 10, tau_adapt=20))):
+        with pytest.raises(ValueError, match=message):
+            derivatives(other, TASK)

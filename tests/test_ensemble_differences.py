@@ -108,22 +108,22 @@ def test_members_train_as_they_would_alone_whatever_is_frozen_or_shared(seed, si
 
 def test_what_is_frozen_in_one_member_has_no_gradient_and_no_place_in_the_optimizer():
     members = [Net(k) for k in range(3)]
-    members[1].hidden.p.stored("tau_mem_inv").requires_grad_(False)
+    members[1].hidden.p.raw("tau_mem_inv").requires_grad_(False)
     ensemble = sp.Ensemble(members)
-    stored = ensemble.stacked.hidden.p.stored("tau_mem_inv")
+    stored = ensemble.stacked.hidden.p.raw("tau_mem_inv")
     assert stored.shape == (2, 4)
     x = spikes()
     for model in (ensemble, *members):
         model(x)[1].v.sum().backward()
     for row, k in enumerate((0, 2)):
-        torch.testing.assert_close(stored.grad[row], members[k].hidden.p.stored("tau_mem_inv").grad)
-    assert [ensemble.member(k).hidden.p.stored("tau_mem_inv").requires_grad for k in range(3)] == [True, False, True]
+        torch.testing.assert_close(stored.grad[row], members[k].hidden.p.raw("tau_mem_inv").grad)
+    assert [ensemble.member(k).hidden.p.raw("tau_mem_inv").requires_grad for k in range(3)] == [True, False, True]
     assert torch.equal(ensemble.member(-2).hidden.p.tau_mem, members[1].hidden.p.tau_mem)
     # what looks at learned neuron parameters sees those that are learned
     learned = [members[k].hidden.p.tau_mem_inv for k in (0, 2)]
     torch.testing.assert_close(sp.learned_values(ensemble)["stacked.hidden.p.tau_mem_inv"], torch.stack(learned))
-    silent = sum(sp.frozen(members[k])["hidden.p.tau_mem_inv"] for k in (0, 2))
-    assert sp.frozen(ensemble)["stacked.hidden.p.tau_mem_inv"] == silent
+    silent = sum(sp.zero_gradients(members[k])["hidden.p.tau_mem_inv"] for k in (0, 2))
+    assert sp.zero_gradients(ensemble)["stacked.hidden.p.tau_mem_inv"] == silent
     groups = {group["name"]: group["params"] for group in sp.parameter_groups(ensemble, 1e-3, {"tau_mem_inv": 1e-2})}
     assert any(parameter is stored for parameter in groups["tau_mem_inv"])
     assert sum(len(params) for params in groups.values()) == len(list(ensemble.parameters()))

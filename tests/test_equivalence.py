@@ -36,8 +36,8 @@ def build(kind, kernel=None, method="super", seed=0, **options):
     p = sp.LIFParameters(**times, v_th=threshold, v_reset=sp.Learned(-0.1), method=method, alpha=2.0)
     if "Recurrent" not in kind:
         return getattr(sp, kind)(p, size=NEURONS, **options)
-    weights = 3 * torch.rand(NEURONS, INPUTS), torch.randn(NEURONS, NEURONS)
-    return getattr(sp, kind)(INPUTS, NEURONS, p, *weights, autapses=True, **options)
+    weights = {"input_weights": 3 * torch.rand(NEURONS, INPUTS), "recurrent_weights": torch.randn(NEURONS, NEURONS)}
+    return getattr(sp, kind)(INPUTS, NEURONS, p, **weights, autapses=True, **options)
 
 
 def inputs(kind, seed=1):
@@ -119,7 +119,7 @@ def in_place(kind, kernel, what):
         "last state": list(state),
         "given state": list(kept),
         "input": [x],
-        "neuron parameters": [layer.p.stored(name) for name in layer.p.neuron_fields],
+        "neuron parameters": [layer.p.raw(name) for name in layer.p.neuron_fields],
         "input weights": [layer.input_weights] if kind == "LIFRecurrent" else [],
         "recurrent weights": [layer.recurrent_weights] if kind == "LIFRecurrent" else [],
     }[what]

@@ -1,4 +1,4 @@
-"""Grids: kept cell by cell, resumed after whatever ended them, refused where they do not belong together."""
+"""Grids: kept trial by trial, resumed after whatever ended them, refused where they do not belong together."""
 
 import concurrent.futures
 import functools
@@ -21,39 +21,41 @@ import torch
 
 import snnparams
 import snnparams.experiment as ex
+from snnparams import versions
 from snnparams.experiment import ResultsError, grid, run
+from snnparams.processes import in_processes
 
 POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
 
-def note(cell, what):
-    """Append a line to the log file that the cell names: what was computed, by which process."""
-    with open(cell["log"], "a") as file:
-        file.write(json.dumps([cell["x"], what, os.getpid()]) + "\n")
+def note(trial, what):
+    """Append a line to the log file that the trial names: what was computed, by which process."""
+    with open(trial["log"], "a") as file:
+        file.write(json.dumps([trial["x"], what, os.getpid()]) + "\n")
 
 
-def square(cells):
-    """Compute cells slowly enough to be interrupted."""
+def square(trials):
+    """Compute trials slowly enough to be interrupted."""
     results = []
-    for cell in cells:
-        note(cell, "start")
-        time.sleep(cell["seconds"])
-        note(cell, "end")
-        results.append({"square": cell["x"] ** 2, "third": cell["x"] / 3})
+    for trial in trials:
+        note(trial, "start")
+        time.sleep(trial["seconds"])
+        note(trial, "end")
+        results.append({"square": trial["x"] ** 2, "third": trial["x"] / 3})
     return results
 
 
-def picky(cells):
-    if Path(cells[0]["log"]).exists() or cells[0]["x"] != 3:
-        return [{"square": cell["x"] ** 2} for cell in cells]
+def picky(trials):
+    if Path(trials[0]["log"]).exists() or trials[0]["x"] != 3:
+        return [{"square": trial["x"] ** 2} for trial in trials]
     raise RuntimeError("not a three")
 
 
-def how_many(cells):
-    return [{"together": len(cells), "with": [cell["x"] for cell in cells]} for _ in cells]
+def how_many(trials):
+    return [{"together": len(trials), "with": [trial["x"] for trial in trials]} for _ in trials]
 
 
-def cells_of(tmp_path, count, seconds=0.0):
+def trials_of(tmp_path, count, seconds=0.0):
     return grid(log=[str(tmp_path / "log")], seconds=[seconds], x=range(count))
 
 
@@ -80,64 +82,64 @@ def test_grid():
     ]
 
 
-def test_results_come_in_the_order_of_cells_and_are_computed_once(tmp_path):
-    cells = cells_of(tmp_path, 5)[::-1]
-    first = run(square, cells, tmp_path / "results")
+def test_results_come_in_the_order_of_trials_and_are_computed_once(tmp_path):
+    trials = trials_of(tmp_path, 5)[::-1]
+    first = run(square, trials, tmp_path / "results")
     assert first == expected(5)[::-1]
     before = kept(tmp_path / "results")
     assert len(before) == 5
-    assert run(square, cells, tmp_path / "results") == first
+    assert run(square, trials, tmp_path / "results") == first
     assert kept(tmp_path / "results") == before
     assert sorted(log(tmp_path)) == [0, 1, 2, 3, 4]
     assert not list((tmp_path / "results").glob("*.partial"))
 
 
-def test_a_result_is_there_as_soon_as_its_cell_is_done(tmp_path, monkeypatch):
+def test_a_result_is_there_as_soon_as_its_trial_is_done(tmp_path, monkeypatch):
     found = []
 
-    def spy(cells):
+    def spy(trials):
         found.append(len(kept(tmp_path / "results")))
-        return square(cells)
+        return square(trials)
 
-    run(spy, cells_of(tmp_path, 4), tmp_path / "results")
+    run(spy, trials_of(tmp_path, 4), tmp_path / "results")
     assert found == [0, 1, 2, 3]
 
 
-def test_cells_together(tmp_path):
-    cells = grid(seed=[0, 1], x=[5, 6, 7])
-    results = run(how_many, cells, tmp_path / "results", together=["x"])
+def test_trials_together(tmp_path):
+    trials = grid(seed=[0, 1], x=[5, 6, 7])
+    results = run(how_many, trials, tmp_path / "results", together=["x"])
     assert [r["with"] for r in results] == [[5, 6, 7]] * 6
     next((tmp_path / "results").glob("cell-*.json")).unlink()
-    assert run(how_many, cells, tmp_path / "results", together=["x"]) == results  # the whole group is computed again
-    assert [r["together"] for r in run(how_many, cells, tmp_path / "alone")] == [1] * 6
+    assert run(how_many, trials, tmp_path / "results", together=["x"]) == results  # the whole group is computed again
+    assert [r["together"] for r in run(how_many, trials, tmp_path / "alone")] == [1] * 6
 
 
-def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
-    cells = cells_of(tmp_path, 6)
-    message = r"1 of 6 cells failed; the others are kept in .*results.*First: .*'x': 3.*RuntimeError: not a three"
+def test_a_trial_that_fails_does_not_stop_the_others(tmp_path):
+    trials = trials_of(tmp_path, 6)
+    message = r"1 of 6 trials failed; the others are kept in .*results.*First: .*'x': 3.*RuntimeError: not a three"
     with pytest.raises(RuntimeError, match=message) as caught:
-        run(picky, cells, tmp_path / "results")
+        run(picky, trials, tmp_path / "results")
     assert str(caught.value.__cause__) == "not a three"
     assert len(kept(tmp_path / "results")) == 5
     (tmp_path / "log").touch()  # what makes it work
-    assert [r["square"] for r in run(picky, cells, tmp_path / "results")] == [0, 1, 4, 9, 16, 25]
+    assert [r["square"] for r in run(picky, trials, tmp_path / "results")] == [0, 1, 4, 9, 16, 25]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_in_processes_and_on_an_executor(tmp_path, workers):
-    cells = cells_of(tmp_path, 6)
+    trials = trials_of(tmp_path, 6)
     if workers == 2:
-        assert run(square, cells, tmp_path / "results", processes=2) == expected(6)
+        assert run(square, trials, tmp_path / "results", processes=2) == expected(6)
     else:
         with concurrent.futures.ThreadPoolExecutor(3) as executor:
-            assert run(square, cells, tmp_path / "results", executor=executor) == expected(6)
+            assert run(square, trials, tmp_path / "results", executor=executor) == expected(6)
     assert sorted(log(tmp_path)) == list(range(6))
 
 
 def test_an_executor_whose_futures_are_its_own(tmp_path):
     class Job:  # what submitit's jobs have
-        def __init__(self, function, cells):
-            self.call, self.asked = (function, cells), 0
+        def __init__(self, function, trials):
+            self.call, self.asked = (function, trials), 0
 
         def done(self):
             self.asked += 1
@@ -152,7 +154,7 @@ def test_an_executor_whose_futures_are_its_own(tmp_path):
     class Jobs:
         submit = Job
 
-    assert run(square, cells_of(tmp_path, 6), tmp_path / "results", executor=Jobs) == expected(6)
+    assert run(square, trials_of(tmp_path, 6), tmp_path / "results", executor=Jobs) == expected(6)
 
 
 def in_script(code, tmp_path, *arguments, **variables):
@@ -173,7 +175,7 @@ class Screen(io.StringIO):
 def kill_at_random_moments(tmp_path):
     """Run a grid in processes that are killed; one is not, in the end."""
     assert threading.active_count() == 1
-    cells, folder, rng, kills = cells_of(tmp_path, 60, seconds=0.004), tmp_path / "results", random.Random(0), 0
+    trials, folder, rng, kills = trials_of(tmp_path, 60, seconds=0.004), tmp_path / "results", random.Random(0), 0
     os.environ.pop("TQDM_DISABLE", None)
     sys.stderr = Screen()
     longest = 0.02  # s; on a slow machine runs get longer until they achieve something
@@ -184,7 +186,7 @@ def kill_at_random_moments(tmp_path):
         child = os.fork()
         if child == 0:
             try:
-                run(square, cells, folder)
+                run(square, trials, folder)
             finally:
                 os._exit(0)
         time.sleep(rng.uniform(0, longest))
@@ -201,7 +203,7 @@ def kill_at_random_moments(tmp_path):
             break
         longest *= 1.0 if len(now) > len(before) else 1.2
     assert kills >= 3
-    assert run(square, cells, folder) == expected(60)
+    assert run(square, trials, folder) == expected(60)
 
 
 @POSIX
@@ -267,53 +269,53 @@ def test_a_bar_leaves_tqdm_as_it_was():
     commands.run(sys.executable, "-c", code)
 
 
-def dies(cells):
-    """End the process that computes the cell 3, and once, while it draws a bar, the one at the cell 5."""
-    note(cells[0], "start")
-    if cells[0]["x"] == 3:
+def dies(trials):
+    """End the process that computes the trial 3, and once, while it draws a bar, the one at the trial 5."""
+    note(trials[0], "start")
+    if trials[0]["x"] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    if cells[0]["x"] == 5 and log(Path(cells[0]["log"]).parent).count(5) < 2:
+    if trials[0]["x"] == 5 and log(Path(trials[0]["log"]).parent).count(5) < 2:
         os.environ.pop("TQDM_DISABLE", None)
         sys.stderr = Deadly()
         list(snnparams.progress_bar(range(3)))
     time.sleep(0.05)
-    note(cells[0], "end")
-    return [{"square": cell["x"] ** 2} for cell in cells]
+    note(trials[0], "end")
+    return [{"square": trial["x"] ** 2} for trial in trials]
 
 
 @POSIX
 def test_a_process_that_dies_stops_neither_the_others_nor_the_run(tmp_path):
-    cells = cells_of(tmp_path, 8)
-    message = r"1 of 8 cells failed.*First: .*'x': 3.*its process ended 3 times, the last time by signal 9 \(Killed\)"
+    trials = trials_of(tmp_path, 8)
+    message = r"1 of 8 trials failed.*First: .*'x': 3.*its process ended 3 times, the last time by signal 9 \(Killed\)"
     with pytest.raises(RuntimeError, match=message):
-        run(dies, cells, tmp_path / "results", processes=2)
+        run(dies, trials, tmp_path / "results", processes=2)
     assert len(kept(tmp_path / "results")) == 7
     assert sorted(log(tmp_path)) == [0, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7]  # only what died is tried again
     assert sorted(log(tmp_path, "end")) == [0, 1, 2, 4, 5, 6, 7]
     assert not multiprocessing.active_children()
 
 
-def exits(cells):
-    note(cells[0], "start")
-    if cells[0]["x"] == 1:
+def exits(trials):
+    note(trials[0], "start")
+    if trials[0]["x"] == 1:
         sys.exit("no more")
-    return [{"x": cell["x"]} for cell in cells]
+    return [{"x": trial["x"]} for trial in trials]
 
 
 @pytest.mark.parametrize("workers", ["processes", "executor"])
 def test_a_function_that_wants_to_end_its_process_fails_once(tmp_path, workers):
-    cells, message = cells_of(tmp_path, 4), r"1 of 4 cells failed.*First: .*'x': 1.*got sys\.exit\('no more'\)"
+    trials, message = trials_of(tmp_path, 4), r"1 of 4 trials failed.*First: .*'x': 1.*got sys\.exit\('no more'\)"
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         how = {"processes": 2} if workers == "processes" else {"executor": executor}
         with pytest.raises(RuntimeError, match=message):
-            run(exits, cells, tmp_path / "results", **how)
+            run(exits, trials, tmp_path / "results", **how)
     assert sorted(log(tmp_path)) == [0, 1, 2, 3]
     assert len(kept(tmp_path / "results")) == 3
 
 
 @POSIX
 def test_a_process_that_is_killed_from_outside_is_replaced(tmp_path):
-    cells, folder, killed = cells_of(tmp_path, 12, seconds=0.2), tmp_path / "results", []
+    trials, folder, killed = trials_of(tmp_path, 12, seconds=0.2), tmp_path / "results", []
 
     def kill():
         wait_until(lambda: len(log(tmp_path)) >= 3)
@@ -322,7 +324,7 @@ def test_a_process_that_is_killed_from_outside_is_replaced(tmp_path):
 
     with concurrent.futures.ThreadPoolExecutor(1) as background:
         killer = background.submit(kill)
-        assert run(square, cells, folder, processes=2) == expected(12)
+        assert run(square, trials, folder, processes=2) == expected(12)
         killer.result(timeout=1)
     assert killed[0] != os.getpid()
     assert len(log(tmp_path)) <= 13
@@ -333,7 +335,7 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from snnparams.experiment import run\n"
-        "def nothing(cells): return [{}]\n"
+        "def nothing(trials): return [{}]\n"
         f"run(nothing, [{{'x': k}} for k in range(50)], {str(tmp_path / 'results')!r}, processes=2)"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
@@ -342,13 +344,13 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     assert 'if __name__ == "__main__"' in done.stderr.splitlines()[-1]
 
 
-def awkward(cells):
+def awkward(trials):
     """Raise, or return, what cannot be sent from one process to another."""
-    if cells[0]["x"] == 0:
+    if trials[0]["x"] == 0:
         return [{"y": threading.Lock()}]
-    if cells[0]["x"] == 1:
+    if trials[0]["x"] == 1:
         raise json.JSONDecodeError("cut off", "text", 3)  # an error with arguments of its own
-    if cells[0]["x"] == 2:
+    if trials[0]["x"] == 2:
 
         class Local(Exception):
             pass
@@ -358,7 +360,7 @@ def awkward(cells):
 
 
 def test_errors_keep_their_traceback_and_what_cannot_be_sent_is_said(tmp_path):
-    found = {cells[0]["x"]: outcome for cells, outcome in ex._in_processes(awkward, [[{"x": x}] for x in range(4)], 2)}
+    found = {trials[0]["x"]: outcome for trials, outcome in in_processes(awkward, [[{"x": x}] for x in range(4)], 2)}
     assert "cannot be sent from one process to another: results: " in str(found[0])
     assert type(found[1]) is json.JSONDecodeError
     assert "cannot be sent from one process to another: Local: nobody knows it" in str(found[2])
@@ -370,22 +372,22 @@ def test_an_executor_that_breaks_does_not_stop_the_run(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
 
         class Broken:
-            def submit(self, function, cells):
-                if cells[0]["x"] == 2:
+            def submit(self, function, trials):
+                if trials[0]["x"] == 2:
                     raise concurrent.futures.BrokenExecutor("out of order")
-                return executor.submit(function, cells)
+                return executor.submit(function, trials)
 
-        with pytest.raises(RuntimeError, match=r"1 of 4 cells failed.*'x': 2.*BrokenExecutor: out of order"):
-            run(square, cells_of(tmp_path, 4), tmp_path / "results", executor=Broken())
+        with pytest.raises(RuntimeError, match=r"1 of 4 trials failed.*'x': 2.*BrokenExecutor: out of order"):
+            run(square, trials_of(tmp_path, 4), tmp_path / "results", executor=Broken())
     assert len(kept(tmp_path / "results")) == 3
 
 
-def scaled(factor, cells, *, offset=0):
-    return [{"y": factor * cell["x"] + offset} for cell in cells]
+def scaled(factor, trials, *, offset=0):
+    return [{"y": factor * trial["x"] + offset} for trial in trials]
 
 
-def of_other_types(cells):
-    return [{"a": np.float32(0.1), "b": np.arange(3), "c": torch.tensor([[1, 2]]), "d": np.bool_(True)} for _ in cells]
+def of_other_types(trials):
+    return [{"a": np.float32(0.1), "b": np.arange(3), "c": torch.tensor([[1, 2]]), "d": np.bool_(True)} for _ in trials]
 
 
 def test_numbers_and_arrays_become_plain_ones(tmp_path):
@@ -396,33 +398,33 @@ def test_numbers_and_arrays_become_plain_ones(tmp_path):
         run(a_set, [{"x": 1}], tmp_path / "other")
 
 
-def a_set(cells):
-    return [{"y": {1}} for _ in cells]
+def a_set(trials):
+    return [{"y": {1}} for _ in trials]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_partial_function_is_known_by_its_arguments(tmp_path, processes):
-    cells, folder = grid(x=[1, 2]), tmp_path / "results"
+    trials, folder = grid(x=[1, 2]), tmp_path / "results"
     twice = functools.partial(scaled, 2, offset=1)
-    assert run(twice, cells, folder, processes=processes) == [{"y": 3}, {"y": 5}]
-    assert run(functools.partial(functools.partial(scaled, 2), offset=1), cells, folder) == [{"y": 3}, {"y": 5}]
+    assert run(twice, trials, folder, processes=processes) == [{"y": 3}, {"y": 5}]
+    assert run(functools.partial(functools.partial(scaled, 2), offset=1), trials, folder) == [{"y": 3}, {"y": 5}]
     for other in (functools.partial(scaled, 3, offset=1), functools.partial(scaled, 2, offset=2), scaled):
         with pytest.raises(ResultsError, match=r"expected function .*scaled.*, got .*scaled with 2 \{\"offset\": 1\}"):
-            run(other, cells, folder)
+            run(other, trials, folder)
     with pytest.raises(TypeError, match=r"function: arguments of functools.partial are part of .*, got object"):
-        run(functools.partial(scaled, object()), cells, tmp_path / "other")
+        run(functools.partial(scaled, object()), trials, tmp_path / "other")
 
 
 def test_what_is_no_function_or_cannot_be_sent_is_refused(tmp_path):
     class Callable:
-        def __call__(self, cells):
-            return [{} for _ in cells]
+        def __call__(self, trials):
+            return [{} for _ in trials]
 
     for given, name in ((Callable(), "Callable"), (functools.partial(Callable()), "Callable"), ("square", "str")):
         with pytest.raises(TypeError, match=f"function: expected a function, or functools.partial of one, got {name}"):
             run(given, [{"x": 1}], tmp_path / "a")
     with pytest.raises(TypeError, match=r"function: expected one that other processes can import, got .*<lambda>"):
-        run(lambda cells: [{}], [{"x": 1}, {"x": 2}], tmp_path / "a", processes=2)
+        run(lambda trials: [{}], [{"x": 1}, {"x": 2}], tmp_path / "a", processes=2)
     assert not (tmp_path / "a").exists()
 
 
@@ -453,7 +455,7 @@ def children(pid):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_when_the_run_is_killed_its_processes_end_and_it_goes_on(tmp_path):
-    cells, folder = cells_of(tmp_path, 40, seconds=0.1), tmp_path / "results"
+    trials, folder = trials_of(tmp_path, 40, seconds=0.1), tmp_path / "results"
     code = (
         "import sys, json; from test_experiment import *\n"
         "if __name__ == '__main__': run(square, json.loads(sys.argv[1]), sys.argv[2], processes=2)"
@@ -461,7 +463,7 @@ def test_when_the_run_is_killed_its_processes_end_and_it_goes_on(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(code)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    process = subprocess.Popen([sys.executable, script, json.dumps(cells), folder], env=environment)
+    process = subprocess.Popen([sys.executable, script, json.dumps(trials), folder], env=environment)
     wait_until(lambda: folder.exists() and len(kept(folder)) >= 5)
     pids = children(process.pid)
     process.send_signal(signal.SIGKILL)
@@ -471,7 +473,7 @@ def test_when_the_run_is_killed_its_processes_end_and_it_goes_on(tmp_path):
     before = kept(folder)
     assert 5 <= len(before) < 40
     (tmp_path / "log").unlink()
-    assert run(square, [{**cell} for cell in cells], folder) == expected(40)
+    assert run(square, [{**trial} for trial in trials], folder) == expected(40)
     assert len(log(tmp_path)) == 40 - len(before)
     assert {path: kept(folder)[path] for path in before} == before
 
@@ -479,7 +481,7 @@ def test_when_the_run_is_killed_its_processes_end_and_it_goes_on(tmp_path):
 @pytest.mark.filterwarnings("ignore")  # Dask's own, and those of killing its worker
 def test_dask_workers_of_which_one_is_killed(tmp_path):
     distributed = pytest.importorskip("distributed")
-    cells, folder = cells_of(tmp_path, 30, seconds=0.1), tmp_path / "results"
+    trials, folder = trials_of(tmp_path, 30, seconds=0.1), tmp_path / "results"
     killed = []
 
     def kill_one():
@@ -494,7 +496,7 @@ def test_dask_workers_of_which_one_is_killed(tmp_path):
         concurrent.futures.ThreadPoolExecutor(1) as background,
     ):
         killer = background.submit(kill_one)
-        results = run(square, cells, folder, executor=client.get_executor())
+        results = run(square, trials, folder, executor=client.get_executor())
         killer.result(timeout=1)
     assert results == expected(30)
     assert len(kept(folder)) == 30
@@ -511,60 +513,60 @@ def everything(folder):
 
 @pytest.fixture
 def done(tmp_path):
-    cells = cells_of(tmp_path, 3)
-    run(square, cells, tmp_path / "results")
-    return cells, tmp_path / "results"
+    trials = trials_of(tmp_path, 3)
+    run(square, trials, tmp_path / "results")
+    return trials, tmp_path / "results"
 
 
 def test_files_that_are_cut_off_are_refused_and_left_alone(done):
-    cells, folder = done
+    trials, folder = done
     for path in sorted(folder.iterdir()):
         whole = path.read_text()
         for damaged in (whole[: len(whole) // 2], "", "[]", '{"cell": 1}', "\x00" * 40):
             path.write_text(damaged)
             before = everything(folder)
             with pytest.raises(ResultsError, match=rf"{path.name}.*Delete it,? and run again"):
-                run(square, cells, folder)
+                run(square, trials, folder)
             assert everything(folder) == before
         path.write_text(whole)
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ResultsError, match="cut off or damaged"):
-        run(square, cells, folder)
+        run(square, trials, folder)
 
 
 def test_results_of_another_version_are_refused(done, monkeypatch):
-    cells, folder = done
+    trials, folder = done
     before = everything(folder)
     for field, value in (("snnparams", "9.9"), ("source", "0123"), ("torch", "1.0")):
-        changed = ex.versions(square) | {field: value}
+        changed = versions.versions(square) | {field: value}
         monkeypatch.setattr(ex, "versions", lambda function, changed=changed: changed)
         with pytest.raises(
             ResultsError, match=rf"of another version: expected versions .*{value}.*Give another folder"
         ):
-            run(square, cells, folder)
+            run(square, trials, folder)
         monkeypatch.undo()
     monkeypatch.setattr(ex, "FORMAT", 2)
     with pytest.raises(ResultsError, match="expected format 2, got 1"):
-        run(square, cells, folder)
+        run(square, trials, folder)
     monkeypatch.undo()
     with pytest.raises(ResultsError, match=r"expected function .*how_many, got .*square"):
-        run(how_many, cells, folder)
+        run(how_many, trials, folder)
     with pytest.raises(ResultsError, match=r"expected together \['x'\], got \[\]"):
-        run(square, cells, folder, together=["x"])
+        run(square, trials, folder, together=["x"])
     assert everything(folder) == before
-    assert run(square, cells, folder) == expected(3)
+    assert run(square, trials, folder) == expected(3)
 
 
 def test_results_of_another_grid_are_refused(done, tmp_path):
-    cells, folder = done
+    trials, folder = done
     before = everything(folder)
-    for other in (cells[:2], cells_of(tmp_path, 4), cells_of(tmp_path, 3, seconds=0.1), cells[::-1]):
-        with pytest.raises(ResultsError, match=rf"another grid: expected {len(other)} cells, got 3 cells, of which \d"):
+    for other in (trials[:2], trials_of(tmp_path, 4), trials_of(tmp_path, 3, seconds=0.1), trials[::-1]):
+        with pytest.raises(ResultsError, match=rf"another grid: expected {len(other)} trials, got 3 trials, of wh"):
             run(square, other, folder)
     names = sorted(path.name for path in folder.glob("cell-*.json"))
     (folder / names[0]).write_bytes((folder / names[1]).read_bytes())
-    with pytest.raises(ResultsError, match=r"expected the cell \{.*\}, got \{.*\}\. Delete it"):
-        run(square, cells, folder)
+    with pytest.raises(ResultsError, match=r"expected the trial \{.*\}, got \{.*\}\. Delete it"):
+        run(square, trials, folder)
     (folder / names[0]).write_bytes(before[names[0]])
     assert everything(folder) == before
 
@@ -572,20 +574,20 @@ def test_results_of_another_grid_are_refused(done, tmp_path):
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "precious.txt").write_text("x")
     with pytest.raises(ResultsError, match=r"expected an empty folder or one with grid\.json, got other files"):
-        run(square, cells_of(tmp_path, 2), tmp_path)
+        run(square, trials_of(tmp_path, 2), tmp_path)
     assert everything(tmp_path) == {"precious.txt": b"x"}
 
 
 def test_the_source_of_the_package_is_part_of_the_version(tmp_path, monkeypatch):
-    before = ex.versions()
+    before = versions.versions()
     package = tmp_path / "snnparams"
     package.mkdir()
     for path in Path(ex.__file__).parent.glob("*.py"):
         (package / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(ex.snnparams, "__file__", str(package / "__init__.py"))
-    copied = ex.versions()
+    monkeypatch.setattr(versions.snnparams, "__file__", str(package / "__init__.py"))
+    copied = versions.versions()
     (package / "training.py").write_text("# changed\n")
-    assert len({before["source"], copied["source"], ex.versions()["source"]}) == 3
+    assert len({before["source"], copied["source"], versions.versions()["source"]}) == 3
 
 
 def test_a_version_covers_what_the_function_imports_and_nothing_else(tmp_path, monkeypatch):
@@ -604,7 +606,7 @@ def test_a_version_covers_what_the_function_imports_and_nothing_else(tmp_path, m
         path = package / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr(ex.snnparams, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(versions.snnparams, "__file__", str(package / "__init__.py"))
     used = {"snnparams.a", "snnparams.b", "snnparams.inner", "snnparams.inner.deep", "snnparams.inner.named"}
     for text, found in {
         "from snnparams import thing": used,  # by the module that defines it
@@ -616,48 +618,48 @@ def test_a_version_covers_what_the_function_imports_and_nothing_else(tmp_path, m
         "import snnparams as sp": {*used, "snnparams.unused", "snnparams.inner.alone"},
     }.items():
         (tmp_path / "own.py").write_text(text)
-        assert ex.imported_modules(tmp_path / "own.py") == found, text
+        assert versions.imported_modules(tmp_path / "own.py") == found, text
 
     own = tmp_path / "own.py"
     own.write_text("from snnparams import thing")
-    monkeypatch.setattr(ex.inspect, "getsourcefile", lambda function: str(own))
-    before = ex.versions(nothing)
+    monkeypatch.setattr(versions.inspect, "getsourcefile", lambda function: str(own))
+    before = versions.versions(nothing)
     (package / "unused.py").write_text("# changed")
-    assert ex.versions(nothing) == before
-    assert ex.versions()["source"] != before["source"]
+    assert versions.versions(nothing) == before
+    assert versions.versions()["source"] != before["source"]
     for path in (package / "inner" / "named.py", own):
-        last = ex.versions(nothing)
+        last = versions.versions(nothing)
         path.write_text(path.read_text() + "\n# changed")
-        assert ex.versions(nothing)["source"] != last["source"]
+        assert versions.versions(nothing)["source"] != last["source"]
 
 
-def nothing(cells):
+def nothing(trials):
     return []
 
 
-def not_a_number(cells):
-    return [{"loss": float("nan")} for _ in cells]
+def not_a_number(trials):
+    return [{"loss": float("nan")} for _ in trials]
 
 
 def test_bad_input(tmp_path):
-    cells = cells_of(tmp_path, 2)
+    trials = trials_of(tmp_path, 2)
     with pytest.raises(ValueError, match="at least one and all different, got 0"):
         run(square, [], tmp_path / "a")
     with pytest.raises(ValueError, match="at least one and all different, got 4"):
-        run(square, cells + cells, tmp_path / "a")
+        run(square, trials + trials, tmp_path / "a")
     with pytest.raises(ValueError, match="processes: expected a positive integer, got 0"):
-        run(square, cells, tmp_path / "a", processes=0)
+        run(square, trials, tmp_path / "a", processes=0)
     with pytest.raises(ValueError, match="processes: expected 1 with an executor, which does the work, got 2"):
-        run(square, cells, tmp_path / "a", processes=2, executor=concurrent.futures.Executor())
+        run(square, trials, tmp_path / "a", processes=2, executor=concurrent.futures.Executor())
     with pytest.raises(TypeError, match="together: expected a list of names of axes, got 'x'"):
-        run(square, cells, tmp_path / "a", together="x")
+        run(square, trials, tmp_path / "a", together="x")
     with pytest.raises(ValueError, match="together: expected names among log, seconds, x, got 'seed'"):
-        run(square, cells, tmp_path / "a", together=["x", "seed"])
+        run(square, trials, tmp_path / "a", together=["x", "seed"])
     with pytest.raises(TypeError, match="not JSON serializable"):
         run(square, [{"x": object()}], tmp_path / "a")
     assert not (tmp_path / "a").exists()
     with pytest.raises(RuntimeError, match="expected 1 results, got 0"):
-        run(nothing, cells, tmp_path / "b")
-    with pytest.raises(RuntimeError, match=r"2 of 2 cells failed.*not JSON compliant"):
-        run(not_a_number, cells, tmp_path / "c")
+        run(nothing, trials, tmp_path / "b")
+    with pytest.raises(RuntimeError, match=r"2 of 2 trials failed.*not JSON compliant"):
+        run(not_a_number, trials, tmp_path / "c")
     assert not kept(tmp_path / "c")

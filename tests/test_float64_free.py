@@ -194,10 +194,10 @@ def test_training_diagnostics_and_optimiser_groups(device, tmp_path):
     sp.validate_neuron_parameters(model)
     values = sp.learned_values(model)
     assert {value.device for value in values.values()} == {MPS}
-    model(split.images).sum().backward()
+    model(split.inputs).sum().backward()
     assert set(sp.gradient_to_value(model)) <= {name for name, _ in model.named_parameters()}
-    assert set(sp.frozen(model)) == set(values)
-    spikes, _ = model.hidden(model.encode(split.images))
+    assert set(sp.zero_gradients(model)) == set(values)
+    spikes, _ = model.hidden(model.encode(split.inputs))
     assert sp.activity(spikes).neurons == 6
 
 

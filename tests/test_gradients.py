@@ -65,7 +65,7 @@ def test_gradients_against_central_finite_differences(kind, kernel, how):
     mask = torch.randn(15, 2, 3, dtype=F64).to(device)
     loss(module, kind, x, mask).backward()
     for name in fields(kind):
-        stored = module.p.stored(name)
+        stored = module.p.raw(name)
         differences = torch.zeros(3, dtype=F64)
         for k in range(3):
             h = 1e-5 * max(1.0, stored[k].abs().item())
@@ -73,7 +73,7 @@ def test_gradients_against_central_finite_differences(kind, kernel, how):
             for sign in (1, -1):
                 other = copy.deepcopy(module)
                 with torch.no_grad():
-                    other.p.stored(name)[k] += sign * h
+                    other.p.raw(name)[k] += sign * h
                     ends.append(loss(other, kind, x, mask).item())
             differences[k] = (ends[0] - ends[1]) / (2 * h)
         error = (stored.grad.cpu() - differences).abs().max() / differences.abs().max()

@@ -42,16 +42,16 @@ def test_bits_are_the_spikes_of_the_file(folder):
     assert (task.steps, task.features, task.outputs) == (50, 100, 20)
     content = write(folder / "again.h5", 20, 1)
     assert task.test.labels.tolist() == content["labels"].tolist()
-    for row, times, units in zip(task.test.images, content["times"], content["units"], strict=True):
+    for row, times, units in zip(task.test.inputs, content["times"], content["units"], strict=True):
         expected = {(int(float(t) * 50), int(u) // 7) for t, u in zip(times, units, strict=True) if float(t) < 1}
         assert {tuple(x) for x in row.nonzero().tolist()} == expected
-    spikes = task.encode(task.test.images[:3])
+    spikes = task.encode(task.test.inputs[:3])
     assert spikes.shape == (50, 3, 100)
-    assert torch.equal(spikes[:, 1], task.test.images[1].float())
+    assert torch.equal(spikes[:, 1], task.test.inputs[1].float())
 
 
 def test_the_seed_chooses_the_validation_split(folder):
-    a, b, c = (spiking_heidelberg_digits(folder, seed=seed).validation.images for seed in (0, 0, 1))
+    a, b, c = (spiking_heidelberg_digits(folder, seed=seed).validation.inputs for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 

@@ -12,7 +12,7 @@ SMALL = {"train": 400, "validation": 50, "test": 150}
 
 def everything(task):
     splits = (task.train, task.validation, task.test)
-    return torch.cat([s.images for s in splits]), torch.cat([s.labels for s in splits])
+    return torch.cat([s.inputs for s in splits]), torch.cat([s.labels for s in splits])
 
 
 def test_windows_can_be_read_from_the_input():
@@ -55,14 +55,14 @@ def test_xor_is_that_of_the_slow_and_the_last_fast_cue():
 @pytest.mark.parametrize("make", [tasks.windows, tasks.multi_timescale_xor])
 def test_splits_are_stable_and_differ_and_spikes_fit(make):
     task, again, other = make(**SMALL), make(**SMALL), make(**SMALL, seed=1)
-    assert torch.equal(task.test.images, again.test.images)
-    assert not torch.equal(task.test.images, other.test.images)
+    assert torch.equal(task.test.inputs, again.test.inputs)
+    assert not torch.equal(task.test.inputs, other.test.inputs)
     assert [len(s.labels) for s in (task.train, task.validation, task.test)] == [400, 50, 150]
     rows = [tuple(row) for row in everything(task)[0].flatten(1).int().tolist()]
     assert len(set(rows)) == len(rows)
-    spikes = task.encode(task.test.images[:7])
+    spikes = task.encode(task.test.inputs[:7])
     assert spikes.shape == (task.steps, 7, task.features)
-    assert torch.equal(spikes[:, 3], task.test.images[3].float())
+    assert torch.equal(spikes[:, 3], task.test.inputs[3].float())
     ones = task.test.labels.double().mean(dim=0).tolist()
     assert task.chance == pytest.approx(sum(max(x, 1 - x) for x in ones) / len(ones))
     moved = task.to("cpu")

@@ -22,7 +22,7 @@ def build(kind, kernel=None, method="super"):
         return getattr(sp, kind)(sp.LIParameters(**times), size=5, **options)
     p = sp.LIFParameters(**times, v_th=sp.Learned(0.2), method=method, alpha=2.0)
     if "Recurrent" in kind:
-        return getattr(sp, kind)(5, 5, p, 3 * torch.rand(5, 5), **options)
+        return getattr(sp, kind)(5, 5, p, input_weights=3 * torch.rand(5, 5), **options)
     return getattr(sp, kind)(p, size=5, **options)
 
 

@@ -16,6 +16,7 @@ from norse.torch.functional import lif as norse_lif
 from norse.torch.functional.threshold import threshold as norse_threshold
 
 import snnparams as sp
+from snnparams.surrogate import threshold
 
 METHODS = ["heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc"]
 ALPHAS = {"heaviside": 1.0, "super": 1.0, "triangle": 0.3, "tanh": 4.0, "circ": 0.5, "heavi_erfc": 3.0}
@@ -260,7 +261,7 @@ def test_same_surrogate_gradient_as_norse(method):
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     alpha = ALPHAS[method]
     with default_dtype(torch.float64):
-        our_spikes, their_spikes = sp.threshold(ours, method, alpha), norse_threshold(theirs, method, alpha)
+        our_spikes, their_spikes = threshold(ours, method, alpha), norse_threshold(theirs, method, alpha)
         assert torch.equal(our_spikes.detach(), their_spikes.detach())
         if method == "heaviside":
             assert not our_spikes.requires_grad
@@ -290,8 +291,8 @@ def test_defect_norse_ignores_alpha_of_superspike():
         return x.grad.item()
 
     assert gradient(norse_threshold, 100.0) == gradient(norse_threshold, 1.0)
-    assert gradient(sp.threshold, 1.0) == pytest.approx(1 / 1.1**2)
-    assert gradient(sp.threshold, 100.0) == pytest.approx(1 / 11**2)  # Zenke and Ganguli (2018), section 3.3.2
+    assert gradient(threshold, 1.0) == pytest.approx(1 / 1.1**2)
+    assert gradient(threshold, 100.0) == pytest.approx(1 / 11**2)  # Zenke and Ganguli (2018), section 3.3.2
 
 
 def test_defect_norse_rounds_a_surrogate_to_float32():
@@ -301,7 +302,7 @@ def test_defect_norse_rounds_a_surrogate_to_float32():
         return x.grad.item()
 
     assert abs(gradient(norse_threshold) - 2 / math.pi**0.5) > 1e-9
-    assert abs(gradient(sp.threshold) - 2 / math.pi**0.5) < 1e-15
+    assert abs(gradient(threshold) - 2 / math.pi**0.5) < 1e-15
 
 
 def test_defect_norse_does_not_register_neuron_parameters():

@@ -98,16 +98,16 @@ def test_one_parameter_in_two_layers(how):
     first, second = build("LIF", {"tau_mem_inv": how}), build("LI", {"tau_mem_inv": how}, scale=1.1)
     second.p.share("tau_mem_inv", first.p)
     model = nn.Sequential(nn.ModuleDict({"a": first, "b": second}))
-    assert list(model.parameters()) == [first.p.stored("tau_mem_inv")]
+    assert list(model.parameters()) == [first.p.raw("tau_mem_inv")]
     x = 3 * torch.rand(10, 2, 3)
     separate = []
     for layer in (first, second):
         model.zero_grad()
         layer(x)[1].v.sum().backward()
-        separate.append(first.p.stored("tau_mem_inv").grad.clone())
+        separate.append(first.p.raw("tau_mem_inv").grad.clone())
     model.zero_grad()
     (first(x)[1].v.sum() + second(x)[1].v.sum()).backward()
-    torch.testing.assert_close(first.p.stored("tau_mem_inv").grad, sum(separate))
+    torch.testing.assert_close(first.p.raw("tau_mem_inv").grad, sum(separate))
     torch.optim.Adam(model.parameters(), lr=0.1).step()
     assert torch.equal(first.p.tau_mem_inv, second.p.tau_mem_inv)
     twin = copy.deepcopy(model)
@@ -126,7 +126,7 @@ def test_what_cannot_be_shared():
 
 def test_values_invalid_at_this_time_step_and_other_units_are_not_shared():
     def p(constraint, dt, value=900.0):
-        return sp.LIF(sp.LIFParameters(tau_mem_inv=sp.Learned(value, constraint), tau_syn_inv=1.0), dt, size=3).p
+        return sp.LIF(sp.LIFParameters(tau_mem_inv=sp.Learned(value, constraint), tau_syn_inv=1.0), dt=dt, size=3).p
 
     with pytest.raises(ValueError, match=r"tau_mem_inv: expected dt \* tau_mem_inv < 1, that is values below 500 1/s"):
         p("none", 2e-3, 100.0).share("tau_mem_inv", p("none", 1e-3))
@@ -214,7 +214,7 @@ def test_an_ensemble_of_constrained_networks_trains_as_its_members(how):
 @pytest.mark.parametrize("how", [*HOW, "fixed"])
 def test_time_constants_in_seconds_are_read_and_assigned(how):
     module = build("LIF", {} if how == "fixed" else learned("LIF", how))
-    place = module.p.stored("tau_mem_inv")
+    place = module.p.raw("tau_mem_inv")
     for value in (12e-3, torch.tensor([9e-3, 11e-3, 13e-3])):
         module.p.tau_mem = value
         torch.testing.assert_close(module.p.tau_mem.detach(), torch.as_tensor(value).expand(3), rtol=1e-5, atol=0)
@@ -223,7 +223,7 @@ def test_time_constants_in_seconds_are_read_and_assigned(how):
     torch.testing.assert_close(module.p.tau_syn.detach(), torch.full((3,), 1 / 160))
     module.p.v_th = torch.tensor(0.45)
     torch.testing.assert_close(module.p.v_th.detach(), torch.full((3,), 0.45))
-    assert module.p.stored("tau_mem_inv") is place
+    assert module.p.raw("tau_mem_inv") is place
     before = {name: x.clone() for name, x in module.state_dict().items()}
     for name, bad, message in (
         ("tau_mem", -1.0, "tau_mem: expected positive, finite times in s, got -1"),
@@ -274,7 +274,7 @@ def test_drawn_and_shared_values_have_the_size_that_was_asked_for(kind, size):
         build_(declaration(tau_mem=drawn))
     one = build_(declaration(tau_mem=sp.Fixed(drawn, shared=True)))
     assert one.p.tau_mem.shape == ()
-    assert not isinstance(one.p.stored("tau_mem_inv"), nn.Parameter)
+    assert not isinstance(one.p.raw("tau_mem_inv"), nn.Parameter)
 
 
 def test_a_declaration_is_a_recipe():
@@ -302,7 +302,7 @@ def test_printed_module_says_how_each_parameter_is_treated():
 
 def registered(p, name):
     """How a parameter is held: as what, under which constraint, and its values."""
-    stored, constraint = p.stored(name), p.constraint(name)
+    stored, constraint = p.raw(name), p.constraint(name)
     return type(stored), None if constraint is None else repr(constraint), getattr(p, name).tolist()
 
 
@@ -336,7 +336,7 @@ def test_what_is_assigned_is_held_as_if_the_layer_had_been_built_with_it(kind, b
     listed = [name for name, _ in layer.p.named_parameters()]
     assert listed == [name for name, _ in expected.named_parameters()]
     if isinstance(given, nn.Parameter):
-        assert layer.p.stored("tau_mem_inv") is given
+        assert layer.p.raw("tau_mem_inv") is given
     result = run(layer, kind, inputs(kind))
     for parameter in layer.p.parameters():
         assert torch.autograd.grad(result, parameter)[0].abs().sum() > 0
@@ -421,7 +421,7 @@ def test_what_another_layer_learns_is_tied_or_refused_by_name_and_never_copied(h
     before = second.p.tau_mem_inv.detach().clone()
     if how == "none":  # an nn.Parameter
         second.p.tau_mem_inv = first.p.tau_mem_inv
-        assert second.p.stored("tau_mem_inv") is first.p.stored("tau_mem_inv")
+        assert second.p.raw("tau_mem_inv") is first.p.raw("tau_mem_inv")
         return
     with pytest.raises(TypeError, match=r"NeuronParameters\.share lets two layers learn one parameter"):
         second.p.tau_mem_inv = first.p.tau_mem_inv
@@ -522,13 +522,13 @@ def test_only_equal_constraints_are_shared():
         return sp.LI(sp.LIParameters(tau_mem=sp.Learned(0.02, Exp(scale))), size=3)
 
     first, same, other = build(100.0), build(100.0), build(50.0)
-    own = other.p.stored("tau_mem_inv")
+    own = other.p.raw("tau_mem_inv")
     with pytest.raises(ValueError, match="tau_mem_inv: expected two constraints that make the same values"):
         other.p.share("tau_mem_inv", first.p)
-    assert other.p.stored("tau_mem_inv") is own
+    assert other.p.raw("tau_mem_inv") is own
     same.eval()
     same.p.share("tau_mem_inv", first.p)
-    assert same.p.stored("tau_mem_inv") is first.p.stored("tau_mem_inv")
+    assert same.p.raw("tau_mem_inv") is first.p.raw("tau_mem_inv")
 
 
 @pytest.mark.parametrize("how", ["log", "none"])

@@ -61,7 +61,7 @@ def test_a_gru_learns():
     assert found["learning_rate"] == 1e-2
     assert len(found["curve"]) == 4
     task = tasks.smooth_random_manifolds(60, 20, 20, classes=3, steps=20)
-    logits, spikes = GRU(task, 4)(task.encode(task.test.images))
+    logits, spikes = GRU(task, 4)(task.encode(task.test.inputs))
     assert logits.shape == (20, 3)
     assert spikes == []
 

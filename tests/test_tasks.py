@@ -142,7 +142,7 @@ def sounds(spoken, write, monkeypatch, tmp_path):
 
 
 def rows(split):
-    return [tuple(row) for row in split.images.flatten(1).tolist()]
+    return [tuple(row) for row in split.inputs.flatten(1).tolist()]
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
@@ -156,10 +156,10 @@ def test_splits_are_disjoint_stable_and_what_the_network_gets_fits(make, mnist_s
     for split, same in zip(
         (task.train, task.validation, task.test), (again.train, again.validation, again.test), strict=True
     ):
-        assert torch.equal(split.images, same.images)
+        assert torch.equal(split.inputs, same.inputs)
         assert torch.equal(split.labels, same.labels)
         assert split.labels.bincount(minlength=10).min() > 0
-    spikes = task.encode(task.train.images[:7]).to_dense()
+    spikes = task.encode(task.train.inputs[:7]).to_dense()
     assert spikes.shape == (task.steps, 7, task.features)
     assert spikes.dtype == torch.float32
     assert set(spikes.unique().tolist()) == {0.0, 1.0}
@@ -174,8 +174,8 @@ def test_the_seed_chooses_the_split(make, mnist_stand_in, sounds):
 
 def test_validation_does_not_depend_on_the_size_of_the_training_split(mnist_stand_in):
     small, large = tasks.mnist(**SMALL), tasks.mnist(**SMALL | {"train": 600})
-    assert torch.equal(small.validation.images, large.validation.images)
-    assert torch.equal(small.train.images, large.train.images[:300])
+    assert torch.equal(small.validation.inputs, large.validation.inputs)
+    assert torch.equal(small.train.inputs, large.train.inputs[:300])
 
 
 def test_test_images_are_those_of_mnist(mnist_stand_in):
@@ -191,7 +191,7 @@ def test_official_split_of_spoken_digits(sounds):
     assert torch.equal(task.test.labels, everything.digits[everything.indices < 5])
     tested = [w for w, k in zip(everything.waves, everything.indices, strict=True) if k < 5]
     levels = (255 * sound.mel_levels(tested, steps=30)).round()
-    assert torch.equal(task.test.images, levels.to(torch.uint8))
+    assert torch.equal(task.test.inputs, levels.to(torch.uint8))
     assert (task.validation.labels.bincount() == 30).all()  # five of each speaker and digit
     assert task.chance == 0.1
 
@@ -249,14 +249,14 @@ def test_threshold_crossings_by_hand():
 
 def test_sequential_mnist_can_be_drawn_from_its_spikes(mnist_stand_in):
     task = tasks.sequential_mnist(**SMALL, levels=255)
-    images = task.train.images[:5]
+    images = task.train.inputs[:5]
     spikes = task.encode(images)
     level = (spikes[..., :255] - spikes[..., 255:]).sum(dim=2).cumsum(dim=0).T
     assert torch.equal(level.to(torch.uint8), images)
 
 
 def test_permuted_pixels_are_the_same_pixels_in_one_other_order(mnist_stand_in):
-    plain, permuted = (tasks.sequential_mnist(**SMALL, permuted=p).test.images for p in (False, True))
+    plain, permuted = (tasks.sequential_mnist(**SMALL, permuted=p).test.inputs for p in (False, True))
     assert torch.equal(plain.sort(dim=1).values, permuted.sort(dim=1).values)
     order = tasks._order(196, 0)
     assert torch.equal(plain[:, order], permuted)
@@ -264,7 +264,7 @@ def test_permuted_pixels_are_the_same_pixels_in_one_other_order(mnist_stand_in):
 
 
 def test_small_images_are_means_of_four_pixels(mnist_stand_in):
-    large, small = (tasks.sequential_mnist(**SMALL, size=size).test.images for size in (28, 14))
+    large, small = (tasks.sequential_mnist(**SMALL, size=size).test.inputs for size in (28, 14))
     mean = large.view(-1, 14, 2, 14, 2).float().mean(dim=(2, 4)).flatten(1)
     assert (mean - small).abs().max() <= 0.5
 
@@ -307,13 +307,13 @@ def test_loudness_does_not_matter_and_long_recordings_are_cut(sounds):
 
 def test_manifolds_are_smooth_and_tell_classes_apart_by_times_only():
     task = tasks.smooth_random_manifolds(**SMALL, steps=1000)
-    assert (task.encode(task.train.images).sum(dim=0) == 1).all()
+    assert (task.encode(task.train.inputs).sum(dim=0) == 1).all()
     rough, smooth = (
         tasks.smooth_random_manifolds(2000, 10, 10, dimensions=1, smoothness=s, steps=1000) for s in (0.5, 3.0)
     )
 
     def jump(task):  # between neighbours on the manifold of one class, in its first input
-        times = task.train.images[task.train.labels == 0].float()
+        times = task.train.inputs[task.train.labels == 0].float()
         return torch.cdist(times, times).fill_diagonal_(torch.inf).min(dim=1).values.mean()
 
     assert jump(smooth) < 0.2 * jump(rough)
@@ -448,5 +448,5 @@ def test_the_real_recordings():
     assert seconds.max() == pytest.approx(2.28, abs=0.01)
     assert (seconds > 1).sum() == 20  # what the docstring says
     task = tasks.spoken_digits()
-    spikes = task.encode(task.test.images)
+    spikes = task.encode(task.test.inputs)
     assert 0.03 < spikes.mean() < 0.12

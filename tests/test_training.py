@@ -64,7 +64,7 @@ def test_learns_a_task_far_above_chance(model):
 def test_evaluate_against_a_direct_computation(model):
     split = two_classes(37, 2)
     with torch.no_grad():
-        log_p = model(split.images)
+        log_p = model(split.inputs)
     expected_loss = -log_p[torch.arange(37), split.labels].mean().item()
     result = sp.evaluate(model, split, batch_size=10)
     assert result.loss == pytest.approx(expected_loss, rel=1e-5)
@@ -206,10 +206,10 @@ def test_what_stops_a_training(model):
         with pytest.raises(ValueError, match=f"batch_size: expected a positive integer, got {bad}"):
             sp.evaluate(model, split, batch_size=bad)
     with pytest.raises(ValueError, match="expected as many labels as images and at least one, got 20 images and 3"):
-        sp.train(model, sp.Split(split.images, split.labels[:3]), optimizer)
+        sp.train(model, sp.Split(split.inputs, split.labels[:3]), optimizer)
     with pytest.raises(ValueError, match="got 0 images and 0 labels"):
-        sp.evaluate(model, sp.Split(split.images[:0], split.labels[:0]))
-    broken = split.images.float()
+        sp.evaluate(model, sp.Split(split.inputs[:0], split.labels[:0]))
+    broken = split.inputs.float()
     broken[3, 2, :2] = math.nan
     for use in (sp.evaluate, lambda *given: sp.train(*given, optimizer)):
         with pytest.raises(ValueError, match="images: expected finite values, got 2 that are not"):

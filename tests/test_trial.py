@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from snnparams import Split, tasks, trial
-from snnparams.designs import DT, Architecture, Neurons, spaced, voltage_variance
+from snnparams.designs import DT, Architecture, Neurons, spaced
+from snnparams.initialisation import RateError, voltage_variance
 from snnparams.memory import temporal_filters
-from snnparams.networks import RateError, build, filters, reach_rate
+from snnparams.networks import build, filters, reach_rate
 from snnparams.trial import Training, make_task, measure, run_raster, run_trial, train
 
 SIZES = {"train": 200, "validation": 60, "test": 80}
@@ -28,6 +29,8 @@ KINDS = {
     "learned": {"learned": ("tau_syn",)},
     "shared": {"learned": ("tau_syn",), "shared": True},
     "all": {"spread_syn": 5, "learned": ("tau_mem", "tau_syn", "v_th")},
+    "different tau_adapt": {"tau_adapt": 20, "spread_adapt": 5},
+    "adaptation learned": {"tau_adapt": 20, "learned": ("tau_adapt", "beta")},
 }
 
 
@@ -39,7 +42,8 @@ def cell(neurons=(), architecture=(), training=(), task=WINDOWS, seed=0, test=Tr
 
 def values(network, layer=0):
     p = network.layers[layer].p
-    return {"tau_mem": p.tau_mem / DT, "tau_syn": p.tau_syn / DT, "v_th": p.v_th}
+    adaptation = {"tau_adapt": p.tau_adapt / DT, "beta": p.beta} if hasattr(p, "beta") else {}
+    return {"tau_mem": p.tau_mem / DT, "tau_syn": p.tau_syn / DT, "v_th": p.v_th, **adaptation}
 
 
 def test_spaced_values():
@@ -69,7 +73,7 @@ def test_networks_of_a_seed_have_equal_weights_and_rates(recurrent):
     architecture = Architecture(**SMALL, recurrent=recurrent, layers=2, rate=0.08)
     networks = {name: build(Neurons(**kind), architecture, TASK, 3) for name, kind in KINDS.items()}
     other = build(Neurons(), architecture, TASK, 4)
-    spikes = TASK.encode(TASK.train.images[:100])
+    spikes = TASK.encode(TASK.train.inputs[:100])
     for network in networks.values():
         for a, b in zip(networks["equal"].layers, network.layers, strict=True):
             for name in a.parametrizations:
@@ -91,6 +95,9 @@ def test_what_a_description_says_is_what_a_network_has():
     torch.testing.assert_close(found["different tau_syn"]["tau_syn"].double(), spaced(20, 5, 12), rtol=1e-4, atol=0)
     mem = found["different tau_mem"]["tau_mem"].double()
     torch.testing.assert_close(mem.sort().values, spaced(20, 5, 12), rtol=1e-4, atol=0)
+    adapt = found["different tau_adapt"]["tau_adapt"].double()
+    torch.testing.assert_close(adapt.sort().values, spaced(20, 5, 12), rtol=1e-4, atol=0)
+    assert found["different tau_adapt"]["beta"].tolist() == pytest.approx([0.3] * 12)
     both = found["both"]
     assert both["tau_mem"].argsort().tolist() != both["tau_syn"].argsort().tolist()  # paired at random
     assert found["shared"]["tau_syn"].numel() == 1
@@ -108,7 +115,8 @@ def test_only_what_is_learned_moves(name):
         moved = (x != before[key]).float().mean()
         assert moved > 0.9 if key in kind.get("learned", ()) else moved == 0
     learned = values(network)["tau_syn"].unique().numel()
-    assert learned == {"shared": 1, "equal": 1, "different tau_mem": 1}.get(name, 12)
+    ones = ("shared", "equal", "different tau_mem", "different tau_adapt", "adaptation learned")
+    assert learned == (1 if name in ones else 12)
 
 
 def check_sum(found, exact, magnitude, terms):
@@ -121,7 +129,7 @@ def test_the_readout_by_hand():
     for tau in (8.0, "per output"):
         network = build(Neurons(), Architecture(**SMALL, readout_tau=tau), TASK, 0)
         nn.init.normal_(network.bias)
-        logits, (z,) = network(TASK.encode(TASK.test.images[:5]))
+        logits, (z,) = network(TASK.encode(TASK.test.inputs[:5]))
         taus = [30, (30 * 8) ** 0.5, 8] if tau == "per output" else [8] * 3
         for k, (due, output) in enumerate(TASK.answers):
             assert output == k
@@ -136,7 +144,7 @@ def test_the_readout_by_hand():
 def test_answers_are_read_when_they_are_due():
     task = make_task(json.dumps(XOR))
     network = build(Neurons(), Architecture(**SMALL), task, 0)
-    spikes = task.encode(task.test.images[:5])
+    spikes = task.encode(task.test.inputs[:5])
     logits, _ = network(spikes)
     changed = spikes.clone()
     changed[task.answers[0][0] + 1 :] = 1  # after the first answer
@@ -149,7 +157,7 @@ def test_answers_are_read_when_they_are_due():
 def test_classes_are_read_over_all_time(readout):
     task = tasks.smooth_random_manifolds(60, 20, 20, classes=3, steps=15)
     network = build(Neurons(), Architecture(hidden=8, readout=readout), task, 0)
-    logits, (z,) = network(task.encode(task.test.images[:4]))
+    logits, (z,) = network(task.encode(task.test.inputs[:4]))
     weights, decay = network.readout_weights.double(), 7 / 8
 
     def voltages(weights):
@@ -173,7 +181,7 @@ def test_a_trial_is_what_the_network_does():
     result = run_trial(copy.deepcopy(one))
     network, task = trial.network_of(one)
     train(network, task, Training(**one["training"]), 0)
-    logits, (z,) = network(task.encode(task.test.images))
+    logits, (z,) = network(task.encode(task.test.inputs))
     right = (logits > 0) == task.test.labels.bool()
     assert result["test"]["accuracy"] == pytest.approx(right.float().mean().item())
     assert result["test"]["answers"] == pytest.approx(right.float().mean(dim=0).tolist())
@@ -218,7 +226,7 @@ def test_no_label_of_validation_or_test_reaches_training():
 
 
 def poisoned(split):
-    return Split(split.images, 1 - split.labels)
+    return Split(split.inputs, 1 - split.labels)
 
 
 def test_the_test_split_is_not_measured_unless_asked_for(monkeypatch):
@@ -276,7 +284,7 @@ def test_rasters_are_the_spikes_of_the_trained_network():
     found = run_raster(one)
     network, task = trial.network_of(one)
     train(network, task, Training(**one["training"]), 0)
-    _, (z,) = network(task.encode(task.test.images[3:4]))
+    _, (z,) = network(task.encode(task.test.inputs[3:4]))
     assert [*zip(found["steps"], found["neurons"], strict=True)] == [tuple(x) for x in z[:, 0].nonzero().tolist()]
     assert found["tau_syn"] == pytest.approx(values(network)["tau_syn"].tolist(), rel=1e-4)
     assert found["label"] == task.test.labels[3].tolist()
@@ -293,8 +301,8 @@ def test_measures_of_a_network_that_knows():
     found = measure(Oracle(), task, task.test, batch_size=30)
     assert found["accuracy"] == 1
     assert found["answers"] == [1, 1, 1]
-    assert found["rate"] == pytest.approx([task.test.images.float().mean().item()])
-    assert found["spikes"] == pytest.approx(task.test.images.sum().item() / 80)
+    assert found["rate"] == pytest.approx([task.test.inputs.float().mean().item()])
+    assert found["spikes"] == pytest.approx(task.test.inputs.sum().item() / 80)
 
 
 def test_bad_input():
@@ -303,6 +311,10 @@ def test_bad_input():
         ({"spread_syn": 0.5}, r"spread_syn: expected a factor of at least 1, got 0\.5"),
         ({"distinct": 0}, "distinct: expected None or at least 1, got 0"),
         ({"learned": ("tau",)}, r"learned: expected some of tau_mem, .*, got \['tau'\]"),
+        ({"tau_adapt": 1}, "tau_adapt: expected more than 1 time step, got 1"),
+        ({"tau_adapt": 20, "beta": 0}, "beta: expected a positive number, got 0"),
+        ({"spread_adapt": 2}, "spread_adapt: expected thresholds that adapt, with a tau_adapt"),
+        ({"learned": ("beta",)}, r"learned: expected some of tau_mem, tau_syn, v_th, got \['beta'\]"),
         ({"shared": True}, "shared: expected equal neurons of which something is learned"),
         ({"shared": True, "learned": ("tau_syn",), "spread_syn": 2}, "shared: expected equal neurons"),
     ):
@@ -317,5 +329,7 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=message):
             Architecture(**given)
+    with pytest.raises(ValueError, match="reset: expected the standard one where thresholds adapt, got another"):
+        build(Neurons(tau_adapt=20), Architecture(**SMALL, reset="none"), TASK, 0)
     with pytest.raises(ValueError, match=r"task: expected one of windows, .*, got 'cifar'"):
         make_task('{"name": "cifar"}')

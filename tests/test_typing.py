@@ -47,7 +47,7 @@ model.out.p.v_leak = 0.1
 tau: torch.Tensor = layer.p.tau_mem
 threshold: torch.Tensor = layer.p.v_th
 largest: float = layer.p.v_reset.max().item()
-stored: torch.Tensor = layer.p.stored("v_th")
+stored: torch.Tensor = layer.p.raw("v_th")
 first: sp.LIFParameters = dataclasses.replace(sp.LIFParameters(tau_mem=0.02), tau_mem=0.05, alpha=100.0)
 given: object = first.tau_mem
 step: float = layer.dt

@@ -24,6 +24,20 @@ def _grown(old, count):
 
 
 @compiled
+def _advance_traces(of_a, of_b, of_leak, of_i, a, b, rise, i_now, one):
+    """Take the traces of a block one step on: derivatives of its voltages and of its currents."""
+    length = len(of_a)
+    for n in range(length):
+        of_a[n] += rise[n] - a[n] * of_a[n]
+    for n in range(length):
+        of_b[n] += a[n] * (of_i[n] - of_b[n])
+    for n in range(length):
+        of_leak[n] += a[n] * (one - of_leak[n])
+    for n in range(length):
+        of_i[n] -= b[n] * of_i[n] + i_now[n]
+
+
+@compiled
 def _forward(x, v, i, w_t, a, b, v_leak, v_th, v_reset, size, recurrent, keep, with_p, z, last, first, stop):
     """Advance numbers first..stop of x (T, B * N); v and i hold the first state, then the last.
 
@@ -58,14 +72,7 @@ def _forward(x, v, i, w_t, a, b, v_leak, v_th, v_reset, size, recurrent, keep, w
             for n in range(length):
                 i_state[n] = i_now[n] - b[n] * i_now[n]
             if with_p:
-                for n in range(length):
-                    of_a[n] += rise[n] - a[n] * of_a[n]
-                for n in range(length):
-                    of_b[n] += a[n] * (of_i[n] - of_b[n])
-                for n in range(length):
-                    of_leak[n] += a[n] * (one - of_leak[n])
-                for n in range(length):
-                    of_i[n] -= b[n] * of_i[n] + i_now[n]
+                _advance_traces(of_a, of_b, of_leak, of_i, a, b, rise, i_now, one)
             for n in range(length):
                 z_t[n] = one if v_now[n] > v_th[n] else zero
             firing = 0
@@ -90,6 +97,15 @@ def _forward(x, v, i, w_t, a, b, v_leak, v_th, v_reset, size, recurrent, keep, w
 
 
 @fused_multiply_add
+def _later(weights, after, arrives, zero):
+    """Return by how much the loss changes if what one neuron sends to all arrives one step later."""
+    total = zero
+    for m in range(len(arrives)):
+        total += weights[m] * (after[m] - arrives[m])
+    return total
+
+
+@fused_multiply_add
 def _backward(
     grad_z, with_z, grad_z_last, with_last, where, what, w_t, a, b, v_th, v_reset, size, recurrent, with_p, with_w,
     grazing, largest, last, grad_v, grad_i, i_last, grad_x, grad_p, grad_w_t, first, stop
@@ -99,9 +115,7 @@ def _backward(
     grad_v and grad_i hold the gradients by the state after the last step, then by the one before the first; i_last is
     a copy of grad_i. grad_p (5, size) and grad_w_t (N, N) receive sums.
     """
-    dtype = grad_x.dtype
-    zero = dtype.type(0)
-    steps = len(grad_x)
+    zero, steps = grad_x.dtype.type(0), len(grad_x)
     k = len(where) - 1
     for begin in range(first + (stop - first - 1) // size * size, first - 1, -size):
         end = min(begin + size, stop)
@@ -123,11 +137,7 @@ def _backward(
                     if recurrent:
                         arrives = grad_x[t + 1, begin:end]
                         after = grad_x[t + 2, begin:end] if t + 2 < steps else i_last[begin:end]
-                        weights = w_t[n]
-                        total = zero
-                        for m in range(length):
-                            total += weights[m] * (after[m] - arrives[m])
-                        later += total
+                        later += _later(w_t[n], after, arrives, zero)
                         if with_w:
                             of_weights = grad_w_t[n]
                             for m in range(length):
@@ -138,9 +148,8 @@ def _backward(
                         later -= grad_z[t, begin + n]
                 jump = zero
                 if what[k, 0] >= zero:
-                    drop = v_th[n] - v_reset[n]
-                    jump = (g_v[n] * (what[k, 0] + drop) - later / a[n]) / max(what[k, 0], grazing)
-                    jump = max(min(jump, largest), -largest)
+                    jump = g_v[n] * (what[k, 0] + (v_th[n] - v_reset[n])) - later / a[n]
+                    jump = max(min(jump / max(what[k, 0], grazing), largest), -largest)
                 if with_p:
                     grad_p[0, n] += jump * what[k, 1]
                     grad_p[1, n] += jump * what[k, 2]

@@ -4,8 +4,8 @@ Each function is compiled twice: for one share of the rows, and for all shares a
 many shares as PyTorch has threads, see `torch.set_num_threads`. Where Numba finds OpenMP (Linux), its threads are those
 of PyTorch, so that the two never compete for the cores.
 
-What is compiled is kept in `compiled` below `snnparams.data.cache_folder()`, or below the folder that the environment
-variable `NUMBA_CACHE_DIR` names. Where neither can be written, each process compiles for itself, and says so once.
+What is compiled is kept in `compiled` below `snnparams.folders.cache_folder()`, or below the folder that the
+environment variable `NUMBA_CACHE_DIR` names. Where neither can be written, each process compiles for itself, once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numba.core import caching, config
 
-from snnparams.data import cache_folder
+from snnparams.folders import cache_folder
 from snnparams.kernels import PROCESS
 from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS, unpanelled
 
@@ -122,13 +122,19 @@ in_threads = _compile(parallel=True)
 fused_multiply_add = _compile(fastmath={"contract"})  # where rounding may differ from the reference's: gradients
 one_at_a_time = threading.Lock()  # not all of Numba's thread pools bear two callers
 
-# The C library returns a freed block of some megabytes to the system at once and pays for it page by page when the
-# next step needs it again. Freeing one block just below 32 MB, never touched, makes glibc keep such blocks.
-torch.empty(2**25 - 2**14, dtype=torch.uint8)
+
+@functools.cache
+def _let_freed_blocks_be_kept() -> None:
+    """Make glibc keep freed blocks of some megabytes, by freeing one just below 32 MB that was never touched.
+
+    It would return them to the system at once and pay for them page by page when the next step needs them again.
+    """
+    torch.empty(2**25 - 2**14, dtype=torch.uint8)
 
 
 def empty(like: torch.Tensor, *shape: int) -> torch.Tensor:
     """Return a tensor of that shape, not filled. NumPy asks for large pages, which the system hands out far faster."""
+    _let_freed_blocks_be_kept()  # when a kernel runs first, not when the package is imported
     return torch.from_numpy(np.empty(shape or tuple(like.shape), like.numpy().dtype))
 
 

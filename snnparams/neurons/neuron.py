@@ -21,9 +21,9 @@ from typing_extensions import dataclass_transform
 from snnparams.neurons.parameter import Parameter, rate, voltage
 from snnparams.neurons.step import FUNCTIONS, INPUT, names_of, program_of, registered, traced
 from snnparams.surrogate import Adjoint, Gradient, check_alpha, named
-from snnparams.values import Fixed, check_declared, of_times
+from snnparams.values import Declared, check_declared, of_times, shown
 
-Value = float | torch.Tensor | nn.Parameter | Distribution | Fixed
+Value = float | torch.Tensor | nn.Parameter | Distribution | Declared
 """What a neuron parameter may be given as. A number, a tensor and a distribution are fixed, an `nn.Parameter` is
 learned, `Learned` and `Fixed` say it themselves."""
 
@@ -96,6 +96,8 @@ class Neuron:
     State: ClassVar[Any]  # a NamedTuple of the state
     RecurrentState: ClassVar[Any]  # the same, behind the last output
     Values: ClassVar[Any]  # a NamedTuple of the values of all parameters, and of how the gradient is computed
+    in_seconds: frozenset[str] = frozenset()  # of an object: the rates that were declared as time constants
+    gradient_is_given: bool = False  # likewise whether it says how the gradient is computed
     _keywords: ClassVar[tuple[str, ...]]  # of a declaration: time constants, and the one that another is made of
 
     def __init_subclass__(cls) -> None:
@@ -121,7 +123,7 @@ class Neuron:
         times = dict(zip(self._keywords, given, strict=True))
         source = times.pop("_source")
         before = type(self) if source is None else source
-        derived = []
+        derived, in_seconds = [], set() if source is None else set(source.in_seconds)
         for time, value in times.items():
             rate = self.times[time]
             by_time, by_rate = (
@@ -131,9 +133,12 @@ class Neuron:
                 raise ValueError(f"{time}: expected either it or {rate}, got both")
             if by_time:
                 object.__setattr__(self, rate, of_times(time, value, rate))
+                in_seconds.add(rate)
             elif by_rate or source is None:
                 derived.append(time)
+                in_seconds.discard(rate)
             object.__setattr__(self, time, value)
+        object.__setattr__(self, "in_seconds", frozenset(in_seconds))
         for name, parameter in self.parameters.items():
             object.__setattr__(self, name, check_declared(parameter, getattr(self, name)))
         for time in derived:
@@ -150,6 +155,13 @@ class Neuron:
         for name, value in (("method", self.method or "super"), ("alpha", alpha), ("gradient_is_given", is_given)):
             object.__setattr__(self, name, value)
         check_gradient(type(self), self.gradient)
+
+    def __repr__(self) -> str:
+        names = [self.parameters[name].time if name in self.in_seconds else name for name in self.neuron_fields]
+        given = [f"{name}={shown(getattr(self, name))}" for name in names]
+        if self.spiking and self.gradient_is_given:
+            given += [f"{name}={value!r}" for name in ("method", "alpha") if (value := getattr(self, name)) is not None]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     @property
     def gradient(self: Any) -> Gradient | None:
@@ -207,7 +219,7 @@ def _check(kind: type[Neuron]) -> None:
     """
     constants = _constants_of(kind)
     names = [*kind.state, *kind.parameters, *kind.times, *constants]
-    taken = {INPUT, SPIKES, "dt", "method", "alpha", "gradient_is_given", *FUNCTIONS}
+    taken = {INPUT, SPIKES, "dt", "method", "alpha", *FUNCTIONS}
     taken |= {*vars(Neuron), *Neuron.__annotations__}
     for name in names:
         if names.count(name) > 1 or name in taken or name.startswith("_"):
@@ -275,7 +287,7 @@ def _make_declaration(kind: type[Neuron]) -> None:
         annotations[name] = dataclasses.InitVar[Any]
         setattr(kind, name, dataclasses.field(default=None, kw_only=True))
     kind.__annotations__ = annotations
-    dataclasses.dataclass(frozen=True, eq=False)(kind)
+    dataclasses.dataclass(frozen=True, eq=False, repr=False)(kind)
     build = kind.__init__
     signature = inspect.signature(build)
     kind._keywords = tuple(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
@@ -303,11 +315,9 @@ def as_given(p, default: type[Neuron]):
     if p is None:
         return default()
     for name in p.neuron_fields if isinstance(p, Neuron) else ():
-        if isinstance(value := getattr(p, name), Fixed):
-            drawn = isinstance(value.value, Distribution)
-            got = f"{type(value).__name__} of {'the distribution ' if drawn else ''}{value.value}"
+        if isinstance(value := getattr(p, name), Declared):
             raise TypeError(
-                f"{name}: expected a number or a tensor, because a function uses values as they are, got {got}; build "
-                "a cell or layer with this declaration and give its .p"
+                f"{name}: expected a number or a tensor, because a function uses values as they are, got {value!r}; "
+                "build a cell or layer with this declaration and give its .p"
             )
     return p

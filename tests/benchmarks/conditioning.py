@@ -91,7 +91,7 @@ def recover(constraint, ratio: float, lr: float, seeds, epochs: int) -> dict[str
             loss.sum().backward()
             adam.step()
             schedule.step()
-    frozen = ((student.p.stored("tau_mem_inv").grad == 0) & (loss > 0)).sum(-1)  # still wrong, and no way to learn
+    frozen = ((student.p.raw("tau_mem_inv").grad == 0) & (loss > 0)).sum(-1)  # still wrong, and no way to learn
     with torch.no_grad():
         out, _ = smooth(student(currents[:, TRAINING:])[0])
         loss = (out - target[:, TRAINING:]).square().mean((0, 1, 3))

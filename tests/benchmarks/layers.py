@@ -339,7 +339,7 @@ def ensembles(sizes: list[int], turns: int, device: str) -> list[dict]:
     mnist = sp.load_mnist()
     if mnist.name != "MNIST":
         raise SystemExit("this benchmark needs the real MNIST")
-    x, y = mnist.train.images[:256].to(device), mnist.train.labels[:256].to(device)
+    x, y = mnist.train.inputs[:256].to(device), mnist.train.labels[:256].to(device)
     layout = torch.strided if device == "cuda" else torch.sparse_coo
 
     def member() -> nn.Module:

@@ -76,7 +76,7 @@ def measure(name: str) -> list[float]:
         raise SystemExit("this benchmark needs the real MNIST")
     model = models()[name]
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    images, labels = mnist.train.images.to(args.device), mnist.train.labels.to(args.device)
+    images, labels = mnist.train.inputs.to(args.device), mnist.train.labels.to(args.device)
     size, seconds = args.batches * 256, []
     for turn in range(args.turns + 1):
         split = sp.Split(images[turn * size : (turn + 1) * size], labels[turn * size : (turn + 1) * size])
@@ -99,7 +99,7 @@ def in_own_process(name: str) -> list[float]:
 
 def difference() -> float:
     """Return the largest difference between the outputs of the two networks before training."""
-    images = sp.load_mnist().train.images[:256].to(args.device)
+    images = sp.load_mnist().train.inputs[:256].to(args.device)
     with torch.no_grad():
         norse_out, ours = (model(images) for model in models().values())
     return (norse_out - ours).abs().max().item()

@@ -1,0 +1,661 @@
+r"""Delays: how long a spike travels, one per presynaptic neuron (axonal) or one per synapse, fixed or learned.
+
+A delay :math:`d` in s shifts a signal by :math:`d / \Delta t = k + f` time steps, a whole number and a fraction,
+between which is interpolated:
+
+.. math:: y_t = (1 - f) \, x_{t - k} + f \, x_{t - k - 1} .
+
+So a spike that arrives between two steps is shared by them. The derivative by the delay,
+:math:`\partial y_t / \partial d = (x_{t - k - 1} - x_{t - k}) / \Delta t`, is that of this function, exactly; at a
+whole number of steps, where it has a bend, that to its right.
+
+**What a delay learns from.** This derivative sees the two steps between which a spike arrives and no others. The loss
+has to tell it whether later or earlier is better: it does where the spike's effect is smooth over the distance to its
+target. A membrane or a leaky integrator behind the delay smooths over its time constants. Further away the loss is
+flat, or rough where spikes meet others by chance, and a delay does not move or moves anywhere: filter what is compared
+with a time constant of about that distance, and shorten it during training.
+
+**With the adjoint method** the gradient is exact as the step goes to zero. In the notation of chapter 7 a spike of
+weight :math:`w` that arrives at :math:`\hat t = t + d` has :math:`G(\hat t) = w \lambda_i(\hat t)`. A delay that is
+longer by :math:`\delta d` takes it away there and adds it :math:`\delta d` later, so with the equations of
+:math:`\lambda` between spikes
+
+.. math::
+    \frac{\partial L}{\partial d} = \sum_{\hat t} \dot G(\hat t)
+    = \sum_{\hat t} w \left( b \lambda_i(\hat t) - a \lambda_v(\hat t) \right) ,
+
+the sum over all spikes that pass the delay. On the grid :math:`\dot G \Delta t = G_{t+1} - G_t`, and this is what the
+derivative above makes of the gradient :math:`G` that a layer with `gradient=Adjoint()` hands to its input. The spikes
+of a layer before the delay get :math:`G` from the time at which they arrive. So nothing has to be added to either
+layer.
+
+Theory: dilated convolutions with learnable spacings and linear interpolation, Khalfaoui-Hassani et al. (2023); in
+spiking networks, with a Gaussian in its place that narrows during training, Hammouamri et al. (2024); event-based
+gradients of delays, Göltz et al. (2025) and Mészáros et al. (2025).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.distributions import Distribution
+from torch.nn.functional import conv1d, linear
+from torch.utils._pytree import tree_map
+
+from snnparams import adjoint, kernels
+from snnparams.checks import check_input, check_state
+from snnparams.constraints import Constraint, Interval
+from snnparams.distributions import bounds
+from snnparams.layers import RecurrentLayer
+from snnparams.neurons import Neuron, Parameter, Value
+from snnparams.parameters import NeuronParameters
+from snnparams.population import in_own_type
+from snnparams.reads import Reads
+from snnparams.sequences import Lengths, over_lengths, refuse_packed
+from snnparams.surrogate import Gradient
+from snnparams.values import Fixed, Learned, as_tensor, check_declared, check_dt, check_size
+
+ROUNDING = 2e-7  # share by which a delay may exceed its limits, as in float32 it does
+
+
+class DelayState(NamedTuple):
+    """State of a delay: what has come in and not all gone out again."""
+
+    x: torch.Tensor  # inputs of the last D steps, oldest first, shape (B, D, ...)
+
+
+class DelayedRecurrentState(NamedTuple):
+    """State of a recurrent population with delays."""
+
+    z: torch.Tensor  # outputs of the last D steps, oldest first, shape (B, D, H)
+    neurons: Any  # state of the population without recurrence
+
+
+class _Limits(Parameter):
+    """What is known of a delay, whose limits are valid themselves."""
+
+    @property
+    def above(self) -> str:
+        return f"delays of at least {self.with_unit(max(self.low, 0.0))}"
+
+
+class _Values(NamedTuple):
+    delay: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """What `NeuronParameters` read of a class of neurons, for delays with limits of their own."""
+
+    parameters: dict[str, Parameter]
+    times = MappingProxyType[str, str]({})
+    spiking = False
+    Values = _Values
+
+
+def _check_time(name: str, time: float) -> float:
+    if isinstance(time, bool) or not isinstance(time, numbers.Real) or not (math.isfinite(time) and time >= 0):
+        raise ValueError(f"{name}: expected a finite time in s of at least 0, got {time!r}")
+    return float(time)
+
+
+def _longest(delay: Value, max_delay: float | None) -> float:
+    """Return the longest delay in s that a declared delay can have.
+
+    Raises:
+        ValueError: if it says nothing of it and `max_delay` does not either.
+    """
+    if max_delay is not None:
+        return _check_time("max_delay", max_delay)
+    value = delay.value if isinstance(delay, Fixed) else delay
+    constraint = getattr(delay, "constraint", None)
+    if isinstance(constraint, Interval):
+        return _check_time("constraint", constraint.bounds[1])
+    learned = isinstance(delay, Learned) or isinstance(value, nn.Parameter)
+    if isinstance(value, Distribution):
+        high = bounds(value)[1]
+    elif isinstance(value, (numbers.Real, torch.Tensor)):
+        values = as_tensor(value).detach()
+        high = max(values[torch.isfinite(values)].tolist(), default=0.0)
+    else:
+        high = 0.0  # neither is a delay, which is refused where it is used
+    if learned or not math.isfinite(high):
+        raise ValueError(
+            "max_delay: expected the longest delay in s that there is to be room for, because delays are learned or "
+            "drawn without an end, got None"
+        )
+    return max(float(high), 0.0)
+
+
+class DelayParameters(NeuronParameters):
+    """The delays of one module: `delay` in s, with all that `NeuronParameters` do for a neuron's parameters.
+
+    Args:
+        delay: a number, a tensor, a distribution, `Learned`, `Fixed` or an `nn.Parameter`. Learned delays stay between
+            their limits by `constraints.Interval`, unless another constraint is chosen.
+        low: shortest valid delay in s.
+        high: longest valid delay in s.
+        dt: time step in s.
+        size: number of presynaptic neurons, or a shape that the values fit; None where it is unknown.
+        device: device of buffers and new parameters.
+        dtype: their floating-point type.
+
+    Raises:
+        ValueError: if a delay is out of its limits, or the size is needed and unknown.
+        TypeError: if a value is not a real floating-point number.
+    """
+
+    def __init__(
+        self,
+        delay: Value,
+        *,
+        low: float,
+        high: float,
+        dt: float,
+        size: int | tuple[int, ...] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Module.__init__(self)
+        if not low <= high:
+            raise ValueError(f"max_delay: expected at least {low:g} s, got {high:g} s")
+        self.low, self.high = low, high
+        limits = _Limits(low, "s", low - max(ROUNDING * low, 1e-30), high + max(ROUNDING * high, 1e-30), name="delay")
+        self.neuron, self.declaration = _Kind({"delay": limits}), "DelayParameters"  # type: ignore[assignment]
+        self.dt, self.size = check_dt(dt), size
+        self._reads = Reads()
+        self.gradient = None
+        self.neuron_fields = ("delay",)  # from here on other names are refused
+        declared = check_declared(limits, delay)
+        self._place("delay", *self._make("delay", declared, device, dtype or torch.get_default_dtype()))
+        self.register_load_state_dict_post_hook(_validate_after_load)
+
+    def _make(self, name, declared, device, dtype):
+        if isinstance(declared, Learned) and declared.constraint is None:
+            if not self.low < self.high:
+                raise ValueError(f"max_delay: expected more than {self.low:g} s for delays that are learned")
+            declared = dataclasses.replace(declared, constraint=Interval(self.low, self.high))
+        return super()._make(name, declared, device, dtype)
+
+    def steps(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the whole steps and the fractions of all delays, differentiable by the delays.
+
+        Raises:
+            ValueError: if a delay that nothing constrains is out of its limits.
+        """
+        (delay,) = self.values()
+        if not (_has_no_numbers(delay) or isinstance(self.constraint("delay"), Constraint)):
+            self.validate()
+        return _whole_and_fraction(delay / self.dt)
+
+
+def _has_no_numbers(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is traced or stands for many, so that nothing can hang on its values."""
+    if torch.compiler.is_compiling():
+        return True
+    return tensor.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _validate_after_load(module: DelayParameters, incompatible_keys) -> None:
+    module.validate()
+
+
+def _whole_and_fraction(steps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split delays in time steps into whole steps and a fraction, 0 to 1, through which the gradient passes.
+
+    A delay that differs from a whole number by rounding is one, so that it leaves spikes zeros and ones.
+    """
+    nearest = steps.detach().round()
+    tolerance = 8 * torch.finfo(steps.dtype).eps * nearest.clamp(min=1)
+    near = (steps.detach() - nearest).abs() <= tolerance
+    whole = torch.where(near, nearest, steps.detach().floor())
+    fraction = steps - whole
+    return whole.long(), fraction - torch.where(near, fraction, 0).detach()
+
+
+def _number_of_steps(longest: float, dt: float) -> int:
+    """Return how many steps D a delay remembers, to interpolate at its longest delay and beyond."""
+    return math.ceil((1 - ROUNDING) * longest / dt) + 1
+
+
+def _delayed(
+    history: torch.Tensor, whole: torch.Tensor, fraction: torch.Tensor, steps: int, first: int
+) -> torch.Tensor:
+    """Return a signal delayed by a time of each neuron.
+
+    Args:
+        history: the signal, shape (S, B, ...).
+        whole: whole steps of the delays, broadcast against (...).
+        fraction: their fractions, likewise.
+        steps: number T of steps to return.
+        first: the step of `history` that a delay of zero would return first.
+
+    Returns:
+        Shape (T, B, ...).
+    """
+    shape = (steps, *history.shape[1:])
+    at = torch.arange(first, first + steps, device=history.device).view(-1, *[1] * (history.dim() - 1))
+    at = at - whole
+    later, earlier = (history.gather(0, index.expand(shape)) for index in (at, at - 1))
+    return later + fraction * (earlier - later)
+
+
+def _delayed_linear(
+    history: torch.Tensor,
+    weight: torch.Tensor,
+    whole: torch.Tensor,
+    fraction: torch.Tensor,
+    steps: int,
+    remembered: int,
+) -> torch.Tensor:
+    """Return what synapses with a weight and a delay each make of a signal: a convolution over time.
+
+    Args:
+        history: the signal, shape (S, B, I); its last step is the last one that the last returned step can need.
+        weight: shape (O, I).
+        whole: whole steps of the delays, shape (O, I), at least remembered + steps - S.
+        fraction: their fractions, likewise.
+        steps: number T of steps to return.
+        remembered: number D of steps by which a signal can be late.
+
+    Returns:
+        Shape (T, B, O).
+    """
+    at = (remembered - whole)[..., None]
+    kernel = weight.new_zeros(*weight.shape, remembered + 1)
+    kernel = kernel.scatter_add(2, at, (weight * (1 - fraction))[..., None])
+    kernel = kernel.scatter_add(2, at - 1, (weight * fraction)[..., None])
+    return conv1d(history.permute(1, 2, 0), kernel[..., : len(history) - steps + 1]).permute(2, 0, 1)
+
+
+def _with_batch(x: torch.Tensor, state, compute, axes: int | None) -> tuple[torch.Tensor, Any]:
+    """Compute an input that may lack the axis of the batch; then so do output and state.
+
+    Args:
+        x: shape (T, B, ...), or (T, ...).
+        state: the state or None.
+        compute: called with an input (T, B, ...) and a state, returns an output and a state.
+        axes: how many axes an input has behind those for time and batch, or None if it may have any number.
+    """
+    refuse_packed(x)
+    if not isinstance(x, torch.Tensor) or axes is None or x.dim() != 1 + axes:
+        return compute(x, state)
+    output, last = compute(x.unsqueeze(1), None if state is None else tree_map(lambda t: t[None], state))
+    return output.squeeze(1), tree_map(lambda t: t.squeeze(0), last)
+
+
+class _Delayed(nn.Module):
+    """What the two modules that delay an input share: their delays, and what they remember."""
+
+    p: DelayParameters
+
+    def __init__(self, delay: Value, max_delay: float | None, dt: float, size, device, dtype) -> None:
+        super().__init__()
+        self.max_delay = _longest(delay, max_delay)
+        self.p = DelayParameters(
+            delay, low=0.0, high=self.max_delay, dt=check_dt(dt), size=size, device=device, dtype=dtype
+        )
+        self.remembered = _number_of_steps(self.max_delay, self.dt)
+
+    @property
+    def dt(self) -> float:
+        """Time step in s."""
+        return self.p.dt
+
+    def initial_state(self, input: torch.Tensor) -> DelayState:
+        """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
+        return self._with_batch(input, None, lambda x, _: (x, self._start(x, None)))[1]
+
+    def _population_axes(self) -> int | None:
+        """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
+        raise NotImplementedError
+
+    def _check(self, x: torch.Tensor) -> None:
+        """Check an input (T, B, ...)."""
+        raise NotImplementedError
+
+    def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
+        """Return the output of an input (T, B, ...), and the new state."""
+        raise NotImplementedError
+
+    def _sequence(self, x: torch.Tensor, state: DelayState | None, lengths: Lengths | None):
+        if lengths is not None:
+            return over_lengths(self._compute, x, state, lengths)
+        return self._with_batch(x, state, self._compute)
+
+    def _with_batch(self, x: torch.Tensor, state, compute) -> tuple[torch.Tensor, DelayState]:
+        return _with_batch(x, state, compute, self._population_axes())
+
+    def _start(self, x: torch.Tensor, state: DelayState | None) -> DelayState:
+        """Check the input, and return the given state, checked, or the initial one."""
+        self._check(x)
+        batch, *population = x.shape[1:]
+        shape = batch, self.remembered, *population
+        if state is None:
+            return DelayState(torch.zeros(shape, dtype=x.dtype, device=x.device))
+        check_state(state, DelayState, shape, x)
+        return state
+
+    def _history(self, x: torch.Tensor, state: DelayState) -> tuple[torch.Tensor, DelayState]:
+        """Return the last steps and the input, shape (D + T, B, ...), and the new state."""
+        history = torch.cat([state.x.transpose(0, 1), x])
+        return history, DelayState(history[len(x) :].transpose(0, 1).clone())
+
+
+class Delay(_Delayed):
+    r"""Axonal delays: the spikes of each presynaptic neuron arrive later by a time of its own, at all its synapses.
+
+    It stands before the input weights of a layer::
+
+        delay = sp.Delay(sp.Learned(sp.distributions.uniform(mean=10e-3, variation=0.5)), max_delay=25e-3, size=700)
+        layer = sp.LIFRecurrent(700, 100)
+        late, state_of_delay = delay(spikes)
+        out, state = layer(late)
+
+    Args:
+        delay: delays in s, each from 0 to `max_delay`, one for all neurons or one per neuron, broadcast against the
+            input's shape without T and B. A number, a tensor, a distribution, `Learned`, `Fixed` or an `nn.Parameter`,
+            as in `LIFParameters`. `Learned` keeps them between 0 and `max_delay` by `constraints.Interval`, which
+            reaches neither, unless another constraint is chosen.
+        max_delay: longest delay in s that there is room for; None for the largest one given, the end of the
+            distribution, or the upper bound of the `Interval`. Needed where delays are learned without one.
+        size: number of neurons, or shape of the input without T and B, for delays that are drawn or learned one per
+            neuron.
+        dt: time step in s.
+        device: device of the delays.
+        dtype: their floating-point type.
+
+    Called with an input of shape (T, B, ...) and optionally a `DelayState`, it returns the delayed input, of the same
+    shape, and the state after the last step; before the first step there was nothing. Without a batch, types of spikes
+    and `lengths`: as in `LIF`. As attributes, `p.delay` are the
+    delays, read and assigned as in `NeuronParameters`. An input in the sparse COO layout stays sparse where no delay is
+    learned, and costs only its spikes; else it is made dense.
+
+    **Memory and time.** With :math:`D = \lceil max\_delay / \Delta t \rceil + 1` steps to remember, the state has
+    :math:`D B I` numbers and a pass takes :math:`(D + 2 T) B I` more, of which :math:`T B I` are kept for learned
+    delays; its time grows with :math:`T B I`, whatever D is. A sparse input of S spikes takes 2 S spikes and the state.
+
+    Raises:
+        ValueError: on building, if a delay is negative or longer than `max_delay`, or that or the size is needed and
+            not given; on calling, if shapes, batch or device do not fit, or an unconstrained delay has left its range.
+        TypeError: if floating-point types differ, or the input is an integer or complex tensor.
+    """
+
+    def __init__(
+        self,
+        delay: Value,
+        *,
+        max_delay: float | None = None,
+        size: int | tuple[int, ...] | None = None,
+        dt: float = 0.001,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        shape = (size,) if type(size) is int else size
+        if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
+            raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
+        super().__init__(delay, max_delay, dt, shape, device, dtype)
+
+    @in_own_type
+    def forward(
+        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, DelayState]:
+        """Return the delayed input (T, B, ...) and the state after the last step."""
+        return self._sequence(input, state, lengths)
+
+    def _population_axes(self) -> int | None:
+        if isinstance(self.p.size, tuple):
+            return len(self.p.size)
+        return 1 if self.p.raw("delay").dim() == 1 else None
+
+    def _check(self, x: torch.Tensor) -> None:
+        like = self.p.raw("delay")
+        check_input(x, "(T, B, ...)", like.dtype, like.device, sparse=True)
+        check_size("delay", like, tuple(x.shape[2:]))
+
+    def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
+        state = self._start(x, state)
+        whole, fraction = self.p.steps()
+        if x.is_sparse and not fraction.requires_grad:
+            return self._sparse(x, state, whole, fraction)
+        history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
+        return _delayed(history, whole, fraction, len(x), self.remembered), new
+
+    def _sparse(self, x: torch.Tensor, state: DelayState, whole, fraction) -> tuple[torch.Tensor, DelayState]:
+        """Move each spike to its two steps."""
+        before = state.x.transpose(0, 1).to_sparse().coalesce()
+        earlier = before.indices() - torch.tensor([[self.remembered]] + [[0]] * (x.dim() - 1), device=x.device)
+        indices, values = torch.cat([earlier, x._indices()], 1), torch.cat([before.values(), x._values()])
+        step, *where = indices
+        k, f = (t.expand(x.shape[2:])[tuple(where[1:])] for t in (whole, fraction))
+        steps, shares = torch.cat([step + k, step + k + 1]), torch.cat([values * (1 - f), values * f])
+        kept = (steps >= 0) & (steps < len(x)) & (shares != 0)
+        moved = torch.stack([steps, *(torch.cat([axis, axis]) for axis in where)])[:, kept]
+        late = torch.sparse_coo_tensor(moved, shares[kept], x.shape, check_invariants=True).coalesce()
+        recent = step >= len(x) - self.remembered
+        last = values.new_zeros(self.remembered, *x.shape[1:])
+        at = (step[recent] - (len(x) - self.remembered), *(axis[recent] for axis in where))
+        last = last.index_put(at, values[recent], accumulate=True)
+        return late, DelayState(last.transpose(0, 1).clone(memory_format=torch.contiguous_format))
+
+    def extra_repr(self) -> str:
+        """Show the longest delay and the time step."""
+        return f"max_delay={self.max_delay:g}, dt={self.dt}"
+
+
+class DelayedLinear(_Delayed):
+    r"""Synaptic delays: a linear map in which every synapse has a weight and a delay. It replaces the `nn.Linear`.
+
+    .. math:: y_{t,o} = b_o + \sum_i w_{oi} \, x_{t - d_{oi} / \Delta t, \, i}
+
+    Args:
+        in_features: number of presynaptic neurons I.
+        out_features: number of postsynaptic neurons O.
+        delay: delays in s, as in `Delay`, one for all synapses or of shape (O, I).
+        max_delay: longest delay in s that there is room for, as in `Delay`.
+        bias: whether to learn a bias, which no delay concerns.
+        dt: time step in s.
+        device: device of delays and weights.
+        dtype: their floating-point type.
+
+    Weights (O, I) and bias (O,) are those of a `nn.Linear`, under its names and with its initial values. Called with an
+    input of shape (T, B, I), dense or in the sparse COO layout, which is made dense, and optionally a `DelayState`, it
+    returns currents of shape (T, B, O) and the state after the last step. Without a batch, types of spikes and
+    `lengths`: as in `LIF`.
+
+    **Memory and time.** It is a convolution over time with a kernel of :math:`D + 1` steps, two of which are not zero
+    for each synapse, as in DCLS: :math:`O I (D + 1)` numbers for the kernel and its gradient each, and :math:`T B O I
+    (D + 1)` multiplications, with :math:`D = \lceil max\_delay / \Delta t \rceil + 1`. What is learned is :math:`2 O I`
+    numbers. Delays of the presynaptic neurons alone, `Delay`, cost a :math:`D`-th of that, and in published comparisons
+    learn about as well (arXiv 2602.09746).
+
+    Raises:
+        ValueError: as `Delay`, or if a number of features is not positive.
+        TypeError: as `Delay`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        delay: Value,
+        *,
+        max_delay: float | None = None,
+        bias: bool = False,
+        dt: float = 0.001,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        for name, number in (("in_features", in_features), ("out_features", out_features)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {number!r}")
+        super().__init__(delay, max_delay, dt, (out_features, in_features), device, dtype)
+        like = self.p.raw("delay")
+        start = nn.Linear(in_features, out_features, bias, device=like.device, dtype=like.dtype)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = start.weight
+        self.register_parameter("bias", start.bias)
+
+    @in_own_type
+    def forward(
+        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, DelayState]:
+        """Return currents (T, B, O) and the state after the last step."""
+        return self._sequence(input, state, lengths)
+
+    def _population_axes(self) -> int | None:
+        return 1
+
+    def _check(self, x: torch.Tensor) -> None:
+        check_input(x, "(T, B, I)", self.weight.dtype, self.weight.device, self.in_features, sparse=True)
+
+    def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
+        state = self._start(x, state)
+        whole, fraction = (part.expand(self.weight.shape) for part in self.p.steps())
+        history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
+        y = _delayed_linear(history, self.weight, whole, fraction, len(x), self.remembered)
+        return y if self.bias is None else y + self.bias, new
+
+    def extra_repr(self) -> str:
+        """Show the sizes, the longest delay and the time step."""
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return f"{sizes}, max_delay={self.max_delay:g}, dt={self.dt}"
+
+
+class DelayedRecurrentLayer(RecurrentLayer):
+    r"""A recurrent population of any neuron whose recurrent connections have delays, over a whole sequence.
+
+    A spike arrives a delay after it was fired; :math:`\Delta t`, one step, is the shortest, and with it alone the layer
+    is a `RecurrentLayer`.
+
+    Args:
+        input_size: number of inputs I.
+        hidden_size: number of neurons H.
+        p: neuron parameters, as in `RecurrentLayer`.
+        delay: delays in s, each from `dt` to `max_delay`, as in `Delay`: one for all neurons or of shape (H,), axonal;
+            or with `per_synapse` of shape (H, H), row j for what neuron j receives.
+        max_delay: longest delay in s that there is room for, as in `Delay`.
+        per_synapse: whether each synapse has a delay of its own.
+        input_weights: shape (H, I), as in `RecurrentLayer`.
+        recurrent_weights: shape (H, H), likewise.
+        autapses: whether a neuron may connect to itself.
+        dt: time step in s.
+        gradient: how the gradient of the spikes is computed, as in `LIF`.
+        detach_reset: treat the spike as a constant in the reset, as in `LIFRecurrent`.
+        kernel: how the sequence is computed, see `snnparams.kernels`.
+        device: device of fixed parameters and new weights.
+        dtype: their floating-point type.
+
+    Called with spikes of shape (T, B, I), dense or sparse, and optionally a `DelayedRecurrentState`, it returns the
+    spikes, of shape (T, B, H), and the state after the last step. `delays.delay` are the delays.
+
+    **Time.** Within the shortest delay no neuron hears of another, so that the layer computes as many steps at once as
+    that has, by the kernel for a population without recurrence. With a shortest delay of one step this is a loop over
+    steps, as the reference is. Under `torch.compile` and `torch.func`, which see no values, the lower bound of the
+    constraint counts. **Memory:** :math:`D B H` numbers for the state, and where there is a gradient as many again for
+    every part that is computed at once.
+
+    Raises:
+        ValueError: as `RecurrentLayer` and `Delay`.
+        TypeError: as `RecurrentLayer` and `Delay`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: Neuron | None = None,
+        *,
+        delay: Value,
+        max_delay: float | None = None,
+        per_synapse: bool = False,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
+        kernel: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            p,
+            input_weights=input_weights,
+            recurrent_weights=recurrent_weights,
+            autapses=autapses,
+            dt=dt,
+            gradient=gradient,
+            detach_reset=detach_reset,
+            kernel=kernel,
+            device=device,
+            dtype=dtype,
+        )
+        like = self.p.raw(self.p.neuron_fields[0])
+        self.max_delay, self.per_synapse = _longest(delay, max_delay), per_synapse
+        size = (hidden_size, hidden_size) if per_synapse else hidden_size
+        limits = {"low": self.dt, "high": self.max_delay}
+        self.delays = DelayParameters(delay, dt=self.dt, size=size, device=like.device, dtype=like.dtype, **limits)
+        self.remembered = _number_of_steps(self.max_delay, self.dt)
+
+    def _arriving(self, past: torch.Tensor, weights: torch.Tensor, whole, fraction, steps: int) -> torch.Tensor:
+        """Return the currents (T, B, H) that earlier spikes (D, B, H) cause in the next steps."""
+        if self.per_synapse:
+            whole, fraction = (part.expand(weights.shape) for part in (whole, fraction))
+            return _delayed_linear(past, weights, whole, fraction, steps, self.remembered)
+        return linear(_delayed(past, whole, fraction, steps, self.remembered), weights)
+
+    def _steps_at_once(self, whole: torch.Tensor) -> int:
+        """Return the shortest delay in steps."""
+        if _has_no_numbers(whole):
+            low = getattr(self.delays.constraint("delay"), "low", self.dt)
+            return max(1, math.floor((1 + ROUNDING) * low / self.dt))
+        return int(whole.min())
+
+    def _with_batch(self, x: torch.Tensor, state, compute) -> tuple[torch.Tensor, Any]:
+        return _with_batch(x, state, compute, 1)
+
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, DelayedRecurrentState]:
+        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
+        p = self.p.values()
+        check_input(x, layout, self.input_weights.dtype, self.input_weights.device, self.input_size, sparse=True)
+        shape, past = (x.shape[-2], self.hidden_size), (x.shape[-2], self.remembered, self.hidden_size)
+        if state is None:
+            first = self._at_rest(p, shape, x)
+            if self._exact:
+                first.append(torch.zeros_like(first[0]))
+            kind = adjoint.AdjointState if self._exact else self.neuron.State
+            return p, DelayedRecurrentState(torch.zeros(past, dtype=x.dtype, device=x.device), kind(*first))
+        if not isinstance(state, DelayedRecurrentState):
+            raise TypeError(f"state: expected DelayedRecurrentState or None, got {type(state).__name__}")
+        check_state(DelayState(state.z), DelayState, past, x)
+        kind = adjoint.state_of(state.neurons) if self._exact else self.neuron.State
+        check_state(state.neurons, kind, shape, x)
+        return p, state
+
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, (past, neurons) = self._start(x, self.layout, state)
+        whole, fraction = self.delays.steps()
+        weights, past, outputs = self.effective_recurrent_weights(), past.transpose(0, 1), []
+        for currents in kernels.input_currents(x, self.input_weights, self.kernel).split(self._steps_at_once(whole)):
+            currents = currents + self._arriving(past, weights, whole, fraction, len(currents))
+            if self._exact:
+                z, neurons = adjoint.lif(currents, neurons, p, self.dt, self.kernel)
+            else:
+                how = self.detach_reset, self.kernel
+                z, neurons = kernels.sequence(self.neuron, currents, neurons, p, self.dt, *how)
+            outputs.append(z)
+            past = torch.cat([past, z])[len(z) :]
+        return torch.cat(outputs), DelayedRecurrentState(past.transpose(0, 1).clone(), neurons)
+
+    def extra_repr(self) -> str:
+        """Show the sizes, whether autapses are allowed, the longest delay and the time step."""
+        return f"{super().extra_repr()}, max_delay={self.max_delay:g}, per_synapse={self.per_synapse}"

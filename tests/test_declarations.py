@@ -1,0 +1,139 @@
+"""What a declaration and a built layer show, what is handed on, and what is asked about before it is accepted."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import snnparams as sp
+
+SLOW = sp.distributions.log_normal(median=0.02, variation=0.2)
+
+
+def lines(module):
+    """Return what a layer shows of its parameters, by the names that it shows."""
+    return dict(line.strip().split("=", 1) for line in repr(module.p).splitlines()[1:-1])
+
+
+def test_a_declaration_shows_what_was_given_in_the_unit_in_which_it_was_given():
+    p = sp.LIFParameters(
+        tau_mem=sp.Learned(SLOW, "decay"),
+        tau_syn=sp.Fixed(sp.distributions.gamma(mean=0.01, variation=0.5), shared=True),
+        v_th=sp.Learned(0.5, shared=True),
+        v_leak=nn.Parameter(torch.zeros(3)),
+        v_reset=torch.tensor(0.25),
+    )
+    assert repr(p) == (
+        "LIFParameters(tau_syn=Fixed(Gamma(mean=0.01, variation=0.5), shared=True), "
+        "tau_mem=Learned(LogNormal(median=0.02, variation=0.2), 'decay'), v_leak=nn.Parameter of shape (3,), "
+        "v_th=Learned(0.5, shared=True), v_reset=tensor(0.25))"
+    )
+    assert repr(sp.LIParameters(tau_mem_inv=SLOW)).startswith("LIParameters(tau_syn_inv=200, tau_mem_inv=Fixed(LogN")
+    assert repr(dataclasses.replace(p, v_th=2.0)) == repr(p).replace("Learned(0.5, shared=True)", "2")
+    assert "tau_mem_inv=40" in repr(dataclasses.replace(p, tau_mem_inv=40.0))
+    assert repr(sp.LIFParameters(method="tanh", alpha=3)).endswith("v_reset=0, method='tanh', alpha=3.0)")
+
+
+def test_a_layer_shows_what_is_fixed_learned_shared_or_frozen_in_the_unit_of_its_declaration():
+    p = sp.LIFParameters(
+        tau_mem=sp.Learned(torch.tensor([0.01, 0.02, 0.04])), v_th=sp.Learned(0.5, shared=True), v_leak=0.1
+    )
+    layer = sp.LIF(p, size=3)
+    shown = lines(layer)
+    assert shown["tau_mem"].startswith("3 values, median 0.02, 0.01 to 0.04 s (learned, log")
+    assert shown["tau_syn_inv"] == "200 1/s (fixed)"
+    assert shown["v_th"] == "0.5 (learned, shared)"
+    assert shown["v_leak"] == "0.1 (fixed)"
+    layer.p.tau_mem_inv = torch.tensor([50.0, 20.0, 25.0])
+    layer.p.tau_syn = 5e-3
+    layer.p.requires_grad_(False)
+    shown = lines(layer)
+    assert shown["tau_mem_inv"].startswith("3 values, median 25, 20 to 50 1/s (learned, frozen, log")
+    assert shown["tau_syn"] == "0.005 s (fixed)"
+    assert shown["v_th"] == "0.5 (learned, frozen, shared)"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "text"),
+    [
+        (torch.distributions.Uniform(0.5, 1.5), "Uniform(0.5, 1.5)"),
+        (sp.distributions.TruncatedNormal(1, 0.5, 0), "TruncatedNormal(loc=1, scale=0.5, low=0, high=inf)"),
+        (sp.distributions.reciprocal(SLOW), "1 / LogNormal(median=0.02, variation=0.2)"),
+        (torch.distributions.HalfNormal(2.0), "HalfNormal()"),
+    ],
+)
+def test_distributions_are_shown_by_where_they_lie_and_how_wide_they_are(distribution, text):
+    assert repr(sp.Fixed(distribution)) == f"Fixed({text})"
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (10, "10"),
+        (torch.tensor([0.01, 20.0]), "20"),
+        (sp.Learned(5.0), "5"),
+        (sp.Fixed(torch.distributions.Uniform(5.0, 15.0)), "10"),
+        (torch.distributions.Gamma(4.0, 0.5), "8"),
+    ],
+)
+@pytest.mark.parametrize("kind", [sp.LIFParameters, sp.LIParameters])
+def test_a_time_constant_that_looks_like_milliseconds_is_asked_about(kind, value, got):
+    with pytest.raises(
+        ValueError, match=rf"tau_mem: expected a time constant in s, at most 1 s, got {got} s; were milli"
+    ):
+        kind(tau_mem=value)
+    p = sp.LI(size=2).p
+    if not isinstance(value, torch.Tensor | sp.Learned) and not hasattr(value, "value"):
+        with pytest.raises(ValueError, match="is declared by its rate, tau_syn_inv="):
+            p.tau_syn = value
+    assert kind(tau_mem=1.0, tau_syn_inv=0.1).tau_syn == pytest.approx(10.0)  # asked for by its rate
+
+
+def test_learned_is_another_thing_than_fixed():
+    assert not isinstance(sp.Learned(1.0), sp.Fixed)
+    assert not isinstance(sp.Fixed(1.0), sp.Learned)
+    with pytest.raises(
+        ValueError, match=re.escape("expected one of log, softplus, decay, none, or constraints.Interval(")
+    ):
+        sp.Learned(1.0, "interval")
+
+
+def test_parameters_of_a_layer_can_be_handed_on_and_are_then_one():
+    layer = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(SLOW), v_th=0.3), size=4, gradient=sp.Surrogate("tanh"))
+    cell, again = sp.LIFCell(layer.p), sp.LIF(layer.p, size=4, gradient=sp.Surrogate("tanh"))
+    assert cell.p is layer.p is again.p
+    assert cell.gradient == layer.gradient
+    x = 3 * torch.rand(5, 2, 4)
+    (z, _), state = layer(x), None
+    for t in range(5):
+        z_t, state = cell(x[t], state)
+        assert torch.equal(z_t, z[t])
+    recurrent = sp.LIFRecurrent(3, 4, layer.p)
+    assert len(list(nn.ModuleList([layer, cell, recurrent]).parameters())) == 3  # tau_mem once, and weights
+    for build, message in (
+        (lambda: sp.LIF(layer.p, dt=5e-4), "p: expected parameters of dt 0.0005, got those of a layer of dt 0.001"),
+        (lambda: sp.LIF(layer.p, dtype=torch.float64), "p: expected parameters of dtype torch.float64, got those of"),
+        (lambda: sp.LIF(layer.p, size=3), "tau_mem_inv: expected one value, or values that fit a population of (3,)"),
+        (
+            lambda: sp.LIFRecurrent(3, 5, layer.p),
+            "tau_mem_inv: expected one value, or one per neuron of shape (5,), got",
+        ),
+        (lambda: sp.LIF(layer.p, gradient=sp.Adjoint()), "gradient: expected Surrogate('tanh', alpha=100), as method"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            build()
+    with pytest.raises(TypeError, match="p: expected LIParameters, got LIFParameters"):
+        sp.LI(layer.p)
+
+
+def test_learning_rates_are_named_as_the_parameters_are_declared():
+    layer = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(SLOW), v_th=sp.Learned(1.0)), size=3)
+    by_time, by_rate = (
+        {group["name"]: group["lr"] for group in sp.parameter_groups(layer, 1.0, {name: 0.5})}
+        for name in ("tau_mem", "tau_mem_inv")
+    )
+    assert by_time == by_rate == {"tau_mem_inv": 0.5, "v_th": 1.0}
+    with pytest.raises(ValueError, match="neuron_lr: expected either tau_mem_inv or its inverse, got both"):
+        sp.parameter_groups(layer, 1.0, {"tau_mem": 0.5, "tau_mem_inv": 0.5})
