@@ -271,7 +271,7 @@ def _clip(model: nn.Module, clip: float | None) -> None:
 def _check_clip(clip) -> None:
     if clip is None:
         return
-    if isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not (math.isfinite(clip) and clip > 0):
+    if isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not 0 < float(clip) < math.inf:
         raise ValueError(f"clip: expected a positive, finite norm or None, got {clip!r}")
 
 

@@ -11,6 +11,7 @@ import snnparams as sp
 PACKAGE = ROOT / "snnparams"
 # inside the package only: what the public modules share, and how the kernels work
 INTERNAL = {
+    "calls",
     "checks",
     "checkpoint",
     "likeness",
