@@ -626,10 +626,10 @@ def test_where_chooses_between_numbers(dtype):
 
 class Hiding(sp.Neuron):
     state = ("v",)
-    stored = sp.voltage(1.0)
+    raw = sp.voltage(1.0)
 
-    def step(x, v, stored):
-        return v - x, x * stored
+    def step(x, v, raw):
+        return v - x, x * raw
 
 
 NOTEBOOK = """
@@ -660,7 +660,7 @@ def test_a_neuron_of_a_notebook_has_no_file():
 
 
 def test_a_parameter_does_not_hide_what_a_module_has():
-    message = "p: expected parameters that NeuronParameters has no other use for, got stored"
+    message = "p: expected parameters that NeuronParameters has no other use for, got raw"
     with pytest.raises(TypeError, match=message):
         sp.Layer(Hiding())
 
