@@ -14,7 +14,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test test-all test-processors test-browser test-offline stills pdf notebooks address format clean
+.PHONY: help venv book test test-all test-processors test-browser test-offline stills pdf notebooks derive address format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -84,6 +84,9 @@ pdf: book ## the book as _build/book.pdf, printed by Chromium
 
 notebooks: venv ## run all notebooks and store what they show, after a change to them or to snnparams
 	$(BIN)/python tests/notebooks.py run $(NOTEBOOKS)
+
+derive: venv ## write the backward passes of all neurons to snnparams/kernels/derived, after a change to a neuron
+	$(BIN)/python -m snnparams.kernels.derive
 
 address: venv ## set the public address everywhere: make address URL=https://github.com/owner/name
 	@[ "$(origin URL)" = "command line" ] || { echo "Give an address, or an empty one: make address URL="; exit 1; }

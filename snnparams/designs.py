@@ -129,31 +129,6 @@ def spaced(middle: float, spread: float, count: int, distinct: int | None = None
     return 1 + (middle - 1) * spread ** ((2 * part.double() + 1) / distinct - 1)
 
 
-def voltage_variance(tau_mem: torch.Tensor, tau_syn: torch.Tensor) -> torch.Tensor:
-    r"""Return the sum of the squares of what one unit of input current does to the voltage, over all later steps.
-
-    With :math:`p = 1 - 1/\tau_\mathrm{mem}` and :math:`q = 1 - 1/\tau_\mathrm{syn}` that is
-
-    .. math:: \frac{(1 - p)^2 (1 + p q)}{(1 - p^2) (1 - q^2) (1 - p q)},
-
-    the variance of the voltage, without threshold, when independent spikes of variance 1 arrive.
-
-    Divide a neuron's initial weights by its root, and all voltages vary alike, whatever the time constants. That is
-    fluctuation-driven initialization, where the integral of the squared response to a spike has this place. It goes on
-    to set how many standard deviations the threshold lies above the mean; `snnparams.networks` sets the rate instead.
-
-    Args:
-        tau_mem: in time steps, at least 1.
-        tau_syn: likewise, of a shape that fits.
-
-    References:
-        J. Rossbroich, J. Gygax and F. Zenke (2022), "Fluctuation-driven initialization for spiking neural network
-        training", Neuromorphic Computing and Engineering 2, 044016.
-    """
-    p, q = 1 - 1 / tau_mem, 1 - 1 / tau_syn
-    return (1 - p) ** 2 * (1 + p * q) / ((1 - p**2) * (1 - q**2) * (1 - p * q))
-
-
 def initial_values(neurons: Neurons, hidden: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Return `tau_mem` and `tau_syn` in time steps and `v_th` of each neuron, each (H,) and float64.
 

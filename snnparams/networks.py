@@ -2,8 +2,8 @@ r"""The networks of chapter 6: one or two spiking layers, whose neurons are equa
 
 Networks of one seed have equal weights before training and begin with equal firing rates, whatever their time
 constants. For that, a neuron's weights are those of the seed times a factor that gives all voltages one variance, as in
-fluctuation-driven initialization (see `snnparams.designs.voltage_variance`), times one number for the layer, found by
-bisection. Time constants count in time steps.
+fluctuation-driven initialization (see `snnparams.initialisation.voltage_variance`), times one number for the layer,
+found by bisection. Time constants count in time steps.
 """
 
 from __future__ import annotations
@@ -24,18 +24,14 @@ from snnparams.designs import (
     Architecture,
     Neurons,
     initial_values,
-    voltage_variance,
 )
+from snnparams.initialisation import reach_rate_, voltage_variance
 from snnparams.neurons import AdaptiveLIF, LIFParameters
 from snnparams.parameters import NeuronParameters
 from snnparams.resets import RESETS, LIFWithReset
 from snnparams.surrogate import Surrogate
 from snnparams.task import Task
 from snnparams.values import Learned
-
-
-class RateError(RuntimeError):
-    """No scale of the weights gives the wanted rate."""
 
 
 class _Factor(nn.Module):
@@ -222,25 +218,4 @@ def reach_rate(
     Raises:
         RateError: if no such number gives the wanted rate.
     """
-    before = [factor.clone() for factor in layer.factors()]
-
-    def scaled(number: float) -> torch.Tensor:
-        for factor, start in zip(layer.factors(), before, strict=True):
-            factor.copy_(number * start)
-        return layer(sample)
-
-    low, high = 2.0**-8, 2.0**8
-    reached: dict[float, float] = {}
-    for _ in range(40):
-        number = math.sqrt(low * high)
-        spikes = scaled(number)
-        reached[number] = spikes.mean().item()
-        if abs(reached[number] - rate) <= tolerance * rate:
-            return spikes
-        low, high = (number, high) if reached[number] < rate else (low, number)
-    number = min(reached, key=lambda number: abs(reached[number] - rate))
-    if abs(reached[number] - rate) > most * rate:
-        raise RateError(
-            f"rate: expected {rate} spikes per neuron and time step within {most:.0%}, got {reached[number]:.4f}"
-        )
-    return scaled(number)
+    return reach_rate_(layer.factors(), lambda: layer(sample), rate, dt=1.0, tolerance=tolerance, most=most)

@@ -20,7 +20,8 @@ from snnparams import tasks
 from snnparams.data import Split
 from snnparams.designs import ADAPTATION, DT, LEARNABLE, Architecture, Neurons
 from snnparams.disturbances import add_noise, time_warp
-from snnparams.networks import Network, RateError, build
+from snnparams.initialisation import RateError
+from snnparams.networks import Network, build
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.task import Task
 

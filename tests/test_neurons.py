@@ -131,6 +131,10 @@ def subtractive_by_hand(x, p, recurrent_weights, fire):
     return np.stack(outputs), (v, i)
 
 
+def slope_by_hand(x, p, recurrent_weights, fire):
+    return lif_by_hand(x, p, recurrent_weights, lambda u: fire(p["slope"] * u))
+
+
 def adlif_by_hand(x, p, recurrent_weights, fire, new):
     v, w, z, outputs = 0 * x[0], 0 * x[0], 0 * x[0], []
     alpha, beta = (np.exp(-DT * p[name]) for name in ("tau_mem_inv", "tau_adapt_inv"))
@@ -158,6 +162,7 @@ TABLE = {
     "adaptive LIF": Row(sp.neurons.AdaptiveLIF, adaptive_by_hand, 4.0),
     "exact LIF": Row(sp.neurons.ExactLIF, exact_lif_by_hand, 4.0),
     "LIF, reset by subtraction": Row(sp.neurons.SubtractiveLIF, subtractive_by_hand, 4.0),
+    "LIF with a slope": Row(sp.neurons.SlopeLIF, slope_by_hand, 4.0),
     "SE-adLIF": Row(sp.neurons.SEAdLIF, functools.partial(adlif_by_hand, new=True), 12.0),
     "EF-adLIF": Row(sp.neurons.EFAdLIF, functools.partial(adlif_by_hand, new=False), 12.0),
     "adaptive LIF of a user": Row(AdaptiveLIF, adaptive_by_hand),
@@ -368,9 +373,9 @@ def test_sparse_input_and_kernels(row):
     with pytest.raises(ValueError, match="unknown kernel='numba'"):
         recurrent(row, declared(row.neuron), kernel="numba")
     if row.neuron is not sp.LIFParameters:
-        message = f"kernel='cpu': there is none for {row.neuron.__name__}; use kernel='reference' or None"
+        message = f"kernel='triton': there is none for {row.neuron.__name__}; use kernel='reference' or None"
         with pytest.raises(ValueError, match=message):
-            recurrent(row, declared(row.neuron), kernel="cpu")
+            recurrent(row, declared(row.neuron), kernel="triton")
 
 
 @each
@@ -428,8 +433,8 @@ def test_a_neuron_with_other_constants_is_not_taken_for_the_one_that_it_is_made_
             values[name] = (1 - np.exp(-DT * values[name])) / DT
         _, (v, _) = lif_by_hand(x.numpy(), values, np.zeros((NEURONS, NEURONS)), lambda u: 1.0 * (u > 0))
         np.testing.assert_allclose(state.v, v, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="kernel='cpu': there is none for ExponentialLIF"):
-        sp.LIF(ExponentialLIF(), kernel="cpu")
+    with pytest.raises(ValueError, match="kernel='triton': there is none for ExponentialLIF"):
+        sp.LIF(ExponentialLIF(), kernel="triton")
     for build in (lambda: ExponentialLIF(method="adjoint"), lambda: sp.LIF(ExponentialLIF(), gradient=sp.Adjoint())):
         with pytest.raises(
             ValueError, match=r"gradient=Adjoint\(\): there is none for ExponentialLIF; use a Surrogate"
@@ -621,10 +626,10 @@ def test_where_chooses_between_numbers(dtype):
 
 class Hiding(sp.Neuron):
     state = ("v",)
-    stored = sp.voltage(1.0)
+    raw = sp.voltage(1.0)
 
-    def step(x, v, stored):
-        return v - x, x * stored
+    def step(x, v, raw):
+        return v - x, x * raw
 
 
 NOTEBOOK = """
@@ -655,7 +660,7 @@ def test_a_neuron_of_a_notebook_has_no_file():
 
 
 def test_a_parameter_does_not_hide_what_a_module_has():
-    message = "p: expected parameters that NeuronParameters has no other use for, got stored"
+    message = "p: expected parameters that NeuronParameters has no other use for, got raw"
     with pytest.raises(TypeError, match=message):
         sp.Layer(Hiding())
 

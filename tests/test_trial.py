@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from snnparams import Split, tasks, trial
-from snnparams.designs import DT, Architecture, Neurons, spaced, voltage_variance
+from snnparams.designs import DT, Architecture, Neurons, spaced
+from snnparams.initialisation import RateError, voltage_variance
 from snnparams.memory import temporal_filters
-from snnparams.networks import RateError, build, filters, reach_rate
+from snnparams.networks import build, filters, reach_rate
 from snnparams.trial import Training, make_task, measure, run_raster, run_trial, train
 
 SIZES = {"train": 200, "validation": 60, "test": 80}

@@ -18,8 +18,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from snnparams.designs import ADAPTATION, DETACH, DT, LEARNABLE, Architecture, Neurons
 from snnparams.disturbances import add_noise, time_warp
+from snnparams.initialisation import RateError
 from snnparams.kernels import fused
-from snnparams.networks import RateError, build
+from snnparams.networks import build
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.resets import RESETS
 from snnparams.surrogate import threshold
