@@ -496,8 +496,6 @@ def test_what_chapter_6_says_of_the_windows(shared):
     assert different[0] == pytest.approx(1, abs=0.01)
     assert different[1] < different[2] - 0.5 < different[3] - 1
     assert all(3.7 < remembered < 3.9 for remembered in different[3:])
-    *_, eight = values(shared, "windows", many)
-    assert min(eight["accuracies"]) == eight["accuracies"][1]
     (equal,) = values(shared, "windows", [{"count": 8, "windows": 4, "middle": 20, "spread": 1}])
     assert equal["remembered"] == pytest.approx(1, abs=0.01)
     (drawn,) = values(shared, "windows", [{"count": 3, "windows": 4, "middle": 20, "spread": 7}])
