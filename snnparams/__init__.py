@@ -32,6 +32,7 @@ from snnparams.dynamics import (
 )
 from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
 from snnparams.ensemble import Ensemble
+from snnparams.exchange import from_nir, from_norse, to_nir
 from snnparams.groups import parameter_groups
 from snnparams.history import Evaluation, History
 from snnparams.initialisation import RateError, fluctuation_driven_, reach_rate_
@@ -107,6 +108,8 @@ __all__ = [
     "evaluate",
     "fit",
     "fluctuation_driven_",
+    "from_nir",
+    "from_norse",
     "gradient_to_value",
     "learned_values",
     "li_feed_forward_step",
@@ -131,6 +134,7 @@ __all__ = [
     "states",
     "surrogate_derivative",
     "tasks",
+    "to_nir",
     "train",
     "validate_neuron_parameters",
     "voltage",

@@ -15,11 +15,14 @@ import reference
 PACKAGE = ROOT / "snnparams"
 # inside the package only: what the public modules share, and how the kernels work
 INTERNAL = {
+    "batches",
     "checks",
     "checkpoint",
     "likeness",
     "neurons.spike_programs",
     "neurons.step",
+    "measures",
+    "members",
     "population",
     "resumption",
     *(f"kernels.{p.stem}" for p in (PACKAGE / "kernels").glob("[!_]*.py")),
