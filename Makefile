@@ -14,7 +14,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test test-all test-processors test-browser test-offline pdf notebooks address format clean
+.PHONY: help venv book test test-all test-processors test-browser test-offline stills pdf notebooks derive address format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,6 +53,7 @@ book: _build/executed-with ## execute all notebooks and build the HTML, warnings
 test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygiene, all notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/biome ci --error-on-warnings
 	$(BIN)/mypy snnparams
 	$(BIN)/pytest --ignore tests/test_browser.py -m "not slow"
 	$(BIN)/pytest $(NBVAL) $(NOTEBOOKS)
@@ -74,12 +75,18 @@ test-offline: venv ## all notebooks without data sets and without a network
 	env -u SNNPARAMS_DATA $(BIN)/pytest tests/test_data.py && \
 	env -u SNNPARAMS_DATA $(BIN)/pytest $(NBVAL) $(NOTEBOOKS)
 
+stills: venv ## draw the pictures that stand in for the figures that compute, after a change to one
+	$(BIN)/python tests/live_figures.py
+
 pdf: book ## the book as _build/book.pdf, printed by Chromium
 	$(BIN)/jupyter-book build . -n -W --keep-going --builder singlehtml
 	$(BIN)/python tests/pdf.py
 
 notebooks: venv ## run all notebooks and store what they show, after a change to them or to snnparams
 	$(BIN)/python tests/notebooks.py run $(NOTEBOOKS)
+
+derive: venv ## write the backward passes of all neurons to snnparams/kernels/derived, after a change to a neuron
+	$(BIN)/python -m snnparams.kernels.derive
 
 address: venv ## set the public address everywhere: make address URL=https://github.com/owner/name
 	@[ "$(origin URL)" = "command line" ] || { echo "Give an address, or an empty one: make address URL="; exit 1; }
@@ -88,6 +95,7 @@ address: venv ## set the public address everywhere: make address URL=https://git
 format: venv ## format code and notebooks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/biome check --write
 
 clean: ## remove what was built; .venv stays
 	rm -rf _build build dist *.egg-info

@@ -6,16 +6,21 @@ by voltage and current. Between spikes they obey, backward in time, the adjoint 
 grid, with :math:`A = \Delta t / \tau_\mathrm{mem}` and :math:`B = \Delta t / \tau_\mathrm{syn}`:
 
 .. math::
-    \lambda_i \leftarrow (1 - B) \lambda_i + A \lambda_v, \qquad \lambda_v \leftarrow (1 - A) \lambda_v .
+    \begin{aligned}
+    \lambda_i &\leftarrow (1 - B) \lambda_i + A \lambda_v, \\
+    \lambda_v &\leftarrow (1 - A) \lambda_v .
+    \end{aligned}
 
 At a spike :math:`\lambda_v` jumps. With the slopes in front of the threshold and behind the reset,
 :math:`s^- = v_\mathrm{leak} - v_\mathrm{th} + i` and :math:`s^+ = v_\mathrm{leak} - v_\mathrm{reset} + i`, in units of
 :math:`1 / \tau_\mathrm{mem}`, and with the change :math:`\Delta` of the loss if the spike alone came one step later,
 
 .. math::
-    \lambda_v^- = \frac{s^+ \lambda_v^+ - \Delta / A}{s^-}, \qquad
-    \frac{\partial L}{\partial v_\mathrm{th}} \mathrel{-}= \lambda_v^-, \qquad
-    \frac{\partial L}{\partial v_\mathrm{reset}} \mathrel{+}= \lambda_v^+ .
+    \begin{aligned}
+    \lambda_v^- &= \frac{s^+ \lambda_v^+ - \Delta / A}{s^-}, \\
+    \frac{\partial L}{\partial v_\mathrm{th}} &\mathrel{-}= \lambda_v^-, \\
+    \frac{\partial L}{\partial v_\mathrm{reset}} &\mathrel{+}= \lambda_v^+ .
+    \end{aligned}
 
 **Where** :math:`\Delta` **comes from.** Autograd hands the layer the derivative :math:`G_t` of the loss by its spikes,
 for all steps, also those without a spike. A spike that comes one step later leaves step t and enters step t + 1, so

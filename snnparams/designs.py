@@ -12,6 +12,7 @@ import torch
 from snnparams.resets import check_reset
 
 LEARNABLE = ("tau_mem", "tau_syn", "v_th")
+ADAPTATION = ("tau_adapt", "beta")  # of neurons whose thresholds adapt, which are learnable as well
 DT = 1e-3  # s, of a time step inside the network
 DETACH = True  # treat the spike as a constant in the reset, with and without recurrence
 READOUTS = ("mean", "max")
@@ -30,8 +31,12 @@ class Neurons:
             and the middle, of `tau_mem - 1`. Values are spaced evenly on a logarithmic scale.
         spread_syn: the same of synapses.
         distinct: number of distinct values where they differ; None for one per neuron.
-        learned: which of `LEARNABLE` are learned.
+        learned: which of `LEARNABLE`, and of `ADAPTATION` if thresholds adapt, are learned.
         shared: whether the learned ones are one number for the layer (as in PLIF) instead of one per neuron.
+        tau_adapt: time constant in time steps of thresholds that adapt, see `snnparams.neurons.AdaptiveLIF`, the middle
+            one where they differ; None for thresholds that do not.
+        spread_adapt: for it what `spread_mem` is for membranes.
+        beta: what a spike adds to a threshold that adapts.
     """
 
     tau_mem: float = 4.0
@@ -41,20 +46,28 @@ class Neurons:
     distinct: int | None = None
     learned: tuple[str, ...] = ()
     shared: bool = False
+    tau_adapt: float | None = None
+    spread_adapt: float = 1.0
+    beta: float = 0.3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learned", tuple(self.learned))  # JSON knows lists only
-        for name in ("tau_mem", "tau_syn"):
+        for name in ("tau_mem", "tau_syn", *(() if self.tau_adapt is None else ("tau_adapt",))):
             if not getattr(self, name) > 1:
                 raise ValueError(f"{name}: expected more than 1 time step, got {getattr(self, name)}")
-        for name in ("spread_mem", "spread_syn"):
+        if self.tau_adapt is not None and not self.beta > 0:
+            raise ValueError(f"beta: expected a positive number, got {self.beta}")
+        for name in ("spread_mem", "spread_syn", "spread_adapt"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name}: expected a factor of at least 1, got {getattr(self, name)}")
         if self.distinct is not None and not self.distinct >= 1:
             raise ValueError(f"distinct: expected None or at least 1, got {self.distinct}")
-        if unknown := set(self.learned) - set(LEARNABLE):
-            raise ValueError(f"learned: expected some of {', '.join(LEARNABLE)}, got {sorted(unknown)}")
-        if self.shared and (self.spread_mem > 1 or self.spread_syn > 1 or not self.learned):
+        learnable = LEARNABLE if self.tau_adapt is None else LEARNABLE + ADAPTATION
+        if unknown := set(self.learned) - set(learnable):
+            raise ValueError(f"learned: expected some of {', '.join(learnable)}, got {sorted(unknown)}")
+        if self.tau_adapt is None and self.spread_adapt > 1:
+            raise ValueError("spread_adapt: expected thresholds that adapt, with a tau_adapt")
+        if self.shared and (max(self.spread_mem, self.spread_syn, self.spread_adapt) > 1 or not self.learned):
             raise ValueError("shared: expected equal neurons of which something is learned")
 
 
@@ -116,37 +129,17 @@ def spaced(middle: float, spread: float, count: int, distinct: int | None = None
     return 1 + (middle - 1) * spread ** ((2 * part.double() + 1) / distinct - 1)
 
 
-def voltage_variance(tau_mem: torch.Tensor, tau_syn: torch.Tensor) -> torch.Tensor:
-    r"""Return the sum of the squares of what one unit of input current does to the voltage, over all later steps.
-
-    With :math:`p = 1 - 1/\tau_\mathrm{mem}` and :math:`q = 1 - 1/\tau_\mathrm{syn}` that is
-
-    .. math:: \frac{(1 - p)^2 (1 + p q)}{(1 - p^2) (1 - q^2) (1 - p q)},
-
-    the variance of the voltage, without threshold, when independent spikes of variance 1 arrive.
-
-    Divide a neuron's initial weights by its root, and all voltages vary alike, whatever the time constants. That is
-    fluctuation-driven initialization, where the integral of the squared response to a spike has this place. It goes on
-    to set how many standard deviations the threshold lies above the mean; `snnparams.networks` sets the rate instead.
-
-    Args:
-        tau_mem: in time steps, at least 1.
-        tau_syn: likewise, of a shape that fits.
-
-    References:
-        J. Rossbroich, J. Gygax and F. Zenke (2022), "Fluctuation-driven initialization for spiking neural network
-        training", Neuromorphic Computing and Engineering 2, 044016.
-    """
-    p, q = 1 - 1 / tau_mem, 1 - 1 / tau_syn
-    return (1 - p) ** 2 * (1 + p * q) / ((1 - p**2) * (1 - q**2) * (1 - p * q))
-
-
 def initial_values(neurons: Neurons, hidden: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Return `tau_mem` and `tau_syn` in time steps and `v_th` of each neuron, each (H,) and float64.
 
-    Membranes and synapses that both differ are paired at random.
+    Where thresholds adapt, also `tau_adapt` and `beta`. Time constants that differ are paired at random.
     """
     tau_mem = spaced(neurons.tau_mem, neurons.spread_mem, hidden, neurons.distinct)
     tau_syn = spaced(neurons.tau_syn, neurons.spread_syn, hidden, neurons.distinct)
     order = torch.randperm(hidden, generator=generator)
-    return {"tau_mem": tau_mem[order], "tau_syn": tau_syn, "v_th": torch.ones(hidden, dtype=torch.float64)}
+    values = {"tau_mem": tau_mem[order], "tau_syn": tau_syn, "v_th": torch.ones(hidden, dtype=torch.float64)}
+    if neurons.tau_adapt is not None:
+        tau_adapt = spaced(neurons.tau_adapt, neurons.spread_adapt, hidden, neurons.distinct)
+        values["tau_adapt"] = tau_adapt[order.argsort()]  # another order, without a draw: weights stay those of a seed
+        values["beta"] = torch.full((hidden,), neurons.beta, dtype=torch.float64)
+    return values

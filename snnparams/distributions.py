@@ -13,9 +13,8 @@ import numbers
 from typing import TypeGuard
 
 import torch
-from scipy.special import gammaincinv
 from torch.distributions import Distribution, Gamma, LogNormal, TransformedDistribution, Uniform, constraints
-from torch.distributions.transforms import PowerTransform
+from torch.distributions.transforms import ExpTransform, PowerTransform
 
 
 def _centre(mean: float | None, median: float | None) -> float:
@@ -72,6 +71,8 @@ def gamma(*, median: float | None = None, mean: float | None = None, variation: 
     _check_variation(variation)
     shape = 1 / variation**2
     if mean is None:
+        from scipy.special import gammaincinv  # slow to import
+
         centre *= shape / float(gammaincinv(shape, 0.5))  # mean over median
     with torch.device("cpu"):
         return Gamma(shape, shape / centre)
@@ -92,6 +93,52 @@ def uniform(*, median: float | None = None, mean: float | None = None, variation
     _check_variation(variation, 1 / math.sqrt(3), " below 1 / sqrt(3) = 0.577")
     with torch.device("cpu"):
         return Uniform(centre * (1 - math.sqrt(3) * variation), centre * (1 + math.sqrt(3) * variation))
+
+
+class LogUniform(TransformedDistribution):
+    """A distribution whose logarithm is uniform: every factor of two is as likely as any other. See `log_uniform`."""
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self, low: float, high: float) -> None:
+        with torch.device("cpu"):
+            super().__init__(Uniform(math.log(low), math.log(high)), ExpTransform())
+        self.low, self.high = float(low), float(high)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        r"""Return :math:`(high - low) / \ln(high / low)`."""
+        return torch.tensor((self.high - self.low) / math.log(self.high / self.low), device="cpu")
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """Return the mean square less the square of the mean."""
+        square = (self.high**2 - self.low**2) / (2 * math.log(self.high / self.low))
+        return torch.tensor(square, device="cpu") - self.mean**2
+
+    def __repr__(self) -> str:
+        return f"LogUniform(low={self.low:g}, high={self.high:g})"
+
+
+def log_uniform(*, low: float, high: float) -> LogUniform:
+    r"""Return a distribution whose logarithm is uniform, :math:`p(x) = 1 / (x \ln(high / low))`.
+
+    For time constants of unknown scale. Its reciprocal is log-uniform as well. Its median is the root of `low` times
+    `high`.
+
+    Args:
+        low: smallest value, positive, in the unit of the values.
+        high: largest value, above it.
+
+    Raises:
+        ValueError: if not 0 < low < high, or one is not finite.
+    """
+    for name, value in (("low", low), ("high", high)):
+        if not (_is_number(value) and math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}: expected a positive, finite number, got {value}")
+    if low >= high:
+        raise ValueError(f"low, high: expected low below high, got {low:g} and {high:g}")
+    return LogUniform(low, high)
 
 
 class TruncatedNormal(Distribution):

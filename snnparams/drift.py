@@ -18,6 +18,7 @@ from snnparams import adjoint, kernels
 from snnparams.designs import DETACH, DT, LEARNABLE
 from snnparams.dynamics import LIFFeedForwardState, LIFState
 from snnparams.networks import Network, SpikingLayer
+from snnparams.neurons import LIFParameters
 from snnparams.task import Task
 from snnparams.trial import Training, loss_of, network_of, one_thread, train
 from snnparams.values import TIMES
@@ -73,7 +74,7 @@ def derivatives(network: Network, task: Task, exact: bool = False) -> dict[str, 
         derivative of the loss means that gradient descent makes the parameter smaller.
 
     Raises:
-        ValueError: if a layer has another reset.
+        ValueError: if a layer has another reset, or thresholds that adapt.
     """
     _check_reset(network)
     totals = {"loss": torch.zeros(len(SHIFTS)), "rate": torch.zeros(len(SHIFTS))}
@@ -94,8 +95,8 @@ def differences(network: Network, task: Task, step: float) -> dict[str, dict[str
         step: change of the logarithm to either side.
 
     Raises:
-        ValueError: if a layer has another reset, or the step is not positive, or so large that a time constant would
-            be no longer than a time step.
+        ValueError: if a layer has another reset or thresholds that adapt, or the step is not positive, or so large that
+            a time constant would be no longer than a time step.
     """
     _check_reset(network)
     shortest = min(
@@ -133,8 +134,8 @@ def rate_held(found: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def _check_reset(network: Network) -> None:
-    if any(layer.reset != "zero" or layer.clear_synapse for layer in network.layers):
-        raise ValueError("network: expected layers with the standard reset, got one with another")
+    if any(layer.p.neuron is not LIFParameters for layer in network.spiking_layers()):
+        raise ValueError("network: expected layers with the standard reset and fixed thresholds, got one with others")
 
 
 def run_drift(cell: dict) -> dict:

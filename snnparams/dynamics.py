@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.nn.functional import linear
 
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, as_given
 from snnparams.neurons.neuron import check_gradient
-from snnparams.parameters import NeuronParameters
 from snnparams.surrogate import Adjoint, Gradient, gradient_of, surrogate_of
 
 
@@ -102,7 +102,7 @@ def neuron_step(
     input_current: torch.Tensor,
     state,
     recurrent_weights: torch.Tensor | None = None,
-    p: Neuron | NeuronParameters | None = None,
+    p: Neuron | nn.Module | None = None,
     *,
     dt: float = 0.001,
     gradient: Gradient | None = None,
@@ -140,7 +140,7 @@ def lif_step(
     state: LIFState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFParameters | NeuronParameters | None = None,
+    p: LIFParameters | nn.Module | None = None,
     *,
     dt: float = 0.001,
     gradient: Gradient | None = None,
@@ -178,7 +178,7 @@ def lif_step(
 def lif_feed_forward_step(
     input_current: torch.Tensor,
     state: LIFFeedForwardState,
-    p: LIFParameters | NeuronParameters | None = None,
+    p: LIFParameters | nn.Module | None = None,
     *,
     dt: float = 0.001,
     gradient: Gradient | None = None,
@@ -196,7 +196,7 @@ def li_step(
     input_spikes: torch.Tensor,
     state: LIState,
     input_weights: torch.Tensor,
-    p: LIParameters | NeuronParameters | None = None,
+    p: LIParameters | nn.Module | None = None,
     *,
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
@@ -218,7 +218,7 @@ def li_step(
 def li_feed_forward_step(
     input_current: torch.Tensor,
     state: LIState,
-    p: LIParameters | NeuronParameters | None = None,
+    p: LIParameters | nn.Module | None = None,
     *,
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:

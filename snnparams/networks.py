@@ -2,8 +2,8 @@ r"""The networks of chapter 6: one or two spiking layers, whose neurons are equa
 
 Networks of one seed have equal weights before training and begin with equal firing rates, whatever their time
 constants. For that, a neuron's weights are those of the seed times a factor that gives all voltages one variance, as in
-fluctuation-driven initialization (see `snnparams.designs.voltage_variance`), times one number for the layer, found by
-bisection. Time constants count in time steps.
+fluctuation-driven initialization (see `snnparams.initialisation.voltage_variance`), times one number for the layer,
+found by bisection. Time constants count in time steps.
 """
 
 from __future__ import annotations
@@ -20,23 +20,18 @@ from snnparams.designs import (
     DETACH,
     DT,
     FAST,
-    LEARNABLE,
     PER_OUTPUT,
     Architecture,
     Neurons,
     initial_values,
-    voltage_variance,
 )
-from snnparams.dynamics import LIFFeedForwardState, LIFState
-from snnparams.parameters import LIFParameters, NeuronParameters
-from snnparams.resets import lif_with_reset
+from snnparams.initialisation import reach_rate_, voltage_variance
+from snnparams.neurons import AdaptiveLIF, LIFParameters
+from snnparams.parameters import NeuronParameters
+from snnparams.resets import RESETS, LIFWithReset
 from snnparams.surrogate import Surrogate
 from snnparams.task import Task
 from snnparams.values import Learned
-
-
-class RateError(RuntimeError):
-    """No scale of the weights gives the wanted rate."""
 
 
 class _Factor(nn.Module):
@@ -51,29 +46,41 @@ class _Factor(nn.Module):
 
 
 class SpikingLayer(nn.Module):
-    """Weights and a LIF population, recurrent or not.
+    """Weights and a population of LIF neurons, with or without adaptation, recurrent or not.
 
     Args:
         weights: of the input, (H, I), before the factors of the neurons.
         recurrent_weights: (H, H), or None.
-        values: `tau_mem` and `tau_syn` in time steps and `v_th`, each (H,).
+        values: `tau_mem` and `tau_syn` in time steps and `v_th`, each (H,), and likewise `tau_adapt` and `beta` if the
+            thresholds adapt.
         neurons: says which are learned.
         architecture: says how the population resets, and the slope of the surrogate.
+
+    Raises:
+        ValueError: if thresholds adapt and the reset is another one than the standard one.
     """
 
     def __init__(self, weights, recurrent_weights, values: dict, neurons: Neurons, architecture: Architecture) -> None:
         super().__init__()
         self.reset, self.clear_synapse = architecture.reset, architecture.clear_synapse
         declared: dict = {}
-        for name in LEARNABLE:
-            x = values[name].float() * (1.0 if name == "v_th" else DT)
+        for name, value in values.items():
+            is_time = name.startswith("tau")
+            x = value.float() * (DT if is_time else 1.0)
             if name in neurons.learned:
-                constraint = "log" if name == "v_th" else "decay"
+                constraint = "decay" if is_time else "log"
                 declared[name] = Learned(x[0].item() if neurons.shared else x, constraint, shared=neurons.shared)
             else:
                 declared[name] = x
+        kind: type = LIFParameters if neurons.tau_adapt is None else AdaptiveLIF
+        if self.reset != "zero" or self.clear_synapse:
+            if neurons.tau_adapt is not None:
+                raise ValueError("reset: expected the standard one where thresholds adapt, got another")
+            kind = LIFWithReset
+            declared["of_voltage"], declared["of_threshold"] = RESETS[self.reset]
+            declared["of_current"] = float(self.clear_synapse)
         gradient = Surrogate("super", architecture.alpha)
-        self.p = NeuronParameters(LIFParameters(**declared), dt=DT, size=len(weights), gradient=gradient)
+        self.p = NeuronParameters(kind(**declared), dt=DT, size=len(weights), gradient=gradient)
         gain = voltage_variance(values["tau_mem"], values["tau_syn"]).rsqrt()[:, None]
         self.weights = nn.Parameter(weights.clone())
         parametrize.register_parametrization(self, "weights", _Factor(gain), unsafe=True)
@@ -89,16 +96,11 @@ class SpikingLayer(nn.Module):
 
     def forward(self, spikes: torch.Tensor) -> torch.Tensor:
         """Return spikes (T, B, H) for spikes (T, B, I)."""
-        currents, p = linear(spikes, self.weights), self.p.values()
+        currents, p, neuron = linear(spikes, self.weights), self.p.values(), self.p.neuron
         recurrent_weights = self.recurrent_weights if self.recurrent else None
-        if self.reset != "zero" or self.clear_synapse:
-            return lif_with_reset(
-                currents, p, DT, self.reset, self.clear_synapse, DETACH, recurrent_weights=recurrent_weights
-            )
-        v, i, z = torch.zeros(3, *currents.shape[1:])
-        if not self.recurrent:
-            return kernels.lif(currents, LIFFeedForwardState(v, i), p, DT, DETACH)[0]
-        return kernels.lif_recurrent(currents, LIFState(z, v, i), recurrent_weights, p, DT, DETACH)[0]
+        kind = neuron.RecurrentState if self.recurrent else neuron.State
+        start = kind(*torch.zeros(len(kind._fields), *currents.shape[1:]))
+        return kernels.sequence(neuron, currents, start, p, DT, DETACH, recurrent_weights=recurrent_weights)[0]
 
 
 def filters(taus: torch.Tensor, steps: int) -> torch.Tensor:
@@ -216,25 +218,4 @@ def reach_rate(
     Raises:
         RateError: if no such number gives the wanted rate.
     """
-    before = [factor.clone() for factor in layer.factors()]
-
-    def scaled(number: float) -> torch.Tensor:
-        for factor, start in zip(layer.factors(), before, strict=True):
-            factor.copy_(number * start)
-        return layer(sample)
-
-    low, high = 2.0**-8, 2.0**8
-    reached: dict[float, float] = {}
-    for _ in range(40):
-        number = math.sqrt(low * high)
-        spikes = scaled(number)
-        reached[number] = spikes.mean().item()
-        if abs(reached[number] - rate) <= tolerance * rate:
-            return spikes
-        low, high = (number, high) if reached[number] < rate else (low, number)
-    number = min(reached, key=lambda number: abs(reached[number] - rate))
-    if abs(reached[number] - rate) > most * rate:
-        raise RateError(
-            f"rate: expected {rate} spikes per neuron and time step within {most:.0%}, got {reached[number]:.4f}"
-        )
-    return scaled(number)
+    return reach_rate_(layer.factors(), lambda: layer(sample), rate, dt=1.0, tolerance=tolerance, most=most)

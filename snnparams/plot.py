@@ -1,13 +1,7 @@
-"""Figures of the book: its style, rasters, histograms, and pictures that the reader can move."""
+"""Figures of the book: its style, rasters and histograms."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import io
-import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -134,67 +128,3 @@ def recovery(ax: plt.Axes, truth, found, name: str, **kwargs) -> None:
     look = {"marker": "o", "linestyle": "none", "markersize": 3, "color": "C0", **kwargs}
     ax.loglog(truth, found, **look)
     ax.set(xlabel=f"true {name}", ylabel=f"recovered {name}")
-
-
-class Slider:
-    """A figure that the reader moves, in a notebook or in a static page: pictures behind a slider.
-
-    Args:
-        draw: draws the figure of one value and returns it.
-        values: the positions of the slider, numbers or names.
-        label: what the slider sets, for instance "membrane time constant (ms)".
-        describe: text that stands for the picture of one value, for those who cannot see it.
-        start: index of the position shown first.
-
-    Raises:
-        ValueError: if there are no values or `start` is not among them.
-    """
-
-    def __init__(
-        self,
-        draw: Callable[..., plt.Figure],
-        values: Sequence[float] | Sequence[str],
-        label: str,
-        describe: Callable[..., str],
-        start: int = 0,
-    ) -> None:
-        if not 0 <= start < len(values):
-            raise ValueError(f"start: expected an index into {len(values)} values, got {start}")
-        self.label, self.start = label, start
-        self.names = [value if isinstance(value, str) else f"{value:g}" for value in values]
-        self.frames = [(self._png(draw(value)), describe(value)) for value in values]
-
-    @staticmethod
-    def _png(figure: plt.Figure) -> str:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        plt.close(figure)
-        return base64.b64encode(buffer.getvalue()).decode()
-
-    def __repr__(self) -> str:
-        return f"Slider({self.label}: {', '.join(self.names)})"
-
-    def _repr_html_(self) -> str:
-        name = "slider-" + hashlib.sha256(repr((self.label, self.frames)).encode()).hexdigest()[:8]
-        label = html.escape(self.label)
-        images = "".join(
-            f'<img src="data:image/png;base64,{png}" alt="{html.escape(alt)}" style="max-width:100%;background:white"'
-            f"{'' if k == self.start else ' hidden'}>"
-            for k, (png, alt) in enumerate(self.frames)
-        )
-        texts = html.escape(json.dumps(self.names))
-        move = (
-            "const box=this.closest('figure'),k=Number(this.value);"
-            "box.querySelectorAll('img').forEach((image,j)=>{image.hidden=j!==k});"
-            "const text=JSON.parse(this.dataset.values)[k];"
-            "box.querySelector('output').textContent=text;this.setAttribute('aria-valuetext',text)"
-        )
-        start = html.escape(self.names[self.start])
-        return (
-            f'<figure class="snnparams-slider" style="margin:0">{images}'
-            f'<div style="display:flex;gap:.8em;align-items:center;flex-wrap:wrap">'
-            f'<label for="{name}">{label}: <output for="{name}">{start}</output></label>'
-            f'<input id="{name}" type="range" min="0" max="{len(self.names) - 1}" value="{self.start}" step="1" '
-            f'style="flex:1;min-width:12em" data-values="{texts}" aria-valuetext="{start}" oninput="{move}">'
-            f"</div></figure>"
-        )

@@ -10,8 +10,11 @@ import torch
 def rate_bounds_loss(spikes: torch.Tensor, low: float, high: float, per_neuron: bool = False) -> torch.Tensor:
     r"""Return what a population pays for a mean rate outside two bounds; nothing inside.
 
-    .. math:: \left(\frac{\max(0,\, r - r_\mathrm{high})}{r_\mathrm{high}}\right)^2 +
-              \left(\frac{\max(0,\, r_\mathrm{low} - r)}{r_\mathrm{low}}\right)^2
+    .. math::
+        \begin{aligned}
+        &\left(\frac{\max(0,\, r - r_\mathrm{high})}{r_\mathrm{high}}\right)^2 \\
+        + &\left(\frac{\max(0,\, r_\mathrm{low} - r)}{r_\mathrm{low}}\right)^2
+        \end{aligned}
 
     Relative distances make one strength fit all rates: a population at twice the upper bound pays 1.
 

@@ -1,4 +1,4 @@
-r"""A LIF population whose reset is another one: what a spike erases, and what survives it.
+r"""A LIF neuron whose reset is another one: what a spike erases, and what survives it.
 
 The reset of `snnparams.LIF` sets the voltage back, so a membrane forgets at each spike what it has added up; its
 synaptic current stays. Chapter 6 asks whether that is why different membranes pay less than different synapses. These
@@ -11,18 +11,17 @@ controls change the reset and nothing else:
 "subtraction"  :math:`v - v_\mathrm{th}`: what was above the threshold stays
 "none"         :math:`v`: a spike reports the voltage and does not touch it
 ============== ========================================================================
-
-With `clear_synapse` a spike sets the synaptic current to 0 as well. A loop over time steps in plain PyTorch.
 """
 
 from __future__ import annotations
 
-import torch
-from torch.nn.functional import linear
+import dataclasses
+from typing import TYPE_CHECKING
 
-from snnparams.surrogate import surrogate_of
+from snnparams.neurons.neuron import Neuron, Value
+from snnparams.neurons.parameter import rate, voltage
 
-RESETS = ("zero", "subtraction", "none")
+RESETS = {"zero": (1.0, 0.0), "subtraction": (0.0, 1.0), "none": (0.0, 0.0)}  # shares of voltage and threshold
 
 
 def check_reset(reset: str) -> str:
@@ -36,51 +35,47 @@ def check_reset(reset: str) -> str:
     return reset
 
 
-def lif_with_reset(
-    currents: torch.Tensor,
-    p,
-    dt: float,
-    reset: str = "zero",
-    clear_synapse: bool = False,
-    detach_reset: bool = False,
-    recurrent_weights: torch.Tensor | None = None,
-) -> torch.Tensor:
-    r"""Return the spikes of a LIF population that starts at rest, with a reset of choice.
+class LIFWithReset(Neuron):
+    r"""Parameters of a LIF neuron of which a spike takes given shares; its leak voltage is 0.
 
     Args:
-        currents: what the input brings, shape (T, B, H).
-        p: neuron parameters, scalars or of shape (H,); leak and reset voltage are 0, whatever it says.
-        dt: time step in s.
-        reset: one of `RESETS`.
-        clear_synapse: whether a spike sets the synaptic current to 0, too.
-        detach_reset: treat the spike as a constant in what it resets.
-        recurrent_weights: shape (H, H); None for no recurrence.
-
-    Returns:
-        Spikes, shape (T, B, H).
-
-    Raises:
-        ValueError: if there is no such reset, or the currents have another number of axes.
+        tau_syn_inv: inverse synaptic time constant in 1/s, positive.
+        tau_mem_inv: inverse membrane time constant in 1/s, positive.
+        v_th: threshold voltage, dimensionless.
+        of_voltage: share of the voltage that a spike takes.
+        of_threshold: what it takes of the voltage in thresholds.
+        of_current: share of the synaptic current that it takes.
+        method: as in `snnparams.LIFParameters`.
+        alpha: likewise.
+        tau_mem: membrane time constant in s, in place of `tau_mem_inv`.
+        tau_syn: synaptic time constant in s, in place of `tau_syn_inv`.
     """
-    check_reset(reset)
-    if currents.dim() != 3:
-        raise ValueError(f"currents: expected shape (T, B, H), got {tuple(currents.shape)}")
-    v = i = torch.zeros_like(currents[0])
-    surrogate = surrogate_of(p)
-    z, spikes = None, []
-    for current in currents:
-        i = i + current
-        if recurrent_weights is not None and z is not None:
-            i = i + linear(z, recurrent_weights)
-        v = v + dt * p.tau_mem_inv * (i - v)
-        i = i - dt * p.tau_syn_inv * i
-        z = surrogate(v - p.v_th)
-        spikes.append(z)
-        erases = z.detach() if detach_reset else z
-        if reset == "zero":
-            v = (1 - erases) * v
-        elif reset == "subtraction":
-            v = v - erases * p.v_th
-        if clear_synapse:
-            i = (1 - erases) * i
-    return torch.stack(spikes)
+
+    state = ("v", "i")
+    receives = "i"
+
+    tau_syn_inv: Value = rate(default=1 / 5e-3, time="tau_syn")
+    tau_mem_inv: Value = rate(default=1 / 1e-2, time="tau_mem")
+    v_th: Value = voltage(default=1.0)
+    of_voltage: Value = voltage(default=1.0)
+    of_threshold: Value = voltage(default=0.0)
+    of_current: Value = voltage(default=0.0)
+    if TYPE_CHECKING:  # what a class of neurons gets by itself
+        method: str | None = None
+        alpha: float | None = None
+        tau_mem: Value | None = dataclasses.field(default=None, kw_only=True)  # s
+        tau_syn: Value | None = dataclasses.field(default=None, kw_only=True)  # s
+
+    @staticmethod
+    def constants(dt, tau_mem_inv, tau_syn_inv):
+        """Return the shares of the way to their targets that voltage and current go in one step."""
+        return {"a": dt * tau_mem_inv, "b": dt * tau_syn_inv}
+
+    @staticmethod
+    def step(v, i, a, b, v_th, of_voltage, of_threshold, of_current, spike, reset):
+        """Take one forward Euler step, then compare with the threshold."""
+        v = v + a * (i - v)
+        i = i - b * i
+        z = spike(v, v_th)
+        resets = reset(z)
+        return z, v - resets * (of_voltage * v + of_threshold * v_th), i - (of_current * resets) * i

@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 import torch
 
-from snnparams.data import DOWNLOAD_TIMEOUT, CorruptDataError, cache_folder, given_folder
+from snnparams.data import DOWNLOAD_TIMEOUT, CorruptDataError
+from snnparams.folders import cache_folder, given_folder
 
 FSDD_URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
 FSDD_SHA256 = "ddb17656a0bca4c5ddace082be188ca630516dc2ef1110afe3c4e9cc71173de4"

@@ -91,6 +91,8 @@ class Surrogate:
     alpha: float
     derivative: Derivative | None
     value: Derivative | None
+    code: str = dataclasses.field(compare=False)  # its name for the fused kernels
+    refusal: str = dataclasses.field(compare=False)  # why they cannot compute it, or ""
 
     def __init__(
         self,
@@ -115,9 +117,18 @@ class Surrogate:
             raise ValueError(f"unknown spike function method={method!r}; expected one of {', '.join(DERIVATIVES)}")
         if alpha is None:
             alpha = 1.0 if method == "super" or derivative is not None else 100.0
-        parts = {"method": method, "alpha": check_alpha(alpha), "derivative": derivative, "value": value}
+        code, refusal = method, ""
+        if derivative is not None:
+            from snnparams.neurons.spike_programs import code_of  # which imports this module
+
+            code, refusal = code_of(derivative, value)
+        parts: dict[str, Any] = {"method": method, "alpha": check_alpha(alpha), "derivative": derivative}
+        parts |= {"value": value, "code": code, "refusal": refusal}
         for name, part in parts.items():
             object.__setattr__(self, name, part)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["method"], state["alpha"], derivative=state["derivative"], value=state["value"])  # type: ignore[misc]
 
     def __repr__(self) -> str:
         own = "" if self.derivative is None else f", derivative={getattr(self.derivative, '__name__', self.derivative)}"

@@ -193,7 +193,10 @@ def smooth_random_manifolds(
     r"""Classes of spike times on smooth random manifolds (Zenke & Vogels, 2021); nothing is downloaded.
 
     Every input spikes once, at a time that is a smooth random function of a point :math:`x` in the unit cube, with
-    functions of its own for each class: :math:`\prod_d \sum_k k^{-\alpha} a_{dk} \sin(2\pi (k b_{dk} x_d + c_{dk}))`
+    functions of its own for each class,
+
+    .. math:: \prod_d \sum_k k^{-\alpha} a_{dk} \sin(2\pi (k b_{dk} x_d + c_{dk}))
+
     with :math:`a, b, c` uniform in [0, 1], scaled to the whole duration. Only the times tell the classes apart: all
     inputs have equal spike counts.
 

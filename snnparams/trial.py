@@ -18,9 +18,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from snnparams import tasks
 from snnparams.data import Split
-from snnparams.designs import DT, LEARNABLE, Architecture, Neurons
+from snnparams.designs import ADAPTATION, DT, LEARNABLE, Architecture, Neurons
 from snnparams.disturbances import add_noise, time_warp
-from snnparams.networks import Network, RateError, build
+from snnparams.initialisation import RateError
+from snnparams.networks import Network, build
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.task import Task
 
@@ -200,10 +201,12 @@ def train(network: Network, task: Task, training: Training, seed: int, after_epo
 
 def neuron_values(network: Network) -> dict[str, list]:
     """Return quantiles of the neuron parameters of each layer, time constants in time steps."""
-    found: dict[str, list] = {name: [] for name in LEARNABLE}
+    p = network.spiking_layers()[0].p
+    names = [name for name in LEARNABLE + ADAPTATION if name in (*p.neuron_fields, *p.neuron.times)]
+    found: dict[str, list] = {name: [] for name in names}
     for layer in network.layers:
-        for name in LEARNABLE:
-            x = getattr(layer.p, name).detach().double() / (1 if name == "v_th" else DT)
+        for name in names:
+            x = getattr(layer.p, name).detach().double() / (DT if name.startswith("tau") else 1)
             found[name].append(x.reshape(-1).quantile(QUANTILES.double()).tolist())
     return found
 

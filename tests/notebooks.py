@@ -16,12 +16,18 @@ from pathlib import Path
 
 import nbformat
 from address import current, is_setup, put_setup
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
 RESULTS = ROOT / "book" / "results"
-READERS = [ROOT / "tests" / "benchmarks" / f"benefit_{name}.py" for name in ("analysis", "design", "figures")]  # ch. 6
-COVER = {"fig-population": ROOT / "book" / "_static" / "population.png"}  # figures that index.md shows as well
+READERS = [
+    ROOT / "tests" / "benchmarks" / f"benefit_{name}.py" for name in ("analysis", "design", "figures", "adaptation")
+]
+STATIC = ROOT / "book" / "_static"
+COVER = {"fig-benefit-verdict": STATIC / "verdict.png"}  # figures that index.md shows as well
+# The figure that stands for a chapter on the first page, where it is not the chapter's first
+THUMBNAIL = {"2_heterogeneity": "fig-densities", "5_conditioning": "fig-maps"}
 
 
 def without_words(source: str) -> str:
@@ -67,6 +73,38 @@ def stamp(notebook) -> str:
     return hashlib.sha256(json.dumps([cells, sorted(modules.items()), read]).encode()).hexdigest()[:16]
 
 
+def figures(notebook) -> dict[str, bytes]:
+    """Return the stored figures of a notebook by name, as PNG."""
+    found = {}
+    for cell in notebook.cells:
+        name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        pictures = [out.data["image/png"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+        if name and pictures:
+            found[name] = base64.b64decode(pictures[0])
+    return found
+
+
+def thumbnail(png: bytes) -> bytes:
+    """Return a small picture, for the first page."""
+    with Image.open(io.BytesIO(png)) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((480, 300), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.quantize(64).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def show_on_the_first_page(path: Path, notebook) -> None:
+    """Write the pictures that the first page shows of a chapter."""
+    found = figures(notebook)
+    for name in found.keys() & COVER.keys():
+        COVER[name].write_bytes(found[name])
+    if found:
+        name = THUMBNAIL.get(path.stem, next(iter(found)))
+        (STATIC / "thumbnails").mkdir(exist_ok=True)
+        (STATIC / "thumbnails" / f"{path.stem}.png").write_bytes(thumbnail(found[name]))
+
+
 def run(path: Path) -> None:
     """Execute one notebook in place."""
     from nbclient import NotebookClient
@@ -80,9 +118,7 @@ def run(path: Path) -> None:
     NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where, coalesce_streams=True).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times differ at every run
-        name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
-        if name in COVER:
-            COVER[name].write_bytes(base64.b64decode(cell.outputs[0].data["image/png"]))
+    show_on_the_first_page(path, notebook)
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -14,10 +14,12 @@ INTERNAL = {
     "checks",
     "checkpoint",
     "likeness",
+    "neurons.spike_programs",
     "neurons.step",
     "population",
     "resumption",
     *(f"kernels.{p.stem}" for p in (PACKAGE / "kernels").glob("[!_]*.py")),
+    *(f"kernels.derived.{p.stem}" for p in (PACKAGE / "kernels" / "derived").glob("[!_]*.py")),
 }
 
 

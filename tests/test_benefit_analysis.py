@@ -4,12 +4,14 @@ import json
 import math
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from notebooks import ROOT
 from scipy import stats
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+import benefit_adaptation as adaptation
 import benefit_analysis as analysis
 import benefit_design as design
 from benefit_analysis import Results, Table
@@ -205,6 +207,30 @@ def test_predictions_are_decided_from_the_lines(results):
     table = analysis.predictions(results, with_outcome=True)
     assert len(table.rows) == len(outcomes)
     assert table.rows[0][1:] == ["known", "more than 10 points", "+9.2 to +16.3", "undecided"]
+
+
+def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(results):
+    empty = adaptation.table(results)
+    assert {tuple(row[1:]) for row in empty.rows} == {("not run", "", "0"), ("not run", "not run", "0")}
+    labels = [label.get_text() for label in adaptation.gains(results).axes[0].get_yticklabels()]
+    assert labels == ["windows 4: not run", "windows 12, recurrent: not run"]
+    lines = [line("windows 4", kind, s, 0.8 + 0.01 * s) for kind in design.ADAPTIVE for s in SEEDS[:3]]
+    lines.append(line("windows 4", EQUAL, 3, 0.6))  # run again: it counts, not that of the core
+    empty_task = "windows 12, recurrent: not run"
+    (results.folder / "adaptation.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    found = Results(results.folder, adaptation.PREDICTIONS)
+    rows = {row[0]: row[1:] for row in adaptation.table(found).rows}
+    assert rows["windows 4: equal, no adaptation"] == ["67.7 %", "", "3"]  # 71, 72 and 60
+    assert rows["windows 4: adaptation learned"][0] == "82.0 %"
+    assert rows["windows 4: adaptation learned"][1].startswith("+14.3 (")  # 10, 10 and 23
+    assert rows["windows 12, recurrent: adaptation learned"] == ["not run", "not run", "0"]
+    labels = [label.get_text() for label in adaptation.gains(found).axes[0].get_yticklabels()]
+    assert labels == ["windows 4", *[adaptation.TITLES[kind] for kind in (SYN, *design.ADAPTIVE)], empty_task]
+    plt.close("all")
+    outcomes = found.outcomes()
+    assert outcomes["learned adaptation"].verdict == "miss"  # 0, where more than 3 was said
+    assert outcomes["equal adaptation"].verdict != "not run"
+    assert outcomes["recurrent"].verdict == "not run"
 
 
 def test_three_of_all_seeds(results):

@@ -13,8 +13,8 @@ from benefit_analysis import TASKS, Results
 from benefit_design import EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
 
 RESULTS = Results()
-CHOICES = ("dial", "tuning", "flat", "causes_tuning", "natural_tuning", "natural_flat")
-REPORTS = ("core", "causes", "equal_spikes", "natural")
+CHOICES = ("dial", "tuning", "flat", "causes_tuning", "natural_tuning", "natural_flat", "adaptation_tuning")
+REPORTS = ("core", "causes", "equal_spikes", "natural", "adaptation")
 
 
 def difference(kind, other=EQUAL, task="windows 4"):

@@ -20,6 +20,11 @@ KINDS = [
     {"learned": ["tau_syn"], "shared": True},
     {"spread_syn": 5, "learned": ["tau_mem", "tau_syn", "v_th"]},
 ]
+ADAPTIVE = [
+    {"tau_adapt": 20},
+    {"tau_adapt": 20, "spread_adapt": 4, "beta": 0.5},
+    {"tau_adapt": 20, "learned": ["tau_adapt", "beta"]},
+]
 CASES = {
     "windows": (WINDOWS, {}, {}),
     "recurrent": (WINDOWS, {"recurrent": True}, {}),
@@ -29,10 +34,12 @@ CASES = {
     "no reset": (WINDOWS, {"reset": "none"}, {}),
     "subtraction, cleared": (XOR, {"reset": "subtraction", "clear_synapse": True}, {}),
     "readout per output": (WINDOWS, {"readout_tau": "per output"}, {}),
+    "adaptation": (WINDOWS, {}, {}, ADAPTIVE),
+    "adaptation, recurrent": (WINDOWS, {"recurrent": True}, {}, ADAPTIVE),
 }
 
 
-def cells_of(task, architecture, training):
+def cells_of(task, architecture, training, kinds=KINDS):
     return [
         {
             "task": {**task, "seed": seed},
@@ -43,7 +50,7 @@ def cells_of(task, architecture, training):
             "test": True,
         }
         for seed, rate in ((1, 0.01), (2, 0.02))
-        for neurons in KINDS
+        for neurons in kinds
     ]
 
 

@@ -118,6 +118,7 @@ def test_every_cell_of_the_design_can_be_built():
     problems = design.core_problems(grid.size, grid.epochs, grid.validation, grid.test)
     problems |= design.natural_problems(False, 1)
     kinds = [*design.KINDS.values(), design.ALL_LEARNED, *(kind for kind, _ in design.CAUSES.values())]
+    kinds += design.ADAPTIVE.values()
     for kind in kinds:
         assert len(set(kind.first)) == len(kind.first) == 6
         for place in kind.first:
@@ -149,6 +150,37 @@ def test_predictions_are_about_what_is_run():
                 assert float(task.removeprefix("windows 4, rate ")) in benefit.RATES
             else:
                 assert stage == "gradients"
+
+
+def test_predictions_of_adaptation_are_about_what_is_run():
+    predictions = json.loads((ROOT / "book" / "results" / "adaptation_predictions.json").read_text())["predictions"]
+    assert sum(not p["known"] for p in predictions) >= 4
+    for prediction in predictions:
+        assert prediction["low"] is None or prediction["high"] is None or prediction["low"] < prediction["high"]
+        for stage, task, condition, _ in prediction["contrast"]:
+            assert stage == "adaptation"
+            assert task in design.ADAPTATION_TASKS
+            assert condition in (*design.BESIDE, *design.ADAPTIVE)
+
+
+def test_kinds_of_adaptation_get_equal_tries_and_run_beside_those_of_the_core(tmp_path, monkeypatch):
+    tried = []
+
+    def fake(self, stage, planned):
+        tried.append((stage, planned))
+        return [{**run, "result": {"validation": {"accuracy": 0.5}}} for run in planned]
+
+    monkeypatch.setattr(Store, "run", fake)
+    grid = dataclasses.replace(benefit.GRIDS["quick"], tries=8, most_tries=8)
+    experiment = benefit.Experiment(grid, Store(tmp_path, 1))
+    experiment.done["dial"] = dict.fromkeys(experiment.problems, 3)
+    found = experiment.stage("adaptation_tuning")
+    assert set(found) == {(task, kind) for task in design.ADAPTATION_TASKS for kind in design.ADAPTIVE}
+    assert {x["tries"] for x in found.values()} == {8}
+    runs = experiment.stage("adaptation")
+    assert len(runs) == len(design.ADAPTATION_TASKS) * grid.seeds * (len(design.BESIDE) + len(design.ADAPTIVE))
+    assert all(run["cell"]["test"] for run in runs)
+    assert not any(run["cell"]["test"] for stage, planned in tried if stage != "adaptation" for run in planned)
 
 
 def test_kinds_differ_in_what_they_say_and_get_equal_tries(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ unless the environment variable `SNNPARAMS_BROWSER` is set to `required`.
 import functools
 import http.server
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -15,10 +16,15 @@ from chromium import chromium, launch
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
-PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.glob("book/*.html"))
+PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.glob("book/**/*.html"))
+CHAPTERS = [name for name in PAGES if Path(name).name[0].isdigit()]
+WITHOUT_FORMULAS = [name for name in PAGES if 'class="math' not in (HTML / name).read_text()]
 WITH_SLIDERS = ("1_lif_neuron", "2_heterogeneity", "6_benefit")
 PHONE = {"width": 360, "height": 740}
+SCREEN = {"width": 1280, "height": 900}
+SIZES = pytest.mark.parametrize("size", [SCREEN, PHONE], ids=["screen", "phone"])
 TITLE = "article.bd-article h1"
+SETTLED = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 20)))"  # what is resized is marked
 AT_ONCE = "* { transition: none !important; animation: none !important; }"  # half-way colours are no colours
 
 
@@ -67,7 +73,7 @@ def page(browser, address):
         page.problems = []
 
         def look(request):
-            if not request.url.startswith((address, "data:", "blob:")):
+            if not request.url.startswith((address, HTML.as_uri(), "data:", "blob:")):
                 page.problems.append(f"request to {request.url}")
 
         page.on("request", look)
@@ -78,9 +84,24 @@ def page(browser, address):
 
 
 def visit(page, address, name):
-    """Open a page and wait until its equations are typeset."""
+    """Open a page and wait until its equations are typeset, and boxes that scroll are marked."""
     page.goto(f"{address}/{name}", wait_until="load")
     page.evaluate("() => window.MathJax?.startup?.promise")
+    page.evaluate(SETTLED)
+
+
+# What is wider than the box that it stands in, without a way to see the rest
+CUT = """() => [...document.querySelectorAll('article.bd-article *')].filter(box => {
+  const style = getComputedStyle(box)
+  const clips = style.overflowX !== 'visible' && box.clientWidth > 1 && box.scrollWidth > box.clientWidth + 1
+  const reachable = ['auto', 'scroll'].includes(style.overflowX) && box.tabIndex === 0 && box.matches('.scrolls')
+  return clips && !reachable && !box.closest('mjx-assistive-mml')
+}).map(box => box.outerHTML.slice(0, 200))"""
+# What stands out of the window, outside of all boxes that scroll
+OUTSIDE = """() => [...document.querySelectorAll('article.bd-article *')].filter(part => {
+  const box = part.getBoundingClientRect()
+  return box.width > 1 && box.right > innerWidth + 1 && !part.closest('.scrolls, mjx-assistive-mml')
+}).map(part => part.outerHTML.slice(0, 200))"""
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -90,6 +111,35 @@ class TestPage:
         page.wait_for_load_state("networkidle")
         assert page.problems == []
         assert page.locator(TITLE).count() == 1
+
+    def test_works_from_a_folder(self, page, name):
+        visit(page, HTML.as_uri(), name)
+        assert page.problems == []
+        assert page.locator("mjx-container").count() >= page.locator(".math").count()
+        assert page.locator("html").get_attribute("data-theme") == "light"
+
+    @SIZES
+    def test_nothing_is_cut_without_a_way_to_see_it(self, page, address, name, size):
+        page.set_viewport_size(size)
+        visit(page, address, name)
+        page.evaluate("() => document.querySelectorAll('details').forEach(fold => { fold.open = true })")
+        page.evaluate(SETTLED)
+        assert page.evaluate(CUT) == []
+        assert page.evaluate(OUTSIDE) == []
+
+    def test_only_formulas_that_scroll_are_stops_of_the_keyboard(self, page, address, name):
+        page.set_viewport_size(PHONE)
+        visit(page, address, name)
+        formulas = page.locator("mjx-container")
+        assert formulas.evaluate_all("all => all.filter(x => x.tabIndex >= 0 && !x.matches('.scrolls')).length") == 0
+        tall = "all => all.filter(x => x.scrollHeight > x.clientHeight + 1).map(x => x.innerText)"
+        assert page.locator("div.math mjx-container").evaluate_all(tall) == []
+
+    def test_a_fold_is_called_what_is_written_on_it(self, page, address, name):
+        visit(page, address, name)
+        for fold in page.locator("details.hide > summary").all():
+            assert fold.get_attribute("aria-label") is None
+            assert fold.inner_text().startswith("Show the code")
 
     def test_equations_are_typeset(self, page, address, name):
         visit(page, address, name)
@@ -130,44 +180,44 @@ class TestPage:
         ] == []
 
 
-@pytest.mark.parametrize("chapter", WITH_SLIDERS)
 @pytest.mark.parametrize("size", [None, PHONE], ids=["screen", "phone"])
-def test_sliders_react_to_the_keyboard(page, address, chapter, size):
+@pytest.mark.parametrize("name", PAGES)
+def test_figures_compute_where_there_are_some(page, address, name, size):
     if size:
         page.set_viewport_size(size)
-    visit(page, address, f"book/{chapter}.html")
-    figures = page.locator(".snnparams-slider")
-    assert figures.count() >= 1
-    for k in range(figures.count()):
-        figure = figures.nth(k)
-        slider = figure.locator("input[type=range]")
-        seen = set()
-        slider.focus()
-        assert slider.evaluate("x => x === document.activeElement")
-        page.keyboard.press("Home")
-        last = int(slider.get_attribute("max"))
-        for position in range(last + 1):
-            assert int(slider.input_value()) == position
-            picture = figure.locator("img:visible")
-            assert picture.count() == 1
-            box = picture.bounding_box()
-            assert box["width"] <= page.viewport_size["width"]
-            assert box["width"] > 250
-            text = figure.locator("output").inner_text()
-            assert slider.get_attribute("aria-valuetext") == text
-            seen.add((text, picture.get_attribute("src")))
-            page.keyboard.press("ArrowRight")
-        assert len(seen) == last + 1  # every position has a picture and a text of its own
-        assert page.evaluate("x => document.querySelector(`label[for='${x}']`) !== null", slider.get_attribute("id"))
+    visit(page, address, name)
+    figures = page.locator("figure[class*='live-']")
+    scripts = page.evaluate("() => [...document.scripts].map(x => x.src).filter(x => x.includes('/live/'))")
+    assert bool(scripts) == bool(figures.count())  # other pages load nothing
+    for figure in figures.all():
+        assert figure.locator("img").count() == 0
+        assert figure.locator(".caption-number").inner_text().startswith("Fig")
+        assert 250 < figure.locator("svg").first.bounding_box()["width"] <= page.viewport_size["width"]
+        before = figure.locator("svg").first.inner_html()
+        figure.locator("input[type=range]").first.press("End")
+        page.wait_for_function("figure => !figure.figure.busy", arg=figure.element_handle())
+        assert figure.locator("svg").first.inner_html() != before
     assert page.problems == []
 
 
-def test_at_least_four_figures_move(page, address):
+def test_figures_compute_in_a_page_that_was_opened_from_a_folder(page):
     count = 0
-    for chapter in WITH_SLIDERS:
-        visit(page, address, f"book/{chapter}.html")
-        count += page.locator(".snnparams-slider").count()
+    for name in PAGES:
+        page.goto((HTML / name).as_uri())
+        figures = page.locator("figure[class*='live-']")
+        count += figures.count()
+        assert figures.locator(".live-controls").count() == figures.count()
     assert count >= 4
+
+
+@pytest.mark.parametrize("chapter", ["1_lif_neuron", "2_heterogeneity", "6_benefit"])
+def test_without_javascript_a_figure_is_a_picture_with_a_caption(browser, address, chapter):
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{address}/book/{chapter}.html")
+        for figure in page.locator("figure[class*='live-']").all():
+            assert figure.locator("img").bounding_box()["height"] > 100
+            assert figure.locator("figcaption").inner_text()
 
 
 def test_search_finds_tau_mem(page, address):
@@ -248,3 +298,136 @@ def test_solutions_are_folded_and_open(page, address):
     after = content.bounding_box()
     assert after["height"] > 0
     assert before is None or before["height"] < after["height"]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_formulas_of_a_chapter_fit_a_phone(page, address, name):
+    page.set_viewport_size(PHONE)
+    visit(page, address, name)
+    wide = page.locator("div.math mjx-container").evaluate_all("all => all.filter(x => x.scrollWidth > x.clientWidth)")
+    assert wide == []
+
+
+def test_chapters_have_their_numbers(page, address):
+    visit(page, address, "book/index.html")
+    entries = page.locator("nav.bd-links a.reference.internal").all_inner_texts()
+    numbered = [text for text in entries if text[0].isdigit()]
+    assert [int(text.split(".")[0]) for text in numbered] == list(range(1, len(CHAPTERS) + 1))
+    for number, entry in enumerate(numbered, start=1):
+        page.locator("nav.bd-links a.reference.internal", has_text=entry).click()
+        page.wait_for_load_state("load")
+        assert page.locator(TITLE).inner_text().rstrip("#").strip() == entry
+        captions = page.locator("figure .caption-number, p.admonition-title .caption-number").all_inner_texts()
+        captions += page.locator("div.exercise p.admonition-title").all_inner_texts()
+        assert captions
+        assert [text for text in captions if f" {number}." not in text] == []
+
+
+@SIZES
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["book/index.html", "book/5_conditioning.html"])
+def test_one_sees_where_the_keyboard_is(page, address, name, size, theme):
+    page.set_viewport_size(size)
+    page.emulate_media(color_scheme=theme)
+    visit(page, address, name)
+    seen = set()
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        what, style, width = page.evaluate(
+            """() => {
+              const focused = document.activeElement
+              const style = getComputedStyle(focused)
+              return [focused.outerHTML.slice(0, 300), style.outlineStyle, parseFloat(style.outlineWidth)]
+            }"""
+        )
+        if what.startswith("<body"):
+            break
+        assert style == "solid", what
+        assert width >= 2, what
+        seen.add(what)
+    assert any("toggle" in what for what in seen)
+    assert any("theme-switch" in what for what in seen)
+    if "index" not in name:
+        assert any("dropdown-toggle" in what for what in seen), "the button that downloads"
+
+
+@pytest.mark.parametrize("name", ["book/6_benefit.html", "book/notation.html"])
+def test_the_first_column_of_a_table_that_scrolls_stays(page, address, name):
+    page.set_viewport_size(PHONE)
+    visit(page, address, name)
+    box = page.locator(".scrolls:has(> table)").first
+    left = "x => x.querySelector('tbody tr > :first-child').getBoundingClientRect().left"
+    before = box.evaluate(left)
+    box.evaluate("x => { x.scrollLeft = 60 }")
+    page.wait_for_function("() => document.querySelector('.scrolls.more-left > table')")
+    assert box.evaluate(left) == pytest.approx(before, abs=1)  # pixel
+    assert box.evaluate("x => x.querySelector('tbody tr > :nth-child(2)').getBoundingClientRect().left") < 360
+    assert box.get_attribute("aria-label") == "Table, scrolls sideways"
+
+
+def test_paper_is_light_also_after_dark_was_chosen(page, address):
+    page.emulate_media(color_scheme="dark")
+    visit(page, address, "book/6_benefit.html")
+    theme = "() => document.documentElement.dataset.theme"
+    colours = "() => [document.body, document.querySelector('article p')].map(x => getComputedStyle(x).color)"
+    assert page.evaluate(theme) == "dark"
+    pale = page.evaluate(colours)
+    page.emulate_media(media="print", color_scheme="dark")
+    page.wait_for_function("() => document.documentElement.dataset.theme === 'light'")
+    page.add_style_tag(content=AT_ONCE)
+    dark = page.evaluate(colours)
+    assert all(sum(map(int, re.findall(r"\d+", colour)[:3])) > 500 for colour in pale)
+    assert all(sum(map(int, re.findall(r"\d+", colour)[:3])) < 250 for colour in dark)
+    page.emulate_media(media="screen", color_scheme="dark")
+    page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+
+
+@SIZES
+def test_a_heading_weighs_less_than_the_one_above_it(page, address, size):
+    page.set_viewport_size(size)
+    visit(page, address, "book/7_adjoint.html")
+    weights = page.evaluate(
+        """() => ['h1', 'h2', 'h3'].map(tag => {
+          const style = getComputedStyle(document.querySelector(`article.bd-article ${tag}`))
+          return [parseFloat(style.fontSize), parseInt(style.fontWeight)]
+        })"""
+    )
+    assert sorted(weights, reverse=True) == weights
+    assert len({size for size, _ in weights}) == 3
+    assert len({weight for _, weight in weights}) == 1
+
+
+# What a page weighs
+
+
+def test_there_are_pages_without_formulas():
+    assert "book/references.html" in WITHOUT_FORMULAS
+    assert "book/1_lif_neuron.html" not in WITHOUT_FORMULAS
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_loads_only_what_it_needs(page, address, name):
+    loaded = []
+    page.on("response", lambda response: loaded.append(response.url))
+    visit(page, address, name)
+    page.wait_for_load_state("networkidle")
+    assert not [url for url in loaded if "fontawesome" in url]
+    assert any("fa-solid-900.woff" in url for url in loaded), "the theme's buttons have icons"
+    assert any("mathjax" in url for url in loaded) == (name not in WITHOUT_FORMULAS)
+
+
+def test_every_icon_is_in_the_font(page, address):
+    tt = pytest.importorskip("fontTools.ttLib")
+    fonts = list((HTML / "_static").glob("fa-*.woff"))
+    assert max(path.stat().st_size for path in fonts) < 5000
+    drawn = {chr(code) for path in fonts for code in tt.TTFont(path).getBestCmap() or {}}
+    for name in PAGES:
+        visit(page, address, name)
+        shown = page.evaluate(
+            """() => [...document.querySelectorAll('*')]
+              .flatMap(x => ['::before', '::after'].map(part => getComputedStyle(x, part)))
+              .filter(style => style.fontFamily.includes('Awesome')).map(style => style.content)"""
+        )
+        signs = {sign for text in shown for sign in text if "\ue000" <= sign <= "\uf8ff"}
+        assert len(signs) >= 4
+        assert signs <= drawn

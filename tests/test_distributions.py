@@ -15,6 +15,7 @@ from snnparams.distributions import (
     bounds,
     gamma,
     log_normal,
+    log_uniform,
     probability_outside,
     reciprocal,
     uniform,
@@ -76,6 +77,22 @@ def test_truncated_normal(low, high):
         assert ours.cdf(torch.tensor(low - 1)) == 0
 
 
+def test_log_uniform():
+    ours, theirs = log_uniform(low=0.005, high=0.2), stats.loguniform(0.005, 0.2)
+    x = torch.from_numpy(theirs.ppf(QUANTILES))
+    np.testing.assert_allclose(ours.cdf(x), QUANTILES, rtol=1e-5)
+    np.testing.assert_allclose(ours.icdf(torch.from_numpy(QUANTILES)), theirs.ppf(QUANTILES), rtol=1e-5)
+    np.testing.assert_allclose(ours.log_prob(x), theirs.logpdf(x), rtol=1e-5)
+    assert ours.mean.item() == pytest.approx(theirs.mean())
+    assert ours.variance.item() == pytest.approx(theirs.var(), rel=1e-4)
+    drawn = ours.sample((4000,))
+    assert stats.kstest(drawn.numpy(), theirs.cdf).pvalue > 1e-4
+    assert repr(ours) == "LogUniform(low=0.005, high=0.2)"
+    layer = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(ours)), size=50)
+    tau = layer.p.tau_mem.detach()
+    assert 0.005 <= tau.min() < 0.02 < 0.05 < tau.max() <= 0.2
+
+
 def test_reciprocal_of_a_time_constant_is_the_distribution_of_the_rate():
     tau = gamma(mean=10e-3, variation=0.4)
     rate = reciprocal(tau)
@@ -101,6 +118,8 @@ def test_reciprocal_of_a_time_constant_is_the_distribution_of_the_rate():
         (Uniform(torch.tensor([2.0, 1.0]), torch.tensor([4.0, 8.0])), (1.0, 8.0)),
         (Beta(1.0, 2.0), (0.0, 1.0)),
         (TruncatedNormal(0.0, 1.0, -1.0, 2.0), (-1.0, 2.0)),
+        (log_uniform(low=0.005, high=0.2), (0.005, 0.2)),
+        (reciprocal(log_uniform(low=0.005, high=0.2)), (5.0, 200.0)),
         (reciprocal(Uniform(2.0, 4.0)), (0.25, 0.5)),
         (reciprocal(LogNormal(0.0, 1.0)), (0.0, math.inf)),
         (reciprocal(HalfNormal(1.0)), (0.0, math.inf)),
@@ -130,6 +149,9 @@ def test_probability_outside():
         (lambda: log_normal(median="1", variation=0.5), "median: expected a positive, finite number, got 1"),
         (lambda: gamma(mean=1.0, variation=0), "variation: expected a positive, finite number, got 0"),
         (lambda: uniform(mean=1.0, variation=0.6), "variation: expected a positive, finite number below 1 / sqrt(3)"),
+        (lambda: log_uniform(low=0, high=1.0), "low: expected a positive, finite number, got 0"),
+        (lambda: log_uniform(low=1.0, high=math.inf), "high: expected a positive, finite number, got inf"),
+        (lambda: log_uniform(low=2.0, high=1.0), "low, high: expected low below high, got 2 and 1"),
         (lambda: TruncatedNormal(0, 1, 2, 1), "expected an interval that holds part of a normal distribution"),
         (lambda: TruncatedNormal(0, 1, 9, 10), "expected an interval that holds part of a normal distribution"),
         (lambda: reciprocal(Normal(1.0, 0.1)), "expected a distribution of positive values, got Normal"),

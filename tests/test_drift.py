@@ -105,5 +105,7 @@ def test_bad_input():
         differences(network(), TASK, 1.5)
     with pytest.raises(ValueError, match="step: expected a positive number"):
         differences(network(), TASK, 0)
-    with pytest.raises(ValueError, match="network: expected layers with the standard reset"):
-        derivatives(network(reset="none"), TASK)
+    message = "network: expected layers with the standard reset and fixed thresholds, got one with others"
+    for other in (network(reset="none"), network(neurons=Neurons(4, 10, tau_adapt=20))):
+        with pytest.raises(ValueError, match=message):
+            derivatives(other, TASK)

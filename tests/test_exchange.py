@@ -47,7 +47,7 @@ def network(dtype=torch.float64):
             HIDDEN,
             HIDDEN,
             sp.LIFParameters(tau_syn=taus(), v_th=0.5),
-            delay=1e-3 + 5e-3 * torch.rand(HIDDEN),
+            delay=late,
             **how,
         ),
         nn.Linear(HIDDEN, OUTPUTS, bias=False, dtype=dtype),

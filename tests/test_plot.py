@@ -76,38 +76,6 @@ def test_a_copy_for_plotting_does_not_change_with_the_parameter():
     assert copy.tolist() == [0, 0, 0]
 
 
-def test_slider_holds_one_described_picture_per_value():
-    def draw(value):
-        figure, ax = plt.subplots(figsize=(1, 1))
-        ax.axhline(value)
-        return figure
-
-    slider = plot.Slider(draw, [1.0, 2.5, 4.0], "size <mm>", lambda v: f'a "line" at {v:g}', start=1)
-    assert repr(slider) == "Slider(size <mm>: 1, 2.5, 4)"
-    html = slider._repr_html_()
-    images = re.findall(r"<img [^>]*>", html)
-    assert len(images) == 3
-    assert [" hidden" in image for image in images] == [True, False, True]
-    assert 'alt="a &quot;line&quot; at 2.5"' in images[1]
-    assert 'type="range" min="0" max="2" value="1"' in html
-    assert "size &lt;mm&gt;" in html
-    assert len({re.search(r'src="([^"]*)"', image)[1] for image in images}) == 3
-    assert plt.get_fignums() == []
-    with pytest.raises(ValueError, match="start: expected an index into 3 values, got 3"):
-        plot.Slider(draw, [1, 2, 3], "x", str, start=3)
-
-
-def test_slider_over_names():
-    def draw(name):
-        figure, ax = plt.subplots(figsize=(1, 1))
-        ax.set_title(name)
-        return figure
-
-    html = plot.Slider(draw, ["a | b", '"c"'], "task", str)._repr_html_()
-    assert 'data-values="[&quot;a | b&quot;, &quot;\\&quot;c\\&quot;&quot;]"' in html
-    assert ">a | b</output>" in html
-
-
 @pytest.mark.parametrize(
     "form", [torch.Tensor.to_sparse, torch.Tensor.numpy, torch.Tensor.bfloat16, torch.Tensor.tolist]
 )

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from snnparams import LIF, LIFParameters, LIFRecurrent, rate_bounds_loss
-from snnparams.parameters import NeuronParameters
-from snnparams.resets import lif_with_reset
+from snnparams import Layer, LIFParameters, RecurrentLayer, neurons, rate_bounds_loss
+from snnparams.resets import RESETS, LIFWithReset, check_reset
 
 
 def spikes_of(*rates, steps=20):
@@ -46,28 +45,28 @@ def test_bounds_that_are_none_are_refused():
 # ------------------------------------------------------------------------------------------------------------ resets
 
 TAUS = {"tau_mem": torch.tensor([4e-3, 7e-3, 20e-3]), "tau_syn": torch.tensor([5e-3, 30e-3, 2e-3])}
-P = LIFParameters(**{name: x.double() for name, x in TAUS.items()}, alpha=5)
+P = {name: x.double() for name, x in TAUS.items()} | {"alpha": 5}
 
 
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("recurrent", [True, False])
-def test_the_standard_reset_is_that_of_the_layer(detach, recurrent):
+@pytest.mark.parametrize(
+    ("kind", "reset"), [(LIFParameters, "zero"), (neurons.SubtractiveLIF, "subtraction")], ids=["zero", "subtraction"]
+)
+def test_a_reset_by_its_shares_is_that_of_the_neuron_that_has_it(detach, recurrent, kind, reset):
     generator = torch.Generator().manual_seed(0)
     inputs = 2 * torch.randn(40, 5, 3, generator=generator, dtype=torch.float64)
-    weights = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    weights = torch.eye(3).double(), torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    of_voltage, of_threshold = RESETS[reset]
     found = []
-    for own in (True, False):
+    for p in (kind(**P), LIFWithReset(**P, of_voltage=of_voltage, of_threshold=of_threshold)):
         x = inputs.clone().requires_grad_()
-        if own:
-            p = NeuronParameters(P, dt=1e-3, size=3, dtype=torch.float64)
-            z = lif_with_reset(x, p, 1e-3, detach_reset=detach, recurrent_weights=weights if recurrent else None)
-        elif recurrent:
-            eye = torch.eye(3, dtype=torch.float64)
-            given = {"input_weights": eye, "recurrent_weights": weights, "autapses": True}
-            layer = LIFRecurrent(3, 3, P, **given, detach_reset=detach, dtype=torch.float64)
-            z, _ = layer(x)
+        if recurrent:
+            given = dict(zip(("input_weights", "recurrent_weights"), weights, strict=True))
+            layer = RecurrentLayer(3, 3, p, **given, autapses=True, detach_reset=detach, dtype=torch.float64)
         else:
-            z, _ = LIF(P, detach_reset=detach, size=3, dtype=torch.float64)(x)
+            layer = Layer(p, detach_reset=detach, size=3, dtype=torch.float64)
+        z, _ = layer(x)
         (z * torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None, None]).sum().backward()
         found.append((z.detach(), x.grad))
     assert found[0][0].sum() > 10
@@ -76,28 +75,27 @@ def test_the_standard_reset_is_that_of_the_layer(detach, recurrent):
 
 
 def test_resets_by_hand():
-    p = NeuronParameters(LIFParameters(tau_mem=2e-3, tau_syn=2e-3, v_th=1.0, alpha=5), dt=1e-3, size=1)
     x = torch.zeros(4, 1, 1)
     x[0] = 6.0  # v: 3, then i = 3, 1.5, 0.75 in the following steps
 
-    def voltages_seen(**how):
-        return lif_with_reset(x, p, 1e-3, **how).flatten().tolist()
+    def spikes(reset="zero", of_current=0.0):
+        of_voltage, of_threshold = RESETS[reset]
+        shares = {"of_voltage": of_voltage, "of_threshold": of_threshold, "of_current": of_current}
+        z, _ = Layer(LIFWithReset(tau_mem=2e-3, tau_syn=2e-3, v_th=1.0, **shares))(x)
+        return z.flatten().tolist()
 
     # to zero: 3 | 0 + 1.5 | 0 + 0.75 | 0.75 / 2 + 0.375
-    assert voltages_seen() == [1, 1, 0, 0]
+    assert spikes() == [1, 1, 0, 0]
     # by subtraction: 3 | 2 / 2 + 1.5 = 2.5 | 1.5 / 2 + 0.75 = 1.5 | 0.5 / 2 + 0.375
-    assert voltages_seen(reset="subtraction") == [1, 1, 1, 0]
+    assert spikes("subtraction") == [1, 1, 1, 0]
     # none: 3 | 1.5 + 1.5 = 3 | 1.5 + 0.75 = 2.25 | 1.125 + 0.375
-    assert voltages_seen(reset="none") == [1, 1, 1, 1]
+    assert spikes("none") == [1, 1, 1, 1]
     # with the synapse cleared nothing is left of the input
-    assert voltages_seen(clear_synapse=True) == [1, 0, 0, 0]
+    assert spikes(of_current=1.0) == [1, 0, 0, 0]
     # none, cleared: 3 | 1.5 | 0.75
-    assert voltages_seen(reset="none", clear_synapse=True) == [1, 1, 0, 0]
+    assert spikes("none", of_current=1.0) == [1, 1, 0, 0]
 
 
 def test_there_is_no_other_reset():
-    p = NeuronParameters(LIFParameters(alpha=5), dt=1e-3, size=1)
     with pytest.raises(ValueError, match="reset: expected one of zero, subtraction, none, got 'soft'"):
-        lif_with_reset(torch.zeros(2, 1, 1), p, 1e-3, "soft")
-    with pytest.raises(ValueError, match=r"currents: expected shape \(T, B, H\), got \(2, 1\)"):
-        lif_with_reset(torch.zeros(2, 1), p, 1e-3)
+        check_reset("soft")

@@ -67,7 +67,7 @@ def test_the_gradient_of_a_trace_is_that_of_finite_differences():
             layer(x)
         return recorded[""].trace.v.square().sum()
 
-    stored = layer.p.stored("tau_mem_inv")
+    stored = layer.p.raw("tau_mem_inv")
     (gradient,) = torch.autograd.grad(total(), stored)
     with torch.no_grad():
         step = 1e-5

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from snnparams import Split, tasks, trial
-from snnparams.designs import DT, Architecture, Neurons, spaced, voltage_variance
+from snnparams.designs import DT, Architecture, Neurons, spaced
+from snnparams.initialisation import RateError, voltage_variance
 from snnparams.memory import temporal_filters
-from snnparams.networks import RateError, build, filters, reach_rate
+from snnparams.networks import build, filters, reach_rate
 from snnparams.trial import Training, make_task, measure, run_raster, run_trial, train
 
 SIZES = {"train": 200, "validation": 60, "test": 80}
@@ -28,6 +29,8 @@ KINDS = {
     "learned": {"learned": ("tau_syn",)},
     "shared": {"learned": ("tau_syn",), "shared": True},
     "all": {"spread_syn": 5, "learned": ("tau_mem", "tau_syn", "v_th")},
+    "different tau_adapt": {"tau_adapt": 20, "spread_adapt": 5},
+    "adaptation learned": {"tau_adapt": 20, "learned": ("tau_adapt", "beta")},
 }
 
 
@@ -39,7 +42,8 @@ def cell(neurons=(), architecture=(), training=(), task=WINDOWS, seed=0, test=Tr
 
 def values(network, layer=0):
     p = network.layers[layer].p
-    return {"tau_mem": p.tau_mem / DT, "tau_syn": p.tau_syn / DT, "v_th": p.v_th}
+    adaptation = {"tau_adapt": p.tau_adapt / DT, "beta": p.beta} if hasattr(p, "beta") else {}
+    return {"tau_mem": p.tau_mem / DT, "tau_syn": p.tau_syn / DT, "v_th": p.v_th, **adaptation}
 
 
 def test_spaced_values():
@@ -91,6 +95,9 @@ def test_what_a_description_says_is_what_a_network_has():
     torch.testing.assert_close(found["different tau_syn"]["tau_syn"].double(), spaced(20, 5, 12), rtol=1e-4, atol=0)
     mem = found["different tau_mem"]["tau_mem"].double()
     torch.testing.assert_close(mem.sort().values, spaced(20, 5, 12), rtol=1e-4, atol=0)
+    adapt = found["different tau_adapt"]["tau_adapt"].double()
+    torch.testing.assert_close(adapt.sort().values, spaced(20, 5, 12), rtol=1e-4, atol=0)
+    assert found["different tau_adapt"]["beta"].tolist() == pytest.approx([0.3] * 12)
     both = found["both"]
     assert both["tau_mem"].argsort().tolist() != both["tau_syn"].argsort().tolist()  # paired at random
     assert found["shared"]["tau_syn"].numel() == 1
@@ -108,7 +115,8 @@ def test_only_what_is_learned_moves(name):
         moved = (x != before[key]).float().mean()
         assert moved > 0.9 if key in kind.get("learned", ()) else moved == 0
     learned = values(network)["tau_syn"].unique().numel()
-    assert learned == {"shared": 1, "equal": 1, "different tau_mem": 1}.get(name, 12)
+    ones = ("shared", "equal", "different tau_mem", "different tau_adapt", "adaptation learned")
+    assert learned == (1 if name in ones else 12)
 
 
 def check_sum(found, exact, magnitude, terms):
@@ -303,6 +311,10 @@ def test_bad_input():
         ({"spread_syn": 0.5}, r"spread_syn: expected a factor of at least 1, got 0\.5"),
         ({"distinct": 0}, "distinct: expected None or at least 1, got 0"),
         ({"learned": ("tau",)}, r"learned: expected some of tau_mem, .*, got \['tau'\]"),
+        ({"tau_adapt": 1}, "tau_adapt: expected more than 1 time step, got 1"),
+        ({"tau_adapt": 20, "beta": 0}, "beta: expected a positive number, got 0"),
+        ({"spread_adapt": 2}, "spread_adapt: expected thresholds that adapt, with a tau_adapt"),
+        ({"learned": ("beta",)}, r"learned: expected some of tau_mem, tau_syn, v_th, got \['beta'\]"),
         ({"shared": True}, "shared: expected equal neurons of which something is learned"),
         ({"shared": True, "learned": ("tau_syn",), "spread_syn": 2}, "shared: expected equal neurons"),
     ):
@@ -317,5 +329,7 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=message):
             Architecture(**given)
+    with pytest.raises(ValueError, match="reset: expected the standard one where thresholds adapt, got another"):
+        build(Neurons(tau_adapt=20), Architecture(**SMALL, reset="none"), TASK, 0)
     with pytest.raises(ValueError, match=r"task: expected one of windows, .*, got 'cifar'"):
         make_task('{"name": "cifar"}')

@@ -10,7 +10,7 @@ name           what it is                                  what it takes
 
 Without a name, the fastest one that takes the input is used. All compute the same: spikes and all gradients are
 tested against the reference. A fused kernel has no second derivative. On a GPU, products with recurrent weights
-follow `torch.set_float32_matmul_precision`: float32 unless the user allows TF32. Explained in chapter 8.
+follow `torch.set_float32_matmul_precision`: float32 unless the user allows TF32. Explained in chapter 9.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ import os
 import torch
 from torch.nn.functional import linear
 
-from snnparams.kernels import fused, reference
+from snnparams.dynamics import arguments_of_step
+from snnparams.kernels import fused, fused_sequence, reference
 from snnparams.neurons import LIFParameters, LIParameters, Neuron
+from snnparams.neurons.step import PROGRAMS
 from snnparams.surrogate import surrogate_of
 
 KERNELS = ("reference", "cpu", "triton")
@@ -101,7 +103,7 @@ def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alp
     steps, rows, *population = currents.shape
 
     def per_neuron(value):  # a copy: a value that is changed before the backward pass does not change a gradient
-        return torch.as_tensor(value).to(v).expand(population).reshape(1, -1).clone()
+        return torch.as_tensor(value, dtype=v.dtype, device=v.device).expand(population).reshape(1, -1).clone()
 
     outputs = fused.lif(
         currents.reshape(1, steps, rows, -1),
@@ -123,8 +125,8 @@ def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alp
     return z.view(currents.shape), v_last.view(v.shape), i_last.view(i.shape), v_pre
 
 
-def _has_fused(neuron: type[Neuron], recurrent: bool) -> bool:
-    """Return whether the fused kernels compute a neuron: LIF, LI without recurrence, or one that differs in nothing."""
+def _is_hand_written(neuron: type[Neuron], recurrent: bool) -> bool:
+    """Return whether there are kernels for one neuron alone: LIF, LI without recurrence, or what differs in nothing."""
     parts = ("step", "constants", "receives", "state")
     known = LIFParameters if neuron.spiking else LIParameters
     return all(getattr(known, part) == getattr(neuron, part) for part in parts) and (neuron.spiking or not recurrent)
@@ -136,7 +138,7 @@ def check_kernel_of(neuron: type[Neuron], kernel: str | None, recurrent: bool = 
     Raises:
         ValueError: it does not; the message lists those that do.
     """
-    if check_kernel(kernel) not in (None, "reference") and not _has_fused(neuron, recurrent):
+    if check_kernel(kernel) == "triton" and not _is_hand_written(neuron, recurrent):
         raise ValueError(f"kernel={kernel!r}: there is none for {neuron.__name__}; use kernel='reference' or None")
     return kernel
 
@@ -162,17 +164,24 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, k
     """
     recurrent = recurrent_weights is not None
     check_kernel_of(neuron, kernel, recurrent)
-    gradient = surrogate_of(p) if neuron.spiking else None
-    if gradient is not None and gradient.derivative is not None:
-        if kernel not in (None, "reference"):
+    gradient, chosen = surrogate_of(p) if neuron.spiking else None, choose(kernel, currents)
+    if gradient is not None and gradient.refusal and chosen != "reference":
+        if kernel is not None:
+            raise ValueError(f"kernel={kernel!r}: {gradient!r}: {gradient.refusal}; use kernel='reference' or None")
+        chosen = "reference"
+    by_hand = _is_hand_written(neuron, recurrent) and (gradient is None or gradient.derivative is None)
+    if chosen == "triton" and not by_hand:
+        if kernel is not None:
             raise ValueError(f"kernel={kernel!r}: there is none for {gradient!r}; use kernel='reference' or None")
-        kernel = "reference"
-    if not _has_fused(neuron, recurrent) or (kernel := choose(kernel, currents)) == "reference":
+        chosen = "reference"
+    if chosen == "reference":
         return reference.sequence(neuron, currents, state, p, dt, detach_reset, recurrent_weights)
+    if not by_hand:
+        return derived_sequence(neuron, currents, state, p, dt, detach_reset, chosen, recurrent_weights)
     *_, v, i = state
     if gradient is None:  # a LIF neuron whose threshold is infinite
         how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0}
-        _, v, i, voltages = _fused(currents, v, i, p, dt, kernel, **how, keep=True)
+        _, v, i, voltages = _fused(currents, v, i, p, dt, chosen, **how, keep=True)
         voltages = voltages.view(currents.shape)
         # the backward pass reads the voltages, so that a caller who may change them gets a copy
         return voltages.clone() if voltages.requires_grad else voltages, neuron.State(v, i)
@@ -181,9 +190,43 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, k
     how = {"method": gradient.method, "alpha": gradient.alpha, "detach_reset": detach_reset}
     how |= {"v_th": p.v_th, "v_reset": p.v_reset, "recurrent_weights": recurrent_weights}
     # voltages and currents are kept only for a backward pass
-    z, v, i, _ = _fused(currents, v, i, p, dt, kernel, **how, keep=torch.is_grad_enabled())
+    z, v, i, _ = _fused(currents, v, i, p, dt, chosen, **how, keep=torch.is_grad_enabled())
     # the last spikes are not a part of all spikes: both can be changed, and saved, alone
     return z, neuron.RecurrentState(z[-1].clone(), v, i) if recurrent else neuron.State(v, i)
+
+
+def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset, kernel, recurrent_weights=None):
+    """Compute a population of any neuron by the kernel that is derived from its step, see `sequence`."""
+    program = PROGRAMS[neuron.program]
+    steps, rows, *population = currents.shape
+    variables = dict(zip(program.state, state[-len(program.state) :], strict=True))
+    recurrent = recurrent_weights is not None
+    if recurrent:  # what the output before the first step causes
+        arrives = linear(state.z, recurrent_weights)
+        if neuron.receives:
+            variables[neuron.receives] = variables[neuron.receives] + arrives
+        else:
+            currents = torch.cat([currents[:1] + arrives, currents[1:]])
+    values = arguments_of_step(neuron, p, dt)
+    like = variables[program.state[0]]
+    same = {"dtype": like.dtype, "device": like.device}
+    stacked = [torch.as_tensor(values[name], **same).expand(population).flatten() for name in program.parameters]
+    gradient = surrogate_of(p) if neuron.spiking else None
+    out, last, _ = fused_sequence.sequence(
+        currents.reshape(1, steps, rows, -1),
+        torch.stack([variable.flatten(1) for variable in variables.values()])[None],
+        None if recurrent_weights is None or steps == 1 else recurrent_weights[None],
+        torch.stack(stacked)[None],
+        neuron.program,
+        "heaviside" if gradient is None else gradient.code,
+        1.0 if gradient is None else gradient.alpha,
+        detach_reset,
+        torch.is_grad_enabled(),
+        kernel,
+    )
+    out = out.view(currents.shape)
+    new = [variable.reshape(like.shape).clone() for variable in last[0].unbind()]
+    return out, neuron.RecurrentState(out[-1].clone(), *new) if recurrent else neuron.State(*new)
 
 
 def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = None):

@@ -4,8 +4,8 @@ Each function is compiled twice: for one share of the rows, and for all shares a
 many shares as PyTorch has threads, see `torch.set_num_threads`. Where Numba finds OpenMP (Linux), its threads are those
 of PyTorch, so that the two never compete for the cores.
 
-What is compiled is kept in `compiled` below `snnparams.data.cache_folder()`, or below the folder that the environment
-variable `NUMBA_CACHE_DIR` names. Where neither can be written, each process compiles for itself, and says so once.
+What is compiled is kept in `compiled` below `snnparams.folders.cache_folder()`, or below the folder that the
+environment variable `NUMBA_CACHE_DIR` names. Where neither can be written, each process compiles for itself, once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numba.core import caching, config
 
-from snnparams.data import cache_folder
+from snnparams.folders import cache_folder
 from snnparams.kernels import PROCESS
 from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS, unpanelled
 

@@ -51,8 +51,8 @@ class SEAdLIF(Neuron):
             spikes adapt it; learned it is positive, unless another constraint is chosen.
         b: current that each spike adds, times :math:`1 - \beta`, dimensionless. 0 to 240 in the source. Learned it is
             positive, unless another constraint is chosen.
-        method: name of the spike function, see `snnparams.surrogate_derivative`.
-        alpha: shape parameter of the surrogate gradient, positive; None for the default of the spike function.
+        method: as in `snnparams.LIFParameters`.
+        alpha: likewise.
         tau_mem: membrane time constant in s, positive, in place of `tau_mem_inv`.
         tau_adapt: that of the adaptation current in s, positive, in place of `tau_adapt_inv`.
 
@@ -68,7 +68,7 @@ class SEAdLIF(Neuron):
     a: Value = voltage(default=60.0, low=-1.0, constraint="log")
     b: Value = voltage(default=120.0, constraint="log")
     if TYPE_CHECKING:  # what a class of neurons gets by itself
-        method: str = "super"
+        method: str | None = None
         alpha: float | None = None
         tau_mem: Value | None = dataclasses.field(default=None, kw_only=True)  # s
         tau_adapt: Value | None = dataclasses.field(default=None, kw_only=True)  # s

@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 from typing_extensions import dataclass_transform
 
 from snnparams.neurons.parameter import Parameter, rate, voltage
-from snnparams.neurons.step import FUNCTIONS, INPUT, names_of, traced
+from snnparams.neurons.step import FUNCTIONS, INPUT, names_of, program_of, registered, traced
 from snnparams.surrogate import Adjoint, Gradient, check_alpha, named
 from snnparams.values import Declared, check_declared, of_times, shown
 
@@ -91,6 +91,7 @@ class Neuron:
     spiking: ClassVar[bool] = False
     arguments: ClassVar[tuple[str, ...]]  # of step
     of_constants: ClassVar[tuple[str, ...]] = ()  # parameters that `constants` takes
+    program: ClassVar[str]  # step as a list of operations, by its name in `snnparams.neurons.step.PROGRAMS`
     shared: ClassVar[tuple[int, ...]]  # what step returns that is another tensor again, an argument or the output
     State: ClassVar[Any]  # a NamedTuple of the state
     RecurrentState: ClassVar[Any]  # the same, behind the last output
@@ -250,6 +251,7 @@ def _check(kind: type[Neuron]) -> None:
         if name not in used:
             raise TypeError(f"step: expected what it returns to depend on {name}, got a step that does not use it")
     kind.spiking = "spike" in kind.arguments
+    kind.program = registered(program_of(returned, kind.arguments, kind.state, kind.receives))
 
 
 def _make_states(kind: type[Neuron]) -> None:

@@ -15,6 +15,9 @@ flat         doubling the epochs gains no kind of a task half a point on the val
 core         five kinds, ten tasks, 20 seeds
 causes       controls at four windows without recurrence, each tuned by itself, 10 seeds
 equal_spikes three rates, the same for all kinds
+adaptation   thresholds that adapt: equal, different and learned time constants of theirs, on four windows and on twelve
+             recurrent ones, tuned like the kinds of the core, 10 seeds, beside equal neurons and synapses; the chapter
+             on neurons of one's own reads it
 natural      spoken digits and sequential MNIST, tuned, then the official split with 10 seeds, and 5 splits x 2 seeds.
              Folds use what was tuned on the official split, whose recordings are in them: a favour to all kinds alike
 gradients    where the gradients of equal networks push their time constants and thresholds
@@ -42,6 +45,8 @@ core           1000 x 40 s                                                      
 causes_tuning  1500 x 13 s    34 controls x about 22 tries x 2 seeds                           5
 causes          390 x 50 s    34 controls and 5 kinds x 10 seeds                               5
 equal_spikes    210 x 33 s                                                                     2
+adaptation      450 x 40 s    3 kinds x 2 tasks x about 30 tries x 2 seeds; 6 kinds x 2 tasks x 10 seeds of 32 epochs;
+                              an epoch takes 1.5 s with fused kernels, 4 s without                     5
 natural_tuning 1000 x 18 s    6 kinds x 4 tasks x about 20 tries x 2 seeds, 10 epochs          5
 natural_flat    144 x 54 s    20 against 40 epochs                                             2
 natural         360 x 70 s                                                                     7
@@ -399,6 +404,29 @@ class Experiment:
         self.done["strength"] = strength
         return self.trials("equal_spikes", runs(strength, RATES, range(1, self.grid.seeds + 1), True))
 
+    # ---------------------------------------------------------------------------------------------- adaptation
+
+    def adaptation_tuning(self) -> dict:
+        """Return the knobs of each task and kind of thresholds that adapt; they get as many tries as the core's."""
+        entries = {
+            (task, name): (self.problem(task), kind, kind.first, {})
+            for task in design.ADAPTATION_TASKS
+            for name, kind in design.ADAPTIVE.items()
+        }
+        return self.search("adaptation_tuning", entries, self.grid.tries)
+
+    def adaptation(self) -> list[dict]:
+        """Return the lines of thresholds that adapt, and of the kinds of the core beside them."""
+        tuned = self.stage("tuning") | self.stage("adaptation_tuning")
+        kinds = {name: KINDS[name] for name in design.BESIDE} | design.ADAPTIVE
+        planned = [
+            (task, name, seed, cell_of(self.final(task), kind, tuned[task, name]["knobs"], seed, True))
+            for task in design.ADAPTATION_TASKS
+            for seed in range(1, self.grid.seeds + 1)
+            for name, kind in kinds.items()
+        ]
+        return self.trials("adaptation", planned)
+
     # ------------------------------------------------------------------------------------------- natural tasks
 
     @property
@@ -578,7 +606,7 @@ class Experiment:
 
 
 STAGES = (
-    *("dial", "tuning", "flat", "core", "control_tuning", "causes", "equal_spikes"),
+    *("dial", "tuning", "flat", "core", "control_tuning", "causes", "equal_spikes", "adaptation_tuning", "adaptation"),
     *("natural_tuning", "natural_flat", "natural", "gradients", "references", "rasters", "summary"),
 )
 

@@ -116,11 +116,12 @@ class Results:
 
     Args:
         folder: with a file of lines for each stage; one that is not there has no runs.
+        predictions: name of the file, beside the folder, of what was predicted.
     """
 
-    def __init__(self, folder: Path = FOLDER) -> None:
+    def __init__(self, folder: Path = FOLDER, predictions: str = "predictions.json") -> None:
         self.folder = folder
-        self.predictions = json.loads((FOLDER.parent / "predictions.json").read_text())
+        self.predictions = json.loads((FOLDER.parent / predictions).read_text())
         self.lines = functools.cache(self._lines)
         self.runs = functools.cache(self._runs)
 
@@ -136,11 +137,12 @@ class Results:
                 line["condition"].removesuffix(f", {FLAT_EPOCHS} epochs") if stage == "flat" else line["condition"]
             )
             found.setdefault((line["task"], condition), {})[line["seed"]] = line
-        if stage == "causes":  # the kinds that controls vary: their first seeds ran in the core, and were kept there
-            seeds = set().union(*found.values())
+        if stage in ("causes", "adaptation"):  # kinds beside which others stand: their first seeds are kept in the core
+            seeds, tasks = set().union(*found.values()), {task for task, _ in found}
             for (task, kind), lines in self.runs("core").items():
-                if task == "windows 4":
-                    found.setdefault((task, kind), {}).update({s: x for s, x in lines.items() if s in seeds})
+                if task in tasks:
+                    kept = {s: x for s, x in lines.items() if s in seeds}
+                    found[task, kind] = kept | found.get((task, kind), {})
         return found
 
     def conditions(self, stage: str, task: str) -> list[str]:
@@ -295,7 +297,7 @@ class Results:
     def rows(self) -> list[dict]:
         """Return the results as `snnparams.predictions.decide` takes them."""
         found = []
-        for stage in ("core", "causes", "equal_spikes"):
+        for stage in ("core", "causes", "equal_spikes", "adaptation"):
             for (task, condition), lines in self.runs(stage).items():
                 for seed, line in lines.items():
                     if "failed" in line["result"]:

@@ -33,7 +33,9 @@ class Kind:
 
     @property
     def main(self) -> str:
-        """The time constant that differs or is learned; the synaptic one where none is."""
+        """The time constant that differs or is learned; the synaptic one, or that of adaptation, where none is."""
+        if "tau_adapt" in self.knobs:
+            return "tau_adapt"
         return "tau_mem" if "spread_mem" in self.knobs else "tau_syn"
 
     @property
@@ -63,6 +65,20 @@ KINDS = {
 }
 ALL_LEARNED = Kind({**_EQUAL, "spread_syn": SPREAD, "neuron_learning_rate": RATE_OF_NEURONS}, {"learned": LEARNED})
 ALL_FROM_EQUAL = Kind({**_EQUAL, "neuron_learning_rate": RATE_OF_NEURONS}, {"learned": LEARNED})
+
+# thresholds that adapt, on two tasks of the core
+_ADAPTIVE = {
+    **{"tau_mem": MEMBRANE, "tau_syn": Knob(10, 2, low=1.1), "tau_adapt": MIDDLE, "beta": Knob(0.3)},
+    "learning_rate": RATE_OF_WEIGHTS,
+}
+ADAPT, ADAPT_DIFFERENT, ADAPT_LEARNS = "equal tau_adapt", "different tau_adapt", "tau_adapt learned"
+ADAPTIVE = {
+    ADAPT: Kind(_ADAPTIVE),
+    ADAPT_DIFFERENT: Kind({**_ADAPTIVE, "spread_adapt": SPREAD}),
+    ADAPT_LEARNS: Kind({**_ADAPTIVE, "neuron_learning_rate": RATE_OF_NEURONS}, {"learned": ("tau_adapt",)}),
+}
+BESIDE = (EQUAL, SYN, LEARNS)  # kinds of the core that adaptation is compared with
+ADAPTATION_TASKS = ("windows 4", "windows 12, recurrent")
 
 
 def with_distinct(count: int) -> Kind:

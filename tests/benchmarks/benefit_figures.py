@@ -8,8 +8,7 @@ from benefit_analysis import COLOR, TITLE, Difference, Results, natural_name
 from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SYN
 from matplotlib.colors import LogNorm
 
-from snnparams import memory, tasks
-from snnparams.designs import spaced
+from snnparams import tasks
 
 SYMBOL = {"tau_mem": r"$\tau_\mathrm{mem}$", "tau_syn": r"$\tau_\mathrm{syn}$", "v_th": r"$v_\mathrm{th}$"}
 OTHERS = [kind for kind in KINDS if kind != EQUAL]
@@ -336,34 +335,3 @@ def untuned(gains: Mapping[str, tuple[float, float]], by_one: Mapping[str, tuple
     for ax in axes:
         ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.1)
     return fig
-
-
-def best_sums(count: int, steps: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the filters of so many distinct synapses, four windows, and the sums of filters that come nearest to them.
-
-    Nearest with noise of 1 %: ridge regression.
-    """
-    shapes = memory.temporal_filters(4, spaced(20, 7, count).numpy(), steps)
-    unit = shapes / np.linalg.norm(shapes, axis=1, keepdims=True)
-    windows = np.repeat(np.eye(4), steps // 4, axis=1)
-    noisy = unit @ unit.T + count * 0.01**2 * np.eye(count)
-    return unit, windows, np.linalg.solve(noisy, unit @ windows.T).T @ unit
-
-
-def distinct(count: int) -> plt.Figure:
-    """Draw what `best_sums` returns."""
-    shapes, windows, sums = best_sums(count)
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.6), width_ratios=(2, 3))
-    axes[0].plot((shapes / shapes.max(axis=1, keepdims=True)).T, color=COLOR[SYN], alpha=0.6, linewidth=1.2)
-    axes[0].set(ylabel="filter", xlabel="steps ago", ylim=(0, 1.05))
-    for k, (window, found) in enumerate(zip(windows, sums, strict=True)):
-        axes[1].fill_between(range(len(window)), window, color=f"C{k}", alpha=0.12, step="mid", linewidth=0)
-        axes[1].plot(found, color=f"C{k}")
-    axes[1].set(ylabel="best sum for each window", xlabel="steps ago", ylim=(-0.4, 1.25), xlim=(0, 80))
-    return fig
-
-
-def match(count: int) -> float:
-    """Return the mean correlation of windows and sums that `distinct` draws."""
-    _, windows, sums = best_sums(count)
-    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(windows, sums, strict=True)]))

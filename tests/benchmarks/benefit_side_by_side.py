@@ -16,18 +16,19 @@ import math
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from snnparams.designs import DETACH, DT, LEARNABLE, Architecture, Neurons
+from snnparams.designs import ADAPTATION, DETACH, DT, LEARNABLE, Architecture, Neurons
 from snnparams.disturbances import add_noise, time_warp
+from snnparams.initialisation import RateError
 from snnparams.kernels import fused
-from snnparams.networks import RateError, build
+from snnparams.networks import build
 from snnparams.regularisation import rate_bounds_loss
+from snnparams.resets import RESETS
 from snnparams.surrogate import threshold
 from snnparams.trial import NOISE, WARPS, Training, make_task, neuron_values, one_thread
-from snnparams.values import TIMES
 
-OF_RESET = {"zero": (1.0, 0.0), "subtraction": (0.0, 1.0), "none": (0.0, 0.0)}  # shares of voltage, of threshold
 RATES = ("learning_rate", "neuron_learning_rate")
-STORED = {name: TIMES.get(name, name) for name in LEARNABLE}  # under which a neuron parameter is stored
+# under which a neuron parameter is stored
+STORED = {name: f"{name}_inv" if name.startswith("tau") else name for name in LEARNABLE + ADAPTATION}
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
 
@@ -37,6 +38,7 @@ def size_of(cell: dict) -> str:
     architecture = Architecture(**cell["architecture"])
     alike = {name: getattr(architecture, name) for name in ("hidden", "layers", "recurrent", "alpha", "readout")}
     alike["standard reset"] = architecture.reset == "zero" and not architecture.clear_synapse
+    alike["adaptation"] = cell["neurons"].get("tau_adapt") is not None
     alike["readout_tau"] = None if task["name"] in ("windows", "multi-timescale xor") else architecture.readout_tau
     training = {name: x for name, x in cell["training"].items() if name not in RATES}
     folds = "fold" in cell["task"]  # their training splits are smaller
@@ -112,7 +114,9 @@ class SideBySide:
             }
             for k in self.layers
         ]
-        self.slots = [(k, name) for k in self.layers for name in LEARNABLE]  # of neuron parameters, each (E, H)
+        self.adapts = self.cells[0]["neurons"].get("tau_adapt") is not None
+        names = LEARNABLE + ADAPTATION if self.adapts else LEARNABLE
+        self.slots = [(k, name) for k in self.layers for name in names]  # of neuron parameters, each (E, H)
         hidden = first.layers[0].weights.shape[0]
         raw, fixed = [], []
         self.constraints: dict = {}
@@ -135,8 +139,8 @@ class SideBySide:
         self.shared = torch.tensor([n.shared for n in of_cells], device=self.device)[:, None, None]
         self.share = torch.where(self.shared, 1 / hidden, 1.0)  # of a number that stands in so many places
         self.has_neurons = bool(self.is_learned.any())
-        pairs = [[OF_RESET[a.reset][0], OF_RESET[a.reset][1], float(a.clear_synapse)] for a in self.architectures]
-        self.of_reset = torch.tensor(pairs, device=self.device).T[:, :, None, None]  # (3, E, 1, 1)
+        shares = [[*RESETS[a.reset], float(a.clear_synapse)] for a in self.architectures]
+        self.of_reset = torch.tensor(shares, device=self.device).T[:, :, None, None]  # (3, E, 1, 1)
         outputs = torch.tensor([output for _, output in self.task.answers], dtype=torch.long)
         self.output = one_hot(outputs, self.task.outputs).float().to(self.device)  # that of each answer, (A, O)
         self._kernels: dict[int, torch.Tensor] = {}
@@ -169,11 +173,14 @@ class SideBySide:
             found[layer, name] = value
         return found
 
-    def _with_reset(self, currents, a, b, v_th, recurrent_weights):
-        """Return the spikes of populations with other resets than that of the kernels: `snnparams.resets`."""
+    def _by_a_loop(self, currents, p: dict, recurrent_weights):
+        """Return the spikes of populations that are not plain LIF: `snnparams.resets`, or thresholds that adapt.
+
+        `p` has the neuron parameters of the layer, each (E, H).
+        """
         of_voltage, of_threshold, clears = self.of_reset
-        a, b, v_th = a[:, None], b[:, None], v_th[:, None]
-        v = i = torch.zeros_like(currents[:, 0])
+        a, b, v_th = DT * p["tau_mem"][:, None], DT * p["tau_syn"][:, None], p["v_th"][:, None]
+        v = i = adaptation = torch.zeros_like(currents[:, 0])
         z, spikes, alpha = None, [], self.architectures[0].alpha
         for current in currents.unbind(1):
             i = i + current
@@ -181,7 +188,10 @@ class SideBySide:
                 i = i + z @ recurrent_weights.mT
             v = v + a * (i - v)
             i = i - b * i
-            z = threshold(v - v_th, "super", alpha)
+            raised = v_th + p["beta"][:, None] * adaptation if self.adapts else v_th
+            z = threshold(v - raised, "super", alpha)
+            if self.adapts:
+                adaptation = adaptation - DT * p["tau_adapt"][:, None] * adaptation + z
             spikes.append(z)
             erases = z.detach() if DETACH else z
             v = v - erases * (of_voltage * v + of_threshold * v_th)
@@ -201,8 +211,8 @@ class SideBySide:
             currents = (x.flatten(1, 2) @ given["weights"].mT).unflatten(1, x.shape[1:3])
             back = given.get("recurrent_weights")
             a, b, v_th = DT * p[k, "tau_mem"], DT * p[k, "tau_syn"], p[k, "v_th"]
-            if not self.standard_reset:
-                x = self._with_reset(currents, a, b, v_th, back)
+            if self.adapts or not self.standard_reset:
+                x = self._by_a_loop(currents, {name: x for (layer, name), x in p.items() if layer == k}, back)
             else:
                 start, zero = torch.zeros_like(currents[:, 0]), torch.zeros_like(v_th)
                 how = "super", architecture.alpha, DETACH, torch.is_grad_enabled(), backend

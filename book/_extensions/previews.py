@@ -1,0 +1,52 @@
+"""A Sphinx extension for links to the pages: what others show of a page.
+
+A search engine shows the description of a page, a messenger its Open Graph preview:
+title, first paragraph and a picture. A picture needs the whole address, so it is
+named where the book has one (`html_baseurl`).
+"""
+
+import re
+from html import escape
+
+from docutils import nodes
+
+LENGTH = 200  # characters that are shown of a description, about
+PICTURE = "_static/verdict.png"
+
+
+def description(doctree) -> str:
+    """Return the first paragraphs of a page, outside boxes, as one line."""
+    text = ""
+    for paragraph in doctree.findall(nodes.paragraph):
+        if isinstance(paragraph.parent, nodes.section) and len(text) < LENGTH / 2:
+            text = f"{text} {' '.join(paragraph.astext().split())}".strip()
+    if len(text) <= LENGTH:
+        return text
+    return text[:LENGTH].rsplit(" ", 1)[0].rstrip(",;:.") + " …"
+
+
+def _describe(app, pagename, templatename, context, doctree) -> None:
+    if doctree is None:
+        return
+    said = description(doctree)
+    properties = {
+        "og:title": re.sub("<[^>]*>", "", context.get("title", "")),
+        "og:description": said,
+        "og:site_name": app.config.html_title or app.config.project,
+        "og:type": "article",
+    }
+    if app.config.html_baseurl:
+        base = app.config.html_baseurl.rstrip("/")
+        properties["og:url"] = f"{base}/{app.builder.get_target_uri(pagename)}"
+        properties["og:image"] = f"{base}/{PICTURE}"
+    tags = [f'<meta name="description" content="{escape(said)}" />']
+    for name, content in properties.items():
+        if content:
+            tags.append(f'<meta property="{name}" content="{escape(content)}" />')
+    context["metatags"] = "\n".join([context.get("metatags", ""), *tags])
+
+
+def setup(app):
+    """Register the extension."""
+    app.connect("html-page-context", _describe)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,63 @@
+// What every page does by itself: boxes that scroll sideways say so, and paper is light.
+(() => {
+  "use strict";
+
+  const BOXES = [
+    "div.math mjx-container",
+    ".pst-scrollable-table-container",
+    ".table-wrapper",
+    ".cell_output .output.text_html",
+    ".cell_output pre",
+    "div.highlight pre",
+  ].join(", ");
+  const NAMES = [["mjx-container", "Formula"], ["pre", "Text"], ["*", "Table"]];
+
+  // A box that is wider than it shows can be reached with the keyboard, has a name, and fades where it goes on.
+  function mark(box) {
+    const room = box.scrollWidth - box.clientWidth;
+    const scrolls = room > 1;
+    box.classList.toggle("scrolls", scrolls);
+    box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
+    box.classList.toggle("more-right", scrolls && box.scrollLeft < room - 1);
+    if (scrolls) {
+      const name = NAMES.find(([selector]) => box.matches(selector))[1];
+      box.setAttribute("tabindex", "0");
+      box.setAttribute("role", "region");
+      box.setAttribute("aria-label", `${name}, scrolls sideways`);
+    } else if (box.getAttribute("role") === "region") {
+      ["tabindex", "role", "aria-label"].forEach((name) => box.removeAttribute(name));
+    }
+  }
+
+  function watch() {
+    const resized = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+    document.querySelectorAll(BOXES).forEach((box) => {
+      box.addEventListener("scroll", () => mark(box), { passive: true });
+      resized.observe(box);
+    });
+  }
+
+  function start() {
+    const typeset = window.MathJax?.startup?.promise ?? Promise.resolve();
+    typeset.then(watch);
+  }
+
+  // Dark pages are for screens.
+  const root = document.documentElement;
+  let onScreen = null;
+  function toPaper(paper) {
+    if (paper && onScreen === null) {
+      onScreen = root.dataset.theme ?? "";
+      root.dataset.theme = "light";
+    } else if (!paper && onScreen !== null) {
+      root.dataset.theme = onScreen;
+      onScreen = null;
+    }
+  }
+  window.addEventListener("beforeprint", () => toPaper(true));
+  window.addEventListener("afterprint", () => toPaper(false));
+  window.matchMedia("print").addEventListener("change", (print) => toPaper(print.matches));
+
+  if (document.readyState === "complete") start();
+  else window.addEventListener("load", start);
+})();

@@ -1,0 +1,242 @@
+"""Whole sequences of any neuron on a CPU: the loops over time and rows around one step, compiled by Numba.
+
+Each function works on a share of the rows (the members of the batch), a piece at a time, as in `snnparams.kernels.cpu`:
+four rows of a recurrent population, or as much of another as stays close to the processor. `step` is the address of
+what `snnparams.kernels.elementwise` has written for the neuron, so that these loops serve all neurons.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import prange
+
+from snnparams.kernels import elementwise
+from snnparams.kernels.compiled import all_finite, compiled, empty, in_threads, of_all_shares, run, shares
+from snnparams.kernels.elementwise import call
+from snnparams.kernels.vectors import ROWS, append_above, four_rows, gather, lanes, panels, scatter
+from snnparams.neurons import spike_programs
+from snnparams.neurons.step import PROGRAMS
+
+PIECE = 512  # neurons of a population without recurrence that go through all steps before the next ones do
+
+
+class Sizes(NamedTuple):
+    """What the loops must know besides arrays.
+
+    Args:
+        neurons: of a row.
+        piece: neurons that go through all steps together.
+        lanes: numbers in a register.
+        recurrent: whether there are recurrent weights.
+        dense: whether products with them take all outputs, or else those neurons that spike.
+    """
+
+    neurons: int
+    piece: int
+    lanes: int
+    recurrent: bool
+    dense: bool
+
+
+@compiled
+def _spiking(z, half, first, last, lanes, chosen):
+    """Write which of the neurons first..last spike, counted from first; return how many."""
+    count, n = 0, first
+    while n + lanes <= last:
+        count = append_above(z, half, n, n - first, chosen, count)
+        n += lanes
+    while n < last:
+        chosen[count] = n - first
+        count += z[n] > half[n]
+        n += 1
+    return count
+
+
+@compiled
+def _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, share, start, stop):
+    """Advance rows start..stop of x (T, B * N); state (S, B * N) is that before the first step, then after the last."""
+    neurons, piece, panel = sizes.neurons, sizes.piece, sizes.neurons * w.shape[2]
+    weights, columns, half = w.reshape(-1), w.shape[2], np.full(piece, 0.5, x.dtype)
+    chosen, count = np.zeros((ROWS, neurons + sizes.lanes), np.int32), np.zeros(ROWS, np.int64)
+    chosen[:, :neurons] = np.arange(neurons)
+    ones, received = np.ones(neurons, x.dtype), np.zeros(piece + len(w) * columns, x.dtype)
+    state_stride, p_stride, kept_stride = state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
+    for first in range(start * neurons, stop * neurons, piece):
+        last = min(first + piece, stop * neurons)
+        received[:] = 0
+        for t in range(len(x)):
+            if sizes.recurrent and t > 0:
+                for r in range((last - first) // neurons):
+                    values = out[t - 1, first + r * neurons : last] if sizes.dense else ones
+                    for k in range(len(w)):  # what a panel writes behind a row, the next row writes again
+                        at = r * neurons + k * columns
+                        gather(weights, k * panel, chosen[r], values, 0, count[r], received, at)
+            out_t = out[t, first:last]
+            kept_t = kept[0, t, first:last] if keep else out_t
+            call(
+                step,
+                (
+                    last - first, alpha, state[0, first:], state_stride, x[t, first:last], received,
+                    p[0, first % neurons :], p_stride, out_t, kept_t, kept_stride,
+                ),
+            )  # fmt: skip
+            if sizes.recurrent:
+                for r in range((last - first) // neurons):
+                    row = r * neurons
+                    if sizes.dense:
+                        count[r] = neurons
+                    else:
+                        count[r] = _spiking(out_t, half, row, row + neurons, sizes.lanes, chosen[r])
+
+
+@in_threads
+def _forward_in_threads(bounds, x, state, w, p, out, kept, step, alpha, sizes, keep):
+    for k in prange(len(bounds) - 1):
+        _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, k, bounds[k], bounds[k + 1])
+
+
+@compiled
+def _received(later, w, neurons, rows, padded, products, received):
+    """Write what recurrent weights bring back to each of some rows from the gradients by their later currents."""
+    for k in range(len(w)):
+        at = k * w.shape[1] * w.shape[2]
+        four_rows(later, 0, padded, neurons, w.reshape(-1), at, products, k * w.shape[2], padded)
+    for r in range(rows):
+        received[r * neurons : (r + 1) * neurons] = products[r, :neurons]
+
+
+@compiled
+def _add_products(out, later, grad_w_t, share, panels, columns, rows, half, sizes, everyone, chosen, ones):
+    """Add outputs times the gradients by later currents to the gradient by the recurrent weights."""
+    neurons = sizes.neurons
+    for r in range(rows):
+        row = r * neurons
+        count = neurons if sizes.dense else _spiking(out, half, row, row + neurons, sizes.lanes, chosen)
+        values = out[row : row + neurons] if sizes.dense else ones
+        for k in range(panels):
+            at = (share * panels + k) * neurons * columns
+            which = everyone if sizes.dense else chosen
+            scatter(grad_w_t, at, which, values, 0, count, later, (r * panels + k) * columns)
+
+
+@compiled
+def _backward(
+    grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t, share, start, stop
+):  # fmt: skip
+    """Go back through all steps in rows start..stop.
+
+    grad_state (S, B * N) is the gradient by the state after the last step, then by that before the first.
+    """
+    neurons, piece, padded = sizes.neurons, sizes.piece, len(w) * w.shape[2]
+    half, ones, out = np.full(piece, 0.5, p.dtype), np.ones(neurons, p.dtype), np.empty(piece, p.dtype)
+    everyone, chosen = np.arange(neurons).astype(np.int32), np.empty(neurons + sizes.lanes, np.int32)
+    later, products = np.zeros((ROWS, padded), p.dtype), np.zeros((ROWS, padded), p.dtype)
+    received, totals = np.empty(piece, p.dtype), np.zeros((len(p), neurons), np.float64)
+    sums = np.empty((len(p), piece), np.float64)  # over all steps: the rounding of float32 would show
+    state_stride, p_stride, kept_stride = grad_state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
+    for first in range(start * neurons, stop * neurons, piece):
+        last = min(first + piece, stop * neurons)
+        rows = (last - first) // neurons
+        sums[:], received[:] = 0, 0
+        for t in range(len(grad_x) - 1, -1, -1):
+            after = sizes.recurrent and t < len(grad_x) - 1
+            if after:
+                _received(later, w, neurons, rows, padded, products, received)
+            g_x = grad_x[t, first:last]
+            g_out = grad_out[t, first:last] if with_out else g_x
+            call(
+                step,
+                (
+                    last - first, alpha, kept[0, t, first:last], kept_stride, p[0, first % neurons :], p_stride,
+                    g_out, received, grad_state[0, first:], state_stride, g_x, out, sums, piece,
+                ),
+            )  # fmt: skip
+            if after and with_w:
+                _add_products(
+                    out, later, grad_w_t, share, len(w), w.shape[2], rows, half, sizes, everyone, chosen, ones
+                )  # fmt: skip
+            if sizes.recurrent:
+                for r in range(rows):
+                    later[r, :neurons] = g_x[r * neurons : (r + 1) * neurons]
+        for n in range(last - first):
+            totals[:, (first + n) % neurons] += sums[:, n]
+    grad_p[share] = totals
+
+
+@in_threads
+def _backward_in_threads(
+    bounds, grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t
+):  # fmt: skip
+    for k in prange(len(bounds) - 1):
+        _backward(
+            grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t,
+            k, bounds[k], bounds[k + 1],
+        )  # fmt: skip
+
+
+def _sizes(program, method, like, w) -> Sizes:
+    """Return what the loops must know. Zero times a weight is not zero but NaN if that is not finite."""
+    dense = not program.spikes or spike_programs.is_graded(method) or not (w is None or all_finite(w))
+    neurons = like.shape[-1]
+    return Sizes(neurons, PIECE if w is None else ROWS * neurons, lanes(like.dtype), w is not None, dense)
+
+
+def _repeated(p: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """Return parameters (E, P, N), row after row, so that a piece finds its own wherever it begins."""
+    return p.repeat(1, 1, 1 + -(-sizes.piece // sizes.neurons))
+
+
+def sequence_forward(x, state, w, p, name, method, alpha, keep):
+    """Compute the sequence; see `snnparams.kernels.fused_sequence` for shapes."""
+    program = PROGRAMS[name]
+    out, state = empty(x), state.clone()
+    members, steps, rows, neurons = x.shape
+    kept = empty(x, members, len(program.kept), steps, rows, neurons) if keep else x.new_empty(members, 0, 0, 0, 0)
+    if not x.numel():
+        return out, state, kept
+    sizes = _sizes(program, method, x, w)
+    weights = x.new_empty(members, 0, 0, 1) if w is None else panels(w.transpose(1, 2))
+    given = x.flatten(-2), state.flatten(-2), weights, _repeated(p, sizes), out.flatten(-2), kept.flatten(-2)
+    step = elementwise.forward(name, method, x.dtype, sizes.recurrent, keep)
+    alpha = x.numpy().dtype.type(alpha)
+    for member in zip(*given, strict=True):
+        arrays = [t.numpy() for t in member]
+        run(_forward, _forward_in_threads, shares(rows), *arrays, step, alpha, sizes, keep)
+    return out, state, kept
+
+
+def sequence_backward(grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w):
+    """Compute the gradients; see `snnparams.kernels.fused_sequence` for shapes."""
+    sizes = _sizes(PROGRAMS[name], method, kept, w)
+    given = grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w
+    gradients = _gradients(*given, sizes)
+    # a NaN in a gradient by a current is one in all earlier ones, and makes zero spikes times it NaN as well
+    if with_w and not sizes.dense and not all_finite(gradients[0]):
+        gradients = _gradients(*given, sizes._replace(dense=True))
+    return gradients
+
+
+def _gradients(grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w, sizes):
+    members, _, steps, rows, neurons = kept.shape
+    bounds = shares(rows)
+    grad_x, grad_state = empty(kept, members, steps, rows, neurons), grad_state.clone()
+    grad_p = kept.new_zeros(members, len(bounds) - 1, *p.shape[1:])
+    nothing = kept.new_empty(members, 0, 0, 1)
+    weights = nothing if w is None else panels(w)
+    grad_w_t = kept.new_zeros(members, len(bounds) - 1, *(weights.shape[1:] if with_w else (0, 0, 1)))
+    if kept.numel():
+        step = elementwise.backward(
+            name, method, kept.dtype, detach_reset, sizes.recurrent, grad_out is not None, with_p
+        )  # fmt: skip
+        given = [t.flatten(-2) for t in (nothing if grad_out is None else grad_out, kept)]
+        given += [weights, _repeated(p, sizes)]
+        how = step, kept.numpy().dtype.type(alpha), sizes, grad_out is not None, with_w
+        written = grad_state.flatten(-2), grad_x.flatten(-2), grad_p, grad_w_t.flatten(1)
+        for e in range(members):
+            arrays, results = ([t[e].numpy() for t in tensors] for tensors in (given, written))
+            run(_backward, _backward_in_threads, bounds, *arrays, *how, *results)
+    grad_w = of_all_shares(grad_w_t, neurons) if with_w else kept.new_empty(members, 0, 0)
+    return grad_x, grad_state, grad_w, grad_p.sum(dim=1)

@@ -1,0 +1,554 @@
+"""The figures that compute in the page: what they compute is what the package computes; mouse, keyboard and finger.
+
+In headless Chromium, without the built book. Without Chromium these tests are skipped, unless the environment
+variable `SNNPARAMS_BROWSER` is set to `required`.
+"""
+
+import math
+import os
+import re
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from chromium import chromium, launch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from live_figures import LIVE, NAMES, still, write_page
+from scipy.stats import norm
+
+import snnparams as sp
+from snnparams import memory
+from snnparams.designs import spaced
+
+if os.environ.get("SNNPARAMS_BROWSER") == "required":
+    assert chromium(), "no Chromium: install Debian's package chromium"
+pytestmark = pytest.mark.skipif(not chromium(), reason="no Chromium: install Debian's package chromium")
+few = settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])  # each has many settings
+WIDTHS = (1440, 1280, 768, 360)
+LARGEST = 60_000  # bytes of all scripts, without data
+UPDATES_PER_FRAME = 5000
+NAME, BOTH = "name", ("light", "dark")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double():
+    """Compute in the precision of JavaScript."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    return write_page(tmp_path_factory.mktemp("live"))
+
+
+@pytest.fixture(scope="module")
+def shared(browser, address):
+    """One page for all tests that only compute."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(address)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page of its own, that notes what goes wrong."""
+    with browser.new_context(has_touch=True, viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        page.problems = []
+        page.on("request", lambda r: r.url.startswith(("file:", "data:")) or page.problems.append(r.url))
+        page.on("console", lambda m: m.type in ("error", "warning") and page.problems.append(m.text))
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.goto(address)
+        yield page
+        assert page.problems == []
+
+
+def values(page, name, many):
+    """Return what a figure computes for each of many settings; what they do not name has its default."""
+    script = """([name, many]) => {
+        const { figure } = document.getElementById(name);
+        return many.map(one => figure.set({ ...figure.defaults, ...one }).values());
+    }"""
+    return page.evaluate(script, [name, many])
+
+
+def shown(page, name):
+    """Return what a figure has computed."""
+    return page.evaluate("name => document.getElementById(name).figure.values()", name)
+
+
+def idle(page, name):
+    page.wait_for_function("name => !document.getElementById(name).figure.busy", arg=name)
+
+
+def state(page, name):
+    return page.evaluate("name => document.getElementById(name).figure.state", name)
+
+
+def column(many, name):
+    return torch.tensor([one[name] for one in many], dtype=torch.float64)
+
+
+def same(found, expected, relative=1e-6):
+    """Compare numbers; beside one that has exploded, rounding grows as it does."""
+    found = torch.tensor([[math.nan if x is None else x for x in row] for row in found], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=relative, atol=1e-6, equal_nan=True)
+
+
+def within(low, high):
+    return st.floats(low, high, allow_subnormal=False)
+
+
+# ----------------------------------------------------------------------------------------------------- all figures
+
+
+def test_the_scripts_are_small():
+    sizes = {path.name: path.stat().st_size for path in LIVE.glob("*.js") if not path.stem.endswith("_data")}
+    assert sum(sizes.values()) < LARGEST, sizes
+
+
+@pytest.mark.parametrize(NAME, NAMES)
+class TestEveryFigure:
+    def test_the_picture_is_what_is_drawn_first(self, page, name):
+        drawn, stored = (
+            re.findall(r' (?:d|cx|cy|x|y|viewBox)="[^"]*"|>[^<]+<', text)
+            for text in (still(page, name), (LIVE / f"{name}.svg").read_text())
+        )
+        assert len(drawn) > 10
+        assert drawn == stored, "run `make stills`"
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_fits_and_keeps_its_tracks_in_place(self, page, name, width):
+        page.set_viewport_size({"width": width, "height": 800})
+        figure = page.locator(f"#{name}")
+        page.wait_for_function(
+            "n => document.getElementById(n).figure.width === document.getElementById(n).figure.measured()", arg=name
+        )
+        assert page.evaluate("() => document.scrollingElement.scrollWidth") <= width
+        ranges = figure.locator("input[type=range]")
+        boxes = "all => all.map(x => [x.offsetLeft, x.offsetTop, x.offsetWidth, x.offsetHeight])"
+        before = ranges.evaluate_all(boxes)
+        for k in range(ranges.count()):
+            for key in ("Home", "End"):
+                ranges.nth(k).press(key)
+                idle(page, name)
+        page.evaluate("n => document.getElementById(n).figure.finish()", name)
+        assert ranges.evaluate_all(boxes) == before
+        pressed = figure.locator("input[type=range], button, select, .live-handle").evaluate_all(boxes)
+        assert all(height >= 44 for *_, height in pressed)
+
+    def test_no_text_lies_on_another_or_leaves_the_drawing(self, page, name):
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_function(
+                "n => document.getElementById(n).figure.width === document.getElementById(n).figure.measured()",
+                arg=name,
+            )
+            overlaps = page.evaluate(
+                """name => {
+                    const texts = [...document.querySelectorAll(`#${name} svg text`)].filter(x => x.textContent.trim());
+                    const boxes = texts.map(x => x.getBoundingClientRect());
+                    const frame = document.querySelector(`#${name} svg`).getBoundingClientRect();
+                    const found = [];
+                    boxes.forEach((a, i) => {
+                        if (a.left < frame.left - 1 || a.right > frame.right + 1) found.push(texts[i].textContent);
+                        boxes.slice(0, i).forEach((b, j) => {
+                            const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+                            const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+                            if (wide > 1 && high > 5) found.push(texts[i].textContent + ' | ' + texts[j].textContent);
+                        });
+                    });
+                    return found;
+                }""",
+                name,
+            )
+            assert overlaps == [], width
+
+    def test_every_slider_has_a_name_and_changes_drawing_and_numbers(self, page, name):
+        figure = page.locator(f"#{name}")
+        for slider in figure.locator("input[type=range]").all():
+            page.evaluate("n => { const {figure} = document.getElementById(n); figure.set(figure.defaults) }", name)
+            before = figure.locator("svg").first.inner_html()
+            text = slider.get_attribute("aria-valuetext")
+            slider.press("ArrowLeft")
+            slider.press("PageDown")
+            idle(page, name)
+            assert slider.get_attribute("aria-valuetext") != text
+            output = figure.locator(f"output[for='{slider.get_attribute('id')}']")
+            assert output.inner_text() == slider.get_attribute("aria-valuetext")
+            assert figure.locator("svg").first.inner_html() != before
+            assert figure.locator(f"label[for='{slider.get_attribute('id')}']").count() == 1
+
+    def test_a_frame_holds_few_updates(self, page, name):
+        figure = page.locator(f"#{name}")
+        total = page.evaluate("name => document.getElementById(name).figure.updates.total", name)
+        for control in figure.locator("input[type=range]").all():
+            control.press("Home")
+            idle(page, name)
+            control.press("End")
+            idle(page, name)
+        for button in figure.locator("button").all():
+            button.click()
+            idle(page, name)
+        updates = page.evaluate("name => document.getElementById(name).figure.updates", name)
+        assert updates["total"] > total
+        assert 0 < updates["mostInAFrame"] <= UPDATES_PER_FRAME
+
+    def test_frame_by_frame_gives_the_same_numbers_as_at_once(self, page, name):
+        for slider in page.locator(f"#{name} input[type=range]").all():
+            slider.press("PageUp")
+        idle(page, name)
+        assert shown(page, name) == values(page, name, [state(page, name)])[0]
+
+    def test_says_what_is_seen(self, page, name):
+        message = page.locator(f"#{name} .live-text")
+        assert message.get_attribute("aria-live") == "polite"
+        before = message.inner_text()
+        assert len(before) > 20
+        assert "NaN" not in before
+        assert "undefined" not in before
+        for slider in page.locator(f"#{name} input[type=range]").all():
+            slider.press("End")
+        for select in page.locator(f"#{name} select").all():
+            select.select_option(index=1)
+        page.wait_for_function(
+            "([name, before]) => document.querySelector(`#${name} .live-text`).innerText !== before", arg=[name, before]
+        )
+
+    def test_start_again_restores_what_was_first(self, page, name):
+        first = values(page, name, [{}])[0]
+        for slider in page.locator(f"#{name} input[type=range]").all():
+            slider.press("PageDown")
+        idle(page, name)
+        assert shown(page, name) != first
+        page.locator(f"#{name} button", has_text="Start again").click()
+        idle(page, name)
+        assert shown(page, name) == first
+
+    def test_refuses_a_name_that_it_does_not_know(self, page, name):
+        with pytest.raises(Exception, match="got colour"):
+            values(page, name, [{"colour": 1}])
+
+    @pytest.mark.parametrize("theme", BOTH)
+    def test_can_be_read(self, page, name, theme):
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+        page.evaluate(f"() => document.documentElement.dataset.theme = '{theme}'")
+        page.add_style_tag(content="html[data-theme=dark] { background: #121212; color: #ddd }")
+        found = axe.run(page, context=f"#{name}", options={"preload": False}).response
+        assert found["passes"]
+        assert [(v["id"], node["target"]) for v in found["violations"] for node in v["nodes"]] == []
+
+    def test_on_paper_there_is_a_drawing_and_nothing_to_press(self, page, name):
+        page.evaluate("() => document.documentElement.dataset.theme = 'dark'")
+        page.emulate_media(media="print")
+        assert page.locator(f"#{name} svg").first.is_visible()
+        assert page.locator(f"#{name} .live-controls").is_hidden()
+        colour = page.locator(f"#{name} svg text").first.evaluate("x => getComputedStyle(x).fill")
+        assert max(map(int, re.findall(r"\d+", colour)[:3])) < 128  # dark letters, whatever the theme
+
+
+@pytest.mark.parametrize(NAME, NAMES)
+def test_a_chapter_shows_it_describes_its_picture_and_refers_to_it(name):
+    found = []
+    for path in LIVE.parent.parent.glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        pattern = rf":::{{figure-md}} ([\w-]+)\n:class: live-{name}\n\n!\[(.+)\]\(_static/live/{name}.svg\)\n\n.+\n:::"
+        for label, alternative in re.findall(pattern, text):
+            assert len(alternative) > 60
+            assert f"{{numref}}`{label}`" in text
+            found.append(path)
+    assert len(found) == 1
+
+
+def test_a_finger_drags_what_a_mouse_drags(page):
+    for name in NAMES:
+        handles = page.locator(f"#{name} .live-handle")
+        if handles.count() == 0:
+            continue
+        before = state(page, name)
+        handles.first.scroll_into_view_if_needed()
+        box = handles.first.bounding_box()
+        x, y = box["x"] + 22, box["y"] + 22
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 60, y + 30, steps=3)
+        page.mouse.up()
+        idle(page, name)
+        dragged = state(page, name)
+        assert dragged != before
+        page.mouse.move(x, y)  # it has been let go
+        assert state(page, name) == dragged
+
+
+# ------------------------------------------------------------------------------------------------ one neuron (ch. 1)
+
+neuron_settings = st.fixed_dictionaries(
+    {
+        "tau_mem": within(0.4, 50),
+        "tau_syn": within(0.4, 50),
+        "v_leak": within(-0.5, 1.5),
+        "v_th": within(0.1, 2.1),
+        "v_reset": within(-1, 1),
+        "times": st.lists(st.integers(0, 79), min_size=8, max_size=8),
+    }
+)
+
+
+@few
+@given(st.lists(neuron_settings, min_size=20, max_size=20))
+def test_one_neuron_is_that_of_the_package(shared, many):
+    found = values(shared, "neuron", many)
+    p = sp.LIFParameters(
+        tau_mem_inv=1000 / column(many, "tau_mem"),
+        tau_syn_inv=1000 / column(many, "tau_syn"),
+        **{name: column(many, name) for name in ("v_leak", "v_th", "v_reset")},
+    )
+    arrives = torch.stack([torch.bincount(torch.tensor(one["times"]), minlength=80) for one in many], dim=1)
+    lif = sp.LIFFeedForwardState(column(many, "v_leak"), torch.zeros(len(many)))
+    record = []
+    for x in 1.3 * arrives.to(torch.get_default_dtype()):
+        z, lif = sp.lif_feed_forward_step(x, lif, p, dt=1e-3)
+        record.append((z, lif.v, lif.i))
+    z, v, i = (torch.stack(rows, dim=1) for rows in zip(*record, strict=True))
+    assert [one["spikes"] for one in found] == [row.nonzero().flatten().tolist() for row in z]
+    same([one["voltages"] for one in found], v)
+    same([one["currents"] for one in found], i)
+
+
+def test_a_step_longer_than_twice_the_time_constant_explodes(shared):
+    found = values(shared, "neuron", [{"tau_mem": 10, "tau_syn": 0.45}])[0]
+    assert max(map(abs, found["currents"])) > 100
+    assert "grows without limit" in shared.locator("#neuron .live-text").inner_text()
+
+
+def test_what_chapter_1_says_of_the_neuron(shared):
+    late = [35, 37, 39, 41, 43]
+    apart, near = values(shared, "neuron", [{"times": [k, k + d, k + 2 * d, *late]} for k, d in ((5, 3), (5, 2))])
+    assert min(apart["spikes"]) > 35
+    assert min(near["spikes"]) < 35
+    wild = values(shared, "neuron", [{"tau_mem": 0.45, "v_th": 2.1, "times": [5] * 8}])[0]
+    assert "swings ever wider" in shared.locator("#neuron .live-text").inner_text()
+    assert max(wild["spikes"]) > 60  # long after the input, at 5 ms
+
+
+def test_arrows_move_an_input_spike_and_choose_another(page):
+    spike = page.locator("#neuron .live-handle[role=slider]")
+    spike.first.press("ArrowRight")
+    assert state(page, "neuron")["times"][:2] == [6, 10]
+    spike.first.press("ArrowUp")
+    assert spike.nth(1).evaluate("x => x === document.activeElement")
+    page.keyboard.press("Home")
+    assert state(page, "neuron")["times"][:2] == [6, 0]
+    assert spike.nth(1).get_attribute("aria-valuetext") == "0 ms"
+
+
+# ------------------------------------------------------------------- the surrogate on the staircase of a loss (ch. 1)
+
+surrogate_settings = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(["super", "tanh", "heavi_erfc", "circ"]),
+        "steepness": within(1, 300),
+        "weight": within(0.2, 1.6),
+    }
+)
+
+
+@few
+@given(st.lists(surrogate_settings, min_size=4, max_size=4))
+def test_loss_and_surrogate_gradient_are_those_of_the_package(shared, many):
+    for setting, found in zip(many, values(shared, "surrogate", many), strict=True):
+        alpha = 1 / setting["steepness"] if setting["method"] == "circ" else setting["steepness"]
+        weights = [0.2 + 0.01 * k for k in range(141)] + [setting["weight"]]
+        weight = torch.tensor(weights, requires_grad=True)
+        arrives = torch.zeros(60, 1, 1)
+        arrives[::3] = 1
+        layer = sp.LIF(sp.LIFParameters(method=setting["method"], alpha=alpha), dt=1e-3)
+        counts = layer(arrives * weight[:, None])[0].sum(dim=(0, 2))
+        loss = (counts - 5) ** 2 / 2
+        (gradient,) = torch.autograd.grad(loss.sum(), weight)
+        assert found["losses"] == loss[:-1].tolist()
+        assert (found["count"], found["loss"]) == (counts[-1], loss[-1])
+        same([found["gradients"] + [found["gradient"]]], gradient[None])
+
+
+def test_one_step_moves_the_weight_by_the_longest_step_against_the_gradient(page):
+    page.locator("#surrogate button", has_text="One step").click()
+    idle(page, "surrogate")
+    assert state(page, "surrogate")["weight"] == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_the_ball_rolls_to_five_spikes_and_with_reduced_motion_arrives_at_once(page, motion):
+    page.emulate_media(reduced_motion=motion)
+    page.locator("#surrogate button", has_text="Let it roll").click()
+    idle(page, "surrogate")
+    if motion == "no-preference":
+        assert len(state(page, "surrogate")["path"]) < 40  # on its way
+        page.wait_for_function("() => document.getElementById('surrogate').figure.state.path.length === 40")
+        idle(page, "surrogate")
+    assert len(state(page, "surrogate")["path"]) == 40
+    assert shown(page, "surrogate")["count"] in (4, 5, 6)
+
+
+# ------------------------------------------------------------------------------------------------ a population (ch. 2)
+
+population_settings = st.fixed_dictionaries(
+    {"variation": within(0, 0.8), "median": within(8, 30), "current": within(0.8, 3)}
+)
+
+
+@few
+@given(st.lists(population_settings, min_size=2, max_size=2))
+def test_the_population_is_that_of_the_package(shared, many):
+    for setting, found in zip(many, values(shared, "population", many), strict=True):
+        taus = torch.full((60,), float(setting["median"]))
+        if setting["variation"] > 1e-6:  # below, rounding is all that is left of the distribution
+            shares = (torch.arange(60) + 0.5) / 60
+            deviates = math.sqrt(2) * torch.erfinv(2 * shares - 1)
+            taus = taus * torch.exp(math.sqrt(math.log(1 + setting["variation"] ** 2)) * deviates)
+        same([found["taus"]], taus[None], relative=1e-9)
+        taus = torch.tensor(found["taus"], dtype=torch.float64)
+        p = {"tau_mem_inv": 1000 / taus}
+        arrives = torch.zeros(800, 1, 60)
+        arrives[80], arrives[81:] = setting["current"], setting["current"] * 2.5e-4 * 200
+        spikes = sp.LIF(sp.LIFParameters(**p), dt=2.5e-4)(arrives)[0][:, 0]
+        assert found["spikes"] == [one.nonzero().flatten().tolist() for one in spikes.T]
+        share = spikes.unflatten(0, (-1, 4)).sum(1).mean(1)
+        same([found["share"]], share[None])
+        assert found["deviation"] == pytest.approx(share[70:].std().item())
+        pulse = torch.zeros(150, 1, 60)
+        pulse[0] = 1
+        voltages = sp.LI(sp.LIParameters(**p), dt=1e-3)(pulse)[0]
+        same([found["tail"]], voltages[:, 0].mean(1)[None])
+
+
+def test_five_percent_of_spread_leave_less_than_a_quarter_of_the_swings(shared):
+    many = [{"variation": v, "median": 10, "current": 1.3} for v in (0, 0.05)]
+    equal, different = values(shared, "population", many)
+    assert different["deviation"] < equal["deviation"] / 4
+
+
+def test_a_spread_population_is_steady_and_remembers_longer_than_an_equal_one(shared):
+    equal, different = values(shared, "population", [{"variation": v, "median": 10, "current": 1.3} for v in (0, 0.5)])
+    assert different["deviation"] < equal["deviation"] / 4
+    assert different["tail"][100] > 10 * equal["tail"][100]
+    assert equal["share"] == pytest.approx(equal["equalShare"])
+
+
+# ------------------------------------------------------------------------------------- several windows of input (ch. 6)
+
+window_settings = st.fixed_dictionaries(
+    {
+        "count": st.integers(1, 8),
+        "windows": st.integers(2, 6),
+        "middle": within(5, 60),
+        "spread": within(1, 10),
+        "groups": st.lists(st.sampled_from([-1, 1]), min_size=6, max_size=6),
+    }
+)
+
+
+@few
+@given(st.lists(window_settings, min_size=5, max_size=5))
+def test_filters_and_what_a_readout_makes_of_them(shared, many):
+    for setting, found in zip(many, values(shared, "windows", many), strict=True):
+        count, windows = setting["count"], setting["windows"]
+        taus = spaced(setting["middle"], setting["spread"], count).numpy()
+        same([found["taus"]], torch.tensor(taus)[None])
+        filters = memory.temporal_filters(4, found["taus"], 20 * windows)
+        same(found["filters"], torch.tensor(filters))
+
+        unit = filters / np.linalg.norm(filters, axis=1, keepdims=True)
+        back = np.repeat(np.eye(windows), 20, axis=1)[:, ::-1]  # lags go back in time
+        held = unit @ back.T / np.sqrt(20)  # of each window in each state
+        weights = np.linalg.solve(held @ held.T + count * 1e-4 * np.eye(count), held).T
+        same(found["sums"], torch.tensor(np.sqrt(20) * weights @ unit), relative=1e-5)
+        kept = weights @ held
+        noise = 0.01 * np.sqrt(count) * np.linalg.norm(weights, axis=1)
+        inputs = 2 * (np.arange(2**windows)[:, None] >> np.arange(windows) & 1) - 1
+        right = norm.cdf(inputs * (inputs @ kept.T) / noise).mean(axis=0)
+        assert found["accuracies"] == pytest.approx(right.tolist(), abs=1e-5)
+        given_groups = np.array(setting["groups"][:windows])
+        assert found["answers"] == pytest.approx((kept @ given_groups).tolist(), abs=1e-5)
+        states = unit @ np.repeat(given_groups, 20)[::-1] / np.abs(unit).sum(axis=1)
+        assert found["states"] == pytest.approx(states.tolist(), abs=1e-6)
+
+
+def test_what_chapter_6_says_of_the_windows(shared):
+    many = [{"count": n, "windows": 4, "middle": 20, "spread": 7} for n in range(1, 9)]
+    different = [found["remembered"] for found in values(shared, "windows", many)]
+    assert different[0] == pytest.approx(1, abs=0.01)
+    assert different[1] < different[2] - 0.5 < different[3] - 1
+    assert all(3.7 < remembered < 3.9 for remembered in different[3:])
+    *_, eight = values(shared, "windows", many)
+    assert min(eight["accuracies"]) == eight["accuracies"][1]
+    (equal,) = values(shared, "windows", [{"count": 8, "windows": 4, "middle": 20, "spread": 1}])
+    assert equal["remembered"] == pytest.approx(1, abs=0.01)
+    (drawn,) = values(shared, "windows", [{"count": 3, "windows": 4, "middle": 20, "spread": 7}])
+    assert [round(100 * share) for share in drawn["accuracies"]] == [87, 75, 100, 100]  # the picture's text says so
+
+
+def test_pressing_a_window_changes_its_group(page):
+    window = page.locator("#windows .live-press:visible").first
+    assert "group A" in window.get_attribute("aria-label")
+    window.press("Enter")
+    idle(page, "windows")
+    assert "group B" in window.get_attribute("aria-label")
+    assert state(page, "windows")["groups"][0] == -1
+    assert window.bounding_box()["height"] >= 44
+
+
+# ------------------------------------------------------------------------------------------ the adjoint method (ch. 7)
+
+adjoint_settings = st.fixed_dictionaries(
+    {"weight": within(0.5, 8), "threshold": within(0.2, 1.4), "which": st.sampled_from(["1", "2", "3"])}
+)
+
+
+@few
+@given(st.lists(adjoint_settings, min_size=8, max_size=8))
+def test_spikes_and_exact_gradients_are_those_of_the_package(shared, many):
+    for setting, found in zip(many, values(shared, "adjoint", many), strict=True):
+        weight, v_th = (torch.tensor(float(setting[k]), requires_grad=True) for k in ("weight", "threshold"))
+        p = sp.LIFParameters(tau_mem_inv=60.0, tau_syn_inv=140.0, v_leak=0.1, v_th=torch.nn.Parameter(v_th.detach()))
+        layer = sp.LIF(p, dt=1e-4, gradient=sp.Adjoint())
+        arrives = torch.zeros(300, 1, 1)
+        arrives[20] = 1
+        start = sp.LIFFeedForwardState(torch.full((1, 1), 0.1), torch.zeros(1, 1))
+        z, _ = layer(weight * arrives, start)
+        assert found["spikes"] == z.flatten().nonzero().flatten().tolist()
+        time = sp.spike_times(z, 1e-4, number=3, missing=math.inf)[int(setting["which"]) - 1].squeeze()
+        if found["spike"] is None:
+            assert time.isinf()
+            assert set(found["ofV"]) == {0}
+            continue
+        assert found["spike"] == round(time.item() / 1e-4) - 1
+        time.backward()
+        of_threshold, of_weight = 1e3 * layer.p.v_th.grad.item(), 1e3 * weight.grad.item()  # ms
+        assert found["ofThreshold"] == pytest.approx(of_threshold, rel=1e-6, abs=1e-9)
+        assert found["ofWeight"] == pytest.approx(of_weight, rel=1e-6, abs=1e-9)
+
+
+def test_the_tangent_of_a_spike_time_explodes_where_the_membrane_grazes(shared):
+    far, near = values(shared, "adjoint", [{"weight": 5, "threshold": v, "which": "1"} for v in (0.5, 1.2)])
+    assert near["ofThreshold"] > 5 * far["ofThreshold"] > 0
+    assert "grazes" in shared.locator("#adjoint .live-text").inner_text()
+    (none,) = values(shared, "adjoint", [{"weight": 5, "threshold": 1.4, "which": "1"}])
+    assert none["spike"] is None
+    assert "no gradient" in shared.locator("#adjoint .live-text").inner_text()
