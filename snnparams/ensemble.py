@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from snnparams.checkpoint import NO_VALUES, of_members, to_store, with_tensors
 from snnparams.likeness import OF_PYTORCH, check_alike, join
+from snnparams.members import hand_over, kept
 from snnparams.parameters import NeuronParameters
 from snnparams.surrogate import Adjoint
 from snnparams.values import check_value
@@ -256,52 +257,44 @@ class Ensemble(nn.Module):
         Raises:
             IndexError: if there is no such member.
         """
+        self._check_members(members)
+        self.halted = self.halted | set(members)
+
+    def _check_members(self, members: Sequence[int]) -> None:
         for k in members:
             if type(k) is not int or not 0 <= k < self.size:
                 raise IndexError(f"members: expected integers from 0 to {self.size - 1}, got {k!r}")
-        self.halted = self.halted | set(members)
 
-    def _members_of(self, name: str) -> list[int]:
+    def select(self, members: Sequence[int], optimizer: torch.optim.Optimizer | None = None) -> Ensemble:
+        """Return an ensemble of copies of some members: for going on without those that are of no interest any more.
+
+        Args:
+            members: their indices, in the wanted order.
+            optimizer: of this ensemble. From then on it is one of the new ensemble, and keeps of its state what belongs
+                to the members that stay.
+
+        Raises:
+            IndexError: if there is no such member.
+            ValueError: if there is none at all, or one twice.
+            TypeError: if the optimiser has a state that is not one number for each of a parameter's, or of all members.
+        """
+        self._check_members(members)
+        if not members or len(set(members)) < len(members):
+            raise ValueError(f"members: expected at least one, and each once, got {list(members)}")
+        new = Ensemble([self.member(k) for k in members], randomness=self.randomness)
+        new.halted = frozenset(place for place, k in enumerate(members) if k in self.halted)
+        if optimizer is not None:
+            hand_over(optimizer, self, new, list(members))
+        return new
+
+    def members_of(self, name: str) -> list[int]:
         """Return the members whose values of a parameter `stacked` holds, in their order."""
         frozen = self.frozen[_key(name)].members.tolist() if _key(name) in self.frozen else []
         return [k for k in range(self.size) if k not in frozen]
 
-    @contextlib.contextmanager
-    def halted_kept(self) -> Iterator[None]:
-        """Give halted members at the end the values that they had at the beginning, buffers included."""
-        kept: list[tuple[Callable[[str], torch.Tensor], str, list[int], torch.Tensor]] = []
-        for name, parameter in self.stacked.named_parameters() if self.halted else ():
-            rows = [row for row, k in enumerate(self._members_of(name)) if k in self.halted]
-            kept.append((self.stacked.get_parameter, name, rows, parameter.detach()[rows].clone()))
-        for name in self.stacked_buffers if self.halted else ():
-            rows = sorted(self.halted)
-            kept.append((self.stacked.get_buffer, name, rows, self.stacked.get_buffer(name)[rows].clone()))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for find, name, rows, values in kept:
-                    find(name)[rows] = values
-
-    @torch.no_grad()
-    def clip_gradients_(self, max_norm: float) -> None:
-        """Scale the gradients of each member down to a largest norm, as `nn.utils.clip_grad_norm_` would alone.
-
-        Raises:
-            TypeError: if a gradient is sparse.
-        """
-        graded = [(n, p.grad) for n, p in self.stacked.named_parameters() if p.grad is not None and p.requires_grad]
-        rows = {name: torch.tensor(self._members_of(name), device=grad.device) for name, grad in graded}
-        if not graded:
-            return
-        squares = graded[0][1].new_zeros(self.size)
-        for name, grad in graded:
-            if grad.is_sparse:
-                raise TypeError(f"{name}: expected a dense gradient to clip in an ensemble, got a sparse one")
-            squares.index_add_(0, rows[name], grad.reshape(len(grad), -1).square().sum(dim=1).to(squares))
-        scale = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1)
-        for name, grad in graded:
-            grad.mul_(scale[rows[name]].view(-1, *[1] * (grad.dim() - 1)).to(grad))
+    def halted_kept(self) -> contextlib.AbstractContextManager[None]:
+        """Give halted members at the end of a `with` the values that they had at its beginning, buffers included."""
+        return kept(self, sorted(self.halted))
 
     def _about_random_numbers(self) -> str:
         drawing = [

@@ -12,25 +12,21 @@ import math
 import numbers
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import nll_loss
-from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, Dataset
 
-from snnparams.checks import check_finite
-from snnparams.data import Split
+from snnparams.batches import Data, check_data, check_generators, device_of, generators_of, in_order, shuffled
 from snnparams.ensemble import Ensemble
 from snnparams.history import Evaluation, History
+from snnparams.measures import Loss, Measure
+from snnparams.members import clip_gradients_
 from snnparams.parameters import NeuronParameters
 from snnparams.resumption import Run
-
-Data = Split | Dataset | DataLoader
-Loss = Callable[[Any, Any], torch.Tensor]
 
 
 @functools.cache
@@ -66,63 +62,6 @@ def progress_bar(iterable, show: bool = True, total: int | None = None):
     return _bars()(iterable, total=total, leave=False, disable=hidden or None)
 
 
-def _check_split(split: Split, batch_size: int) -> None:
-    if len(split.labels) == 0 or len(split.inputs) != len(split.labels):
-        got = f"{len(split.inputs)} images and {len(split.labels)} labels"
-        raise ValueError(f"split: expected as many labels as images and at least one, got {got}")
-    if split.inputs.is_floating_point():
-        check_finite("images", split.inputs)
-
-
-def _check_data(data: Data, batch_size: int, generator) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
-    if isinstance(data, Split):
-        _check_split(data, batch_size)
-    elif not isinstance(data, (DataLoader, Dataset)):
-        raise TypeError(f"data: expected a Split, a Dataset or a DataLoader, got {type(data).__name__}")
-    elif isinstance(generator, (list, tuple)):
-        raise ValueError("generator: expected one alone with a Dataset or DataLoader, got several, for members")
-    elif isinstance(data, DataLoader) and generator is not None:
-        raise ValueError("generator: expected None with a DataLoader, which draws the order from its own, got one")
-
-
-def _of_loader(loader, device: torch.device | None) -> Iterator[tuple[Any, Any]]:
-    """Go through the batches of a loader, on the device of the model."""
-    count = 0
-    for batch in loader:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            got = f"{len(batch)} of them" if isinstance(batch, (tuple, list)) else type(batch).__name__
-            raise TypeError(f"data: expected batches of two, inputs and labels, got {got}")
-        count += 1
-        yield tuple(tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, batch))
-    if not count:
-        raise ValueError("data: expected at least one batch, got none")
-
-
-def _shuffled(data: Data, batch_size: int, generator, device) -> tuple[Any, int | None]:
-    """Return batches in an order that is drawn, and their number if it is known."""
-    if isinstance(data, Split):
-        several = isinstance(generator, (list, tuple))
-        draws = [torch.randperm(len(data.labels), generator=g) for g in (generator if several else [generator])]
-        order = (torch.stack(draws) if several else draws[0]).to(data.labels.device)
-        parts = order.split(batch_size, dim=-1)
-        return ((data.inputs[part], data.labels[part]) for part in parts), len(parts)
-    loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size, True, generator=generator)
-    count = len(loader) if hasattr(loader.dataset, "__len__") else None  # type: ignore[arg-type, attr-defined]
-    return _of_loader(loader, device), count
-
-
-def _in_order(data: Data, batch_size: int, device) -> Iterator[tuple[Any, Any]]:
-    if isinstance(data, Split):
-        return zip(data.inputs.split(batch_size), data.labels.split(batch_size), strict=True)
-    return _of_loader(data if isinstance(data, DataLoader) else DataLoader(data, batch_size), device)
-
-
-def _device(model: nn.Module) -> torch.device | None:
-    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
-
-
 def validate_neuron_parameters(model: nn.Module) -> None:
     """Check all neuron parameters of a model against the limits of the integrator.
 
@@ -146,60 +85,6 @@ def _check_gradients(model: nn.Module, batch: int) -> None:
         values = parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad
         if not torch.isfinite(values).all():
             raise FloatingPointError(f"batch {batch}: expected finite gradients, got one that is not for {name}")
-
-
-def _check_log_probabilities(outputs: Any, labels: Any) -> None:
-    """Check what `nll_loss` does not: outputs that are no log-probabilities give it a loss without a lower bound."""
-    hint = "end with torch.log_softmax(..., dim=1), or give a loss of your own, as in loss=nn.functional.cross_entropy"
-    if not isinstance(outputs, torch.Tensor) or outputs.dim() != 2 or not outputs.is_floating_point():
-        got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise TypeError(f"model: expected log-probabilities (B, classes), got {got}; give decode=..., or {hint}")
-    sums = outputs.detach().float().logsumexp(dim=1)
-    sums = sums[sums.isfinite()].exp()
-    if ((sums - 1).abs() > 0.05).any():
-        got = f"{sums.min().item():.3g} to {sums.max().item():.3g}"
-        raise ValueError(
-            f"model: expected log-probabilities, of probabilities whose sum is 1, got a sum of {got}; {hint}"
-        )
-
-
-class _Measure:
-    """Loss and accuracy of what a model returns, or of the members of an ensemble."""
-
-    def __init__(self, model: nn.Module, loss: Loss, decode) -> None:
-        if not callable(loss):
-            raise TypeError(f"loss: expected a function of outputs and labels, got {type(loss).__name__}")
-        self.model, self.loss, self.decode = model, loss, decode
-        self.members = model.size if isinstance(model, Ensemble) else None
-        self.unchecked = loss is nll_loss
-
-    def outputs(self, inputs, labels, apart: bool = False) -> list[tuple[Any, Any]]:
-        """Return what the model, or each member, makes of a batch, and the labels; `apart` if each has its own."""
-        outputs = self.model(inputs, in_dims=0) if apart else self.model(inputs)
-        parts = [outputs]
-        if self.members is not None:
-            parts = [tree_map(lambda x, k=k: x[k], outputs) for k in range(self.members)]
-        pairs = [(part if self.decode is None else self.decode(part), labels) for part in parts]
-        if apart:
-            pairs = [(part, labels[k]) for k, (part, _) in enumerate(pairs)]
-        if self.unchecked:
-            for part, own in pairs:
-                _check_log_probabilities(part, own)
-            self.unchecked = False
-        return pairs
-
-    def losses(self, pairs) -> torch.Tensor:
-        """Return the loss of each, shape (1,) or (E,)."""
-        found = [self.loss(part, labels) for part, labels in pairs]
-        for value in found:
-            if not isinstance(value, torch.Tensor) or value.dim():
-                got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-                raise TypeError(f"loss: expected it to return one number as a tensor, the mean of a batch, got {got}")
-        return torch.stack(found)
-
-    def shaped(self, values: list[float]):
-        """Return one number for a model and a list for an ensemble."""
-        return values[0] if self.members is None else values
 
 
 def train(
@@ -240,12 +125,12 @@ def train(
         TypeError: if data or outputs are of another kind.
         FloatingPointError: if a loss or a gradient is not finite; the model is then as it was before that batch.
     """
-    _check_data(split, batch_size, generator)
+    check_data(split, batch_size, generator)
     _check_clip(clip)
-    measure, losses = _Measure(model, loss, decode), []
-    apart = _check_generators(generator, measure.members)
+    measure, losses = Measure(model, loss, decode), []
+    apart = check_generators(generator, measure.members)
     model.train()
-    batches, count = _shuffled(split, batch_size, generator, _device(model))
+    batches, count = shuffled(split, batch_size, generator, device_of(model))
     for inputs, labels in progress_bar(batches, progress, count):
         with model.halted_kept() if isinstance(model, Ensemble) else contextlib.nullcontext():
             optimizer.zero_grad()
@@ -263,7 +148,7 @@ def train(
 
 def _clip(model: nn.Module, clip: float | None) -> None:
     if clip is not None and isinstance(model, Ensemble):
-        model.clip_gradients_(clip)
+        clip_gradients_(model, clip)
     elif clip is not None:
         nn.utils.clip_grad_norm_(model.parameters(), clip)
 
@@ -273,16 +158,6 @@ def _check_clip(clip) -> None:
         return
     if isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not (math.isfinite(clip) and clip > 0):
         raise ValueError(f"clip: expected a positive, finite norm or None, got {clip!r}")
-
-
-def _check_generators(generator, members: int | None) -> bool:
-    """Return whether each member has its own."""
-    if not isinstance(generator, (list, tuple)):
-        return False
-    if members is None or len(generator) != members:
-        expected = "one generator for one model" if members is None else f"one for each of {members} members"
-        raise ValueError(f"generator: expected {expected}, got {len(generator)}")
-    return True
 
 
 @torch.no_grad()
@@ -311,31 +186,22 @@ def evaluate(
             are expected.
         TypeError: if data or outputs are of another kind.
     """
-    _check_data(split, batch_size, None)
-    measure = _Measure(model, loss, decode)
+    check_data(split, batch_size, None)
+    measure = Measure(model, loss, decode)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     total, correct, count = torch.zeros(1), torch.zeros(1), 0
     try:
-        for inputs, labels in _in_order(split, batch_size, _device(model)):
+        for inputs, labels in in_order(split, batch_size, device_of(model)):
             pairs = measure.outputs(inputs, labels)
             size = len(labels)
             total = total + size * measure.losses(pairs).cpu().double()
-            correct = correct + torch.tensor([_correct(outputs, own) for outputs, own in pairs], dtype=torch.float64)
+            correct = correct + torch.tensor([correct(outputs, own) for outputs, own in pairs], dtype=torch.float64)
             count += size
     finally:
         for module, training in modes.items():
             module.training = training
     return Evaluation(*(measure.shaped((values / count).tolist()) for values in (total, correct)))
-
-
-def _correct(outputs: Any, labels: Any) -> float:
-    """Return how many classes are found, or NaN where there are none to find."""
-    if not isinstance(outputs, torch.Tensor) or outputs.dim() != 2 or not isinstance(labels, torch.Tensor):
-        return math.nan
-    if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
-        return math.nan
-    return float((outputs.argmax(dim=1) == labels).sum())
 
 
 def fit(
@@ -403,7 +269,7 @@ def fit(
             "restore_best: expected one model, got an Ensemble, whose members are best in epochs of their own"
         )
     how: dict[str, Any] = {"loss": loss, "decode": decode}
-    run = Run(model, optimizer, _generators(train_split, generator), scheduler, callbacks, restore_best)
+    run = Run(model, optimizer, generators_of(train_split, generator), scheduler, callbacks, restore_best)
     run.history.record(model)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
@@ -427,15 +293,6 @@ def fit(
     if run.best is not None:
         model.load_state_dict(run.best)
     return history
-
-
-def _generators(data: Data, generator) -> list[torch.Generator]:
-    """Return the generators that say in which order data come, but for the global one."""
-    given = list(generator) if isinstance(generator, (list, tuple)) else [generator]
-    if isinstance(data, DataLoader):
-        samplers = (data, data.sampler, data.batch_sampler, getattr(data.batch_sampler, "sampler", None))
-        given += [getattr(sampler, "generator", None) for sampler in samplers]
-    return list(dict.fromkeys(g for g in given if g is not None))
 
 
 def _postfix(test_loss, accuracy) -> dict[str, str]:

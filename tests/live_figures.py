@@ -30,9 +30,27 @@ def write_page(folder: Path, theme: str = "light") -> str:
     return path.as_uri()
 
 
+STILL = """name => {  // the drawing, with what the style sheet says of each part
+    const drawing = document.querySelector(`#${name} svg`), copy = drawing.cloneNode(true);
+    const [from, to] = [drawing, copy].map(root => [...root.querySelectorAll('path, circle, rect, text')]);
+    const shape = ['fill', 'stroke', 'stroke-width', 'stroke-dasharray', 'fill-opacity'];
+    from.forEach((part, k) => {
+        const style = getComputedStyle(part);
+        const kept = part.tagName === 'text' ? ['fill', 'font-size', 'font-weight'] : shape;
+        to[k].setAttribute('style', kept.map(x => `${x}:${style.getPropertyValue(x)}`).join(';'));
+        to[k].removeAttribute('class');
+    });
+    const [, , width, height] = copy.getAttribute('viewBox').split(' ');
+    for (const x of ['role', 'aria-label', 'aria-describedby']) copy.removeAttribute(x);
+    const size = { width, height, 'font-family': 'sans-serif' };
+    for (const x in size) copy.setAttribute(x, size[x]);
+    return `${new XMLSerializer().serializeToString(copy)}\n`;
+}"""
+
+
 def still(page, name: str) -> str:
-    """Return a figure of an open page as an SVG picture."""
-    return page.evaluate("name => document.getElementById(name).figure.still()", name)
+    """Return a figure of an open page as an SVG picture that needs no style sheet."""
+    return page.evaluate(STILL, name)
 
 
 def main() -> None:

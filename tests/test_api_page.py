@@ -1,21 +1,28 @@
-"""The reference, book/api.md, names everything that is public."""
+"""The reference, book/api, names everything that is public, and leads there and back."""
 
 import ast
 import re
+import sys
 
 import pytest
 from notebooks import ROOT
 
 import snnparams as sp
 
+sys.path.insert(0, str(ROOT / "book" / "_extensions"))
+import reference
+
 PACKAGE = ROOT / "snnparams"
 # inside the package only: what the public modules share, and how the kernels work
 INTERNAL = {
+    "batches",
     "checks",
     "checkpoint",
     "likeness",
     "neurons.spike_programs",
     "neurons.step",
+    "measures",
+    "members",
     "population",
     "resumption",
     *(f"kernels.{p.stem}" for p in (PACKAGE / "kernels").glob("[!_]*.py")),
@@ -39,8 +46,8 @@ def defined(path):
 
 
 def documented():
-    """Return what the page lists of every module, by an entry for all of it, None, or for one class."""
-    text = (ROOT / "book" / "api.md").read_text()
+    """Return what the pages list of every module, by an entry for all of it, None, or for one class."""
+    text = "".join(path.read_text() for path in sorted((ROOT / "book" / "api").glob("*.md")))
     entries = re.findall(r"auto(?:module|class):: snnparams\.([a-z_.]+[a-z_])(?:\.([A-Z]\w+))?\n", text)
     assert len(entries) == len(dict(entries)) == text.count(".. auto")
     return {module: {name} if name else None for module, name in entries}
@@ -62,3 +69,44 @@ def test_what_the_package_exports_is_on_the_page():
     for module, listed in pages.items():
         known |= {module} | (listed or defined(PUBLIC[module]))
     assert set(sp.__all__) <= known
+
+
+def test_every_page_of_the_reference_is_in_the_book():
+    pages = {f"book/api/{path.stem}" for path in (ROOT / "book" / "api").glob("*.md")}
+    assert pages == set(re.findall(r"- file: (book/api/\w+)", (ROOT / "_toc.yml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("docstring", "line"),
+    [
+        ("One `layer` of neurons.\n\nMore.", "One `layer` of neurons."),
+        ("Two lines\nof it. And another sentence.", "Two lines of it."),
+        (r"Emit a spike: :math:`z = \Theta(x)`.", "Emit a spike."),
+        ("State of :class:`~snnparams.LIF` neurons.", "State of snnparams.LIF neurons."),
+        ("Ends at 0.5 of it.", "Ends at 0.5 of it."),
+    ],
+)
+def test_the_index_has_the_first_sentence(docstring, line):
+    assert reference.summary(docstring.splitlines()) == line
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "used"),
+    [
+        ("p = sp.LIFParameters()", "snnparams.neurons.lif.LIFParameters", True),
+        ("plot.use_style()", "snnparams.plot.use_style", True),
+        ("from snnparams.designs import Architecture, Neurons", "snnparams.designs.Neurons", True),
+        ("from snnparams.designs import (\n    Architecture,\n    Neurons,\n)", "snnparams.designs.Neurons", True),
+        ("p = sp.LIFParameters()", "snnparams.layers.LIF", False),
+        ("subprocess.run(clone)", "snnparams.experiment.run", False),
+    ],
+)
+def test_which_names_a_chapter_uses(code, name, used):
+    assert reference.uses(code, name) == used
+
+
+def test_a_chapter_that_is_named_exists():
+    count = len(list((ROOT / "book").glob("[0-9]*.ipynb")))
+    for path in PACKAGE.rglob("*.py"):
+        for spoken in reference.SPOKEN.findall(path.read_text()):
+            assert all(1 <= int(number) <= count for number in re.findall(r"\d+", spoken)), f"{path.name}: {spoken}"

@@ -5,10 +5,12 @@ unless the environment variable `SNNPARAMS_BROWSER` is set to `required`.
 """
 
 import functools
+import html.parser
 import http.server
 import os
 import re
 import threading
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -311,7 +313,7 @@ def test_formulas_of_a_chapter_fit_a_phone(page, address, name):
 def test_chapters_have_their_numbers(page, address):
     visit(page, address, "book/index.html")
     entries = page.locator("nav.bd-links a.reference.internal").all_inner_texts()
-    numbered = [text for text in entries if text[0].isdigit()]
+    numbered = [text for text in entries if re.match(r"\d+\. ", text)]
     assert [int(text.split(".")[0]) for text in numbered] == list(range(1, len(CHAPTERS) + 1))
     for number, entry in enumerate(numbered, start=1):
         page.locator("nav.bd-links a.reference.internal", has_text=entry).click()
@@ -431,3 +433,64 @@ def test_every_icon_is_in_the_font(page, address):
         signs = {sign for text in shown for sign in text if "\ue000" <= sign <= "\uf8ff"}
         assert len(signs) >= 4
         assert signs <= drawn
+
+
+# The reference, and links
+
+
+class Links(html.parser.HTMLParser):
+    """The anchors of a page, and where it leads."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.anchors, self.targets = {""}, set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.anchors.add(attributes.get("id"))
+        if tag == "a" and "href" in attributes:
+            self.targets.add(attributes["href"])
+
+
+@functools.cache
+def links(path):
+    return Links(path)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_inside_the_book_leads_somewhere(name):
+    for target in links(HTML / name).targets:
+        url = urllib.parse.urlsplit(target)
+        if not url.scheme:
+            path = (HTML / name).parent / urllib.parse.unquote(url.path) if url.path else HTML / name
+            assert path.resolve().exists(), target
+            if path.suffix == ".html" and url.fragment:
+                assert urllib.parse.unquote(url.fragment) in links(path.resolve()).anchors, target
+
+
+def test_the_index_names_all_that_the_pages_document(page, address):
+    visit(page, address, "book/api.html")
+    indexed = set(
+        page.locator(".reference-index td:first-child a").evaluate_all("all => all.map(x => x.hash.slice(1))")
+    )
+    kinds = re.compile(r'<dl class="py (?:function|class|exception|data)">\s*<dt[^>]* id="([^"]+)"')
+    documented = {name for path in HTML.glob("book/api/*.html") for name in kinds.findall(path.read_text())}
+    assert len(documented) > 100
+    assert indexed == documented
+    said = page.locator(".reference-index td:nth-child(2)").all_inner_texts()
+    assert [text for text in said if not text.strip().endswith(".")] == []
+
+
+def test_the_reference_and_the_chapters_lead_to_each_other(page, address):
+    layers = links(HTML / "book" / "api" / "layers.html").targets
+    assert {"../1_lif_neuron.html", "../3_registering.html", "../8_speed.html"} <= {t.partition("#")[0] for t in layers}
+    visit(page, address, "book/api.html")
+    row = page.locator(".reference-index tr", has=page.locator("a[href$='layers.LIFRecurrent']"))
+    chapters = row.locator("td:last-child a").all_inner_texts()
+    assert "4" in chapters
+    row.locator("td:last-child a", has_text="4").click()
+    page.locator("article a[href*='api/layers.html'] code", has_text="LIFRecurrent").first.click()
+    page.wait_for_load_state("load")
+    assert "/book/api/layers.html#snnparams." in page.url
+    assert page.problems == []

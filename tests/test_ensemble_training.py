@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_fit import fit, model
+from test_fit import adam, fit, model
 from torch import nn
 
 import snnparams as sp
@@ -129,3 +129,27 @@ def test_learned_and_fixed_together_under_fit():
         fit(alone, 2, clip=0.05)
         torch.testing.assert_close(ensemble.member(k).network[0].p.tau_mem_inv, alone.network[0].p.tau_mem_inv)
         assert torch.equal(before, alone.network[0].p.tau_mem_inv.detach()) == (k == 1)
+
+
+def test_members_that_are_dropped_leave_the_others_their_optimisers_state():
+    whole = sp.Ensemble(members())
+    optimizer = adam(whole)
+    fit(whole, 2, optimizer=optimizer)
+    rest = whole.select([2, 0], optimizer)
+    fit(rest, 2, optimizer=optimizer)
+    for place, k in enumerate((2, 0)):
+        alone = model(k, 0.0)
+        of_alone = adam(alone)
+        fit(alone, 2, optimizer=of_alone)
+        fit(alone, 2, optimizer=of_alone)
+        for a, b in zip(rest.member(place).parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+    whole.halt(2)
+    assert whole.select([1, 2]).halted == {1}
+    for wrong, error, message in (
+        ([3], IndexError, "members: expected integers from 0 to 2, got 3"),
+        ([], ValueError, r"members: expected at least one, and each once, got \[\]"),
+        ([1, 1], ValueError, r"each once, got \[1, 1\]"),
+    ):
+        with pytest.raises(error, match=message):
+            whole.select(wrong)

@@ -552,3 +552,80 @@ def test_the_tangent_of_a_spike_time_explodes_where_the_membrane_grazes(shared):
     (none,) = values(shared, "adjoint", [{"weight": 5, "threshold": 1.4, "which": "1"}])
     assert none["spike"] is None
     assert "no gradient" in shared.locator("#adjoint .live-text").inner_text()
+
+
+# ------------------------------------------------------------------------------- the race of parametrisations (ch. 5)
+
+
+class Share(torch.nn.Module):
+    """The share of the way to its target that a membrane goes in one step, cut off in the forward pass or not."""
+
+    def __init__(self, cut):
+        super().__init__()
+        self.cut = cut
+
+    def forward(self, x):
+        return (x.clamp(1e-3, 0.999) if self.cut else x) / 1e-3
+
+    def right_inverse(self, rate):
+        return rate * 1e-3
+
+
+WAYS = {
+    "raw": "none",
+    "raw, own rate": "none",
+    "clamp": Share(cut=True),
+    "projection": Share(cut=False),
+    "softplus": "softplus",
+    "decay": "decay",
+    "log": "log",
+}
+
+
+def learn(name, setting, steps=40):
+    """Return the rates on the way, up to one that is not valid."""
+    pulse = torch.zeros(150, 1, 1)
+    pulse[0] = 1
+    with torch.no_grad():
+        wanted = sp.LI(sp.LIParameters(tau_mem_inv=1000 / setting["target"]))(pulse)[0]
+    layer = sp.LI(sp.LIParameters(tau_mem_inv=sp.Learned(1000 / setting["start"], WAYS[name])), size=1)
+    stored = layer.p.stored("tau_mem_inv")
+    optimizer = torch.optim.Adam([stored], lr=setting["rate"] * (100 if "own" in name else 1))
+    rates = [layer.p.tau_mem_inv.item()]
+    while len(rates) <= steps and 0 < rates[-1] < 1000:
+        optimizer.zero_grad()
+        (layer(pulse)[0] - wanted).square().sum().backward()
+        optimizer.step()
+        if name == "projection":
+            with torch.no_grad():
+                stored.clamp_(1e-3, 0.999)
+        rates.append(layer.p.tau_mem_inv.item())
+    return rates
+
+
+race_settings = st.fixed_dictionaries({"start": within(3, 200), "target": within(3, 200), "rate": within(0.01, 1)})
+
+
+@few
+@given(race_settings)
+def test_every_runner_takes_the_steps_that_pytorch_takes(shared, setting):
+    (found,) = values(shared, "race", [setting])
+    for name, path in found["paths"].items():
+        expected = learn(name, setting)
+        same([[point["value"] for point in path[: len(expected)]]], torch.tensor([expected]))
+        assert len(path) in (len(expected), 121)
+
+
+def test_what_chapter_5_says_of_the_race(shared):
+    (first,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 0.1}])
+    ends = {name: 1000 / path[-1]["value"] for name, path in first["paths"].items()}
+    assert ends["raw"] < 13
+    assert ends["clamp"] == pytest.approx(1000)
+    assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("projection", "softplus", "decay", "log"))
+    (fast,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 1, "map": "raw, own rate"}])
+    assert fast["paths"]["raw, own rate"][-1]["value"] <= 0
+    assert "no neuron" in shared.locator("#race .live-text").inner_text()
+    ends = {name: 1000 / path[-1]["value"] for name, path in fast["paths"].items()}
+    assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("raw", "softplus", "decay", "log"))
+    assert abs(ends["projection"] - 50) > 10
+    assert ends["clamp"] == pytest.approx(1000)

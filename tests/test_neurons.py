@@ -131,6 +131,10 @@ def subtractive_by_hand(x, p, recurrent_weights, fire):
     return np.stack(outputs), (v, i)
 
 
+def slope_by_hand(x, p, recurrent_weights, fire):
+    return lif_by_hand(x, p, recurrent_weights, lambda u: fire(p["slope"] * u))
+
+
 def adlif_by_hand(x, p, recurrent_weights, fire, new):
     v, w, z, outputs = 0 * x[0], 0 * x[0], 0 * x[0], []
     alpha, beta = (np.exp(-DT * p[name]) for name in ("tau_mem_inv", "tau_adapt_inv"))
@@ -158,6 +162,7 @@ TABLE = {
     "adaptive LIF": Row(sp.neurons.AdaptiveLIF, adaptive_by_hand, 4.0),
     "exact LIF": Row(sp.neurons.ExactLIF, exact_lif_by_hand, 4.0),
     "LIF, reset by subtraction": Row(sp.neurons.SubtractiveLIF, subtractive_by_hand, 4.0),
+    "LIF with a slope": Row(sp.neurons.SlopeLIF, slope_by_hand, 4.0),
     "SE-adLIF": Row(sp.neurons.SEAdLIF, functools.partial(adlif_by_hand, new=True), 12.0),
     "EF-adLIF": Row(sp.neurons.EFAdLIF, functools.partial(adlif_by_hand, new=False), 12.0),
     "adaptive LIF of a user": Row(AdaptiveLIF, adaptive_by_hand),
@@ -621,10 +626,10 @@ def test_where_chooses_between_numbers(dtype):
 
 class Hiding(sp.Neuron):
     state = ("v",)
-    stored = sp.voltage(1.0)
+    raw = sp.voltage(1.0)
 
-    def step(x, v, stored):
-        return v - x, x * stored
+    def step(x, v, raw):
+        return v - x, x * raw
 
 
 NOTEBOOK = """
@@ -655,7 +660,7 @@ def test_a_neuron_of_a_notebook_has_no_file():
 
 
 def test_a_parameter_does_not_hide_what_a_module_has():
-    message = "p: expected parameters that NeuronParameters has no other use for, got stored"
+    message = "p: expected parameters that NeuronParameters has no other use for, got raw"
     with pytest.raises(TypeError, match=message):
         sp.Layer(Hiding())
 

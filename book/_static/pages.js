@@ -4,13 +4,14 @@
 
   const BOXES = [
     "div.math mjx-container",
+    "span.math.wide",
     ".pst-scrollable-table-container",
     ".table-wrapper",
     ".cell_output .output.text_html",
     ".cell_output pre",
     "div.highlight pre",
   ].join(", ");
-  const NAMES = [["mjx-container", "Formula"], ["pre", "Text"], ["*", "Table"]];
+  const NAMES = [["mjx-container, .math", "Formula"], ["pre", "Text"], ["*", "Table"]];
 
   // A box that is wider than it shows can be reached with the keyboard, has a name, and fades where it goes on.
   function mark(box) {
@@ -29,9 +30,22 @@
     }
   }
 
+  // A formula in a line of text that is wider than the column becomes a box of its own.
+  function widen() {
+    document.querySelectorAll("span.math").forEach((formula) => {
+      const width = formula.firstElementChild?.getBoundingClientRect().width ?? 0;
+      const column = formula.closest("p, li, dd, td, th, figcaption, div").clientWidth;
+      formula.classList.toggle("wide", width > column + 1);
+    });
+  }
+
+  const resized = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+  const watched = new WeakSet();
   function watch() {
-    const resized = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+    widen();
     document.querySelectorAll(BOXES).forEach((box) => {
+      if (watched.has(box)) return;
+      watched.add(box);
       box.addEventListener("scroll", () => mark(box), { passive: true });
       resized.observe(box);
     });
@@ -40,6 +54,7 @@
   function start() {
     const typeset = window.MathJax?.startup?.promise ?? Promise.resolve();
     typeset.then(watch);
+    window.addEventListener("resize", watch);
   }
 
   // Dark pages are for screens.

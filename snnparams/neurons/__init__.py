@@ -20,3 +20,4 @@ from snnparams.neurons.neuron import as_given as as_given
 from snnparams.neurons.parameter import Parameter as Parameter
 from snnparams.neurons.parameter import rate as rate
 from snnparams.neurons.parameter import voltage as voltage
+from snnparams.neurons.slope_lif import SlopeLIF as SlopeLIF

@@ -1,189 +1,169 @@
 // The adjoint method on one neuron: voltage forward, its derivative backward: chapter 7.
-(() => {
-	const { format } = liveFigures;
-	const DT = 1e-4; // s
-	const STEPS = 300; // 30 ms
-	const ARRIVES = 20; // steps: the input comes at 2 ms
-	const [A, B] = [DT * 60, DT * 140];
-	const [LEAK, RESET] = [0.1, 0];
-	const GRAZING = 1e-3; // least slope at a crossing, as in the package
-	const THRESHOLDS = Array.from({ length: 61 }, (_, k) => 0.2 + 0.02 * k);
-	const [LOW, HIGH] = [0.2, 1.4];
-	const ms = (t) => t * DT * 1e3;
+;(() => {
+	const {format, list} = liveFigures
+	const DT = 1e-4 // s
+	const STEPS = 300 // 30 ms
+	const ARRIVES = 20 // steps: the input comes at 2 ms
+	const [A, B] = [DT * 60, DT * 140]
+	const [LEAK, RESET] = [0.1, 0]
+	const GRAZING = 1e-3 // least slope at a crossing, as in the package
+	const THRESHOLDS = list(61, k => 0.2 + 0.02 * k)
+	const [LOW, HIGH] = [0.2, 1.4]
+	const ms = t => t * DT * 1e3
 
 	/** Return voltages, slopes and spikes. */
 	function forward(weight, threshold) {
-		const found = { voltages: [], slopes: [], spikes: [] };
-		let [v, i] = [LEAK, 0];
+		const found = {voltages: [], slopes: [], spikes: []}
+		let [v, i] = [LEAK, 0]
 		for (let t = 0; t < STEPS; t++) {
-			if (t === ARRIVES) i = i + weight;
-			v = v + A * (LEAK - v + i);
-			found.slopes.push(LEAK - threshold + i); // at the threshold, in units of 1 / tau_mem
+			if (t === ARRIVES) i = i + weight
+			v = v + A * (LEAK - v + i)
+			found.slopes.push(LEAK - threshold + i) // at the threshold, in units of 1 / tau_mem
 			if (v > threshold) {
-				found.spikes.push(t);
-				v = RESET;
+				found.spikes.push(t)
+				v = RESET
 			}
-			i = i - B * i;
-			found.voltages.push(v);
+			i = i - B * i
+			found.voltages.push(v)
 		}
-		return found;
+		return found
 	}
 
-	/** Return the derivatives of the time of one spike, in ms, by voltage and current, backward in time. */
-	function backward({ slopes, spikes }, threshold, spike) {
-		const [ofV, ofI] = [Array(STEPS).fill(0), Array(STEPS).fill(0)];
-		const jumps = [];
-		let [lambdaV, lambdaI, ofThreshold] = [0, 0, 0];
-		const last = STEPS - 1;
+	/** Return the derivatives of the time of one spike, in ms: by voltage, backward in time, and by the parameters. */
+	function backward({slopes, spikes}, threshold, spike) {
+		const ofV = Array(STEPS).fill(0)
+		const jumps = []
+		let [lambdaV, lambdaI, ofThreshold, ofWeight] = [0, 0, 0, 0]
+		const last = STEPS - 1
 		for (let t = last; t >= 0; t--) {
 			if (spikes.includes(t)) {
-				const later = t === spike && t < last ? ms(1) : 0; // by how much the loss grows if this spike is a step later
-				const steep = Math.max(slopes[t], 0);
-				const before = (lambdaV * (steep + (threshold - RESET)) - later / A) / Math.max(steep, GRAZING);
-				jumps.push({ t, before, after: lambdaV, slope: steep });
-				lambdaV = before;
-				ofThreshold -= lambdaV;
+				const later = t === spike && t < last ? ms(1) : 0 // by how much the loss grows if this spike is a step later
+				const steep = Math.max(slopes[t], 0)
+				const before = (lambdaV * (steep + (threshold - RESET)) - later / A) / Math.max(steep, GRAZING)
+				jumps.push({t, before, after: lambdaV, slope: steep})
+				lambdaV = before
+				ofThreshold -= lambdaV
 			}
-			ofV[t] = lambdaV;
-			lambdaI = lambdaI - B * lambdaI + A * lambdaV;
-			lambdaV = lambdaV - A * lambdaV;
-			ofI[t] = lambdaI;
+			ofV[t] = lambdaV
+			lambdaI = lambdaI - B * lambdaI + A * lambdaV
+			lambdaV = lambdaV - A * lambdaV
+			if (t === ARRIVES) ofWeight = lambdaI
 		}
-		return { ofV, ofI, jumps, ofThreshold, ofWeight: ofI[ARRIVES] };
+		return {ofV, jumps, ofThreshold, ofWeight}
 	}
 
 	liveFigures.define("adjoint", {
 		label:
 			"Voltage of a neuron over time; below, the derivative of a spike time by it, backward; beside, the spike time",
 		controls: [
-			{ name: "weight", label: "weight of the input", low: 0.5, high: 8, value: 5 },
-			{ name: "threshold", label: "threshold v<sub>th</sub>", low: LOW, high: HIGH, value: 0.6 },
+			{name: "weight", label: "weight of the input", low: 0.5, high: 8, value: 5},
+			{name: "threshold", label: "threshold v<sub>th</sub>", low: LOW, high: HIGH, value: 0.6},
 			{
 				name: "which",
 				label: "the loss is the time of the",
 				options: [
 					["1", "first spike"],
 					["2", "second spike"],
-					["3", "third spike"],
+					["3", "third spike"]
 				],
-				value: "2",
-			},
-		],
-
-		handles: (figure) => [
-			{
-				label: "threshold",
-				extra: true, // a slider does it as well
-				axis: "y",
-				low: LOW,
-				high: HIGH,
-				step: 0.01,
-				get: () => figure.state.threshold,
-				set: (value) => Object.assign(figure.state, { threshold: Math.round(value * 1000) / 1000 }),
-				place: () => [figure.panels.voltage.x(ms(STEPS)), figure.panels.voltage.y(figure.state.threshold)],
-				at: (_, y) => figure.panels.voltage.atY(y),
-				text: () => "",
-			},
-		],
-
-		*compute({ weight, threshold, which }, figure) {
-			const { cache } = figure;
-			if (cache.weight !== weight) {
-				const times = [];
-				for (const at of THRESHOLDS) {
-					yield STEPS;
-					times.push(forward(weight, at).spikes);
-				}
-				Object.assign(cache, { weight, times });
+				value: "2"
 			}
-			yield 2 * STEPS; // forward, and backward
-			const found = forward(weight, threshold);
-			const spike = found.spikes[which - 1] ?? null;
-			const curve = cache.times.map((spikes) => (which <= spikes.length ? ms(spikes[which - 1] + 1) : null));
-			return { ...found, ...backward(found, threshold, spike), spike, curve };
+		],
+
+		handles: figure => [
+			{
+				slider: "threshold",
+				axis: "y",
+				place: () => [figure.panels.voltage.x(ms(STEPS)), figure.panels.voltage.y(figure.state.threshold)],
+				at: (_, y) => figure.panels.voltage.atY(y)
+			}
+		],
+
+		*compute({weight, threshold, which}, figure) {
+			const {cache} = figure
+			if (cache.weight !== weight) {
+				const times = []
+				for (const at of THRESHOLDS) {
+					yield STEPS
+					times.push(forward(weight, at).spikes)
+				}
+				Object.assign(cache, {weight, times})
+			}
+			yield 2 * STEPS // forward, and backward
+			const found = forward(weight, threshold)
+			const spike = found.spikes[which - 1] ?? null
+			const curve = cache.times.map(spikes => (which <= spikes.length ? ms(spikes[which - 1] + 1) : null))
+			return {...found, ...backward(found, threshold, spike), spike, curve}
 		},
 
 		draw(figure, found) {
-			const { state, width, narrow } = figure;
-			const left = 44;
-			const wide = narrow ? width - left - 20 : Math.round(width * 0.58) - left;
-			const end = ms(STEPS);
-			const ordinal = ["first", "second", "third"][state.which - 1];
-			const times = found.voltages.map((_, t) => ms(t + 1));
+			const {state, width, narrow} = figure
+			const left = 44
+			const wide = narrow ? width - left - 20 : Math.round(width * 0.58) - left
+			const end = ms(STEPS)
+			const ordinal = ["first", "second", "third"][state.which - 1]
+			const times = found.voltages.map((_, t) => ms(t + 1))
 
-			const voltage = figure.panel("voltage", left, 28, wide, 140, [0, end], [0, 1.6]);
-			voltage.axes({ title: "voltage, forward →", yTicks: [0, 0.5, 1, 1.5], xNames: () => "" });
-			voltage.line([0, end], [state.threshold, state.threshold], "dashed");
-			voltage.text(end, state.threshold, "threshold: drag it", "label ink", { anchor: "end", dx: -12, dy: -6 });
-			voltage.line([0, ...times], [LEAK, ...found.voltages], "orange line");
-			for (const { t, slope } of found.jumps) {
-				const half = 1.2; // ms, of the tangent of the crossing
-				const rise = ((A * slope) / ms(1)) * half;
-				const at = ms(t + 1);
-				const ends = [state.threshold - rise, state.threshold + rise];
-				voltage.line([at - half, at + half], ends, "green thick");
-				voltage.dot(at, state.threshold, t === found.spike ? "knob" : "green", t === found.spike ? 6 : 4);
+			const voltage = figure.panel("voltage", left, 28, wide, 140, [0, end], [0, 1.6])
+			voltage.axes({title: "voltage, forward →", yTicks: [0, 0.5, 1, 1.5], xNames: () => ""})
+			voltage.line([0, end], [state.threshold, state.threshold], "dashed")
+			voltage.text(end, state.threshold, "threshold: drag it", "label ink", {anchor: "end", dx: -12, dy: -6})
+			voltage.line([0, ...times], [LEAK, ...found.voltages], "orange line")
+			for (const {t, slope} of found.jumps) {
+				const half = 1.2 // ms, of the tangent of the crossing
+				const rise = ((A * slope) / ms(1)) * half
+				const at = ms(t + 1)
+				const ends = [state.threshold - rise, state.threshold + rise]
+				voltage.line([at - half, at + half], ends, "green thick")
+				voltage.dot(at, state.threshold, t === found.spike ? "knob" : "green", t === found.spike ? 6 : 4)
 			}
-			if (found.jumps.length) voltage.text(0, 1.6, "green: slope s⁻ at the crossing", "label green", { dx: 8, dy: 12 });
-			voltage.marks([ms(ARRIVES)], 168, 8, "mark");
-			voltage.text(ms(ARRIVES), 0, "input", "label muted", { dx: 5, dy: 14 });
+			if (found.jumps.length) voltage.text(0, 1.6, "green: slope s⁻ at the crossing", "label green", {dx: 8, dy: 12})
+			voltage.marks([ms(ARRIVES)], 168, 8, "mark")
+			voltage.text(ms(ARRIVES), 0, "input", "label muted", {dx: 5, dy: 14})
 
-			const lambda = figure.panel("lambda", left, 208, wide, 130, [0, end], [-20, 4]);
+			const lambda = figure.panel("lambda", left, 208, wide, 130, [0, end], [-20, 4])
 			lambda.axes({
 				title: `λ: worth of a bit of voltage${narrow ? "" : ", ← backward"}`,
 				xLabel: "time (ms)",
-				yTicks: [-20, -10, 0],
-			});
-			lambda.line([0, end], [0, 0], "axis");
-			lambda.line(times, found.ofV, "blue line");
-			for (const { t, before, after } of found.jumps) {
-				lambda.line([ms(t + 1), ms(t + 1)], [after, before], "dashed blue");
-				if (t !== found.spike) continue;
-				const low = Math.max(before, -19);
-				lambda.text(ms(t + 1), low, `jumps to ${format(before)}`, "label blue", { dx: 8, dy: 2 });
+				yTicks: [-20, -10, 0]
+			})
+			lambda.line([0, end], [0, 0], "axis")
+			lambda.line(times, found.ofV, "blue line")
+			for (const {t, before, after} of found.jumps) {
+				lambda.line([ms(t + 1), ms(t + 1)], [after, before], "dashed blue")
+				if (t !== found.spike) continue
+				const low = Math.max(before, -19)
+				lambda.text(ms(t + 1), low, `jumps to ${format(before)}`, "label blue", {dx: 8, dy: 2})
 			}
 
-			const box = narrow ? [left, 424, wide, 150] : [left + wide + 70, 28, width - left - wide - 84, 310];
-			const curve = figure.panel("curve", ...box, [LOW, HIGH], [0, end]);
-			curve.axes({ title: `time of the ${ordinal} spike (ms)`, xLabel: "threshold" });
-			curve.line(THRESHOLDS, found.curve, "ink line");
-			const lastAt = found.curve.findLastIndex((time) => time !== null);
-			if (lastAt >= 0 && lastAt < THRESHOLDS.length - 4) {
-				const x = (THRESHOLDS[lastAt] + HIGH) / 2;
-				curve.text(x, 0, lastAt > 35 && narrow ? "none" : "no such spike", "label muted", {
-					anchor: "middle",
-					dy: -12,
-				});
-			}
+			const box = narrow ? [left, 424, wide, 150] : [left + wide + 70, 28, width - left - wide - 84, 310]
+			const curve = figure.panel("curve", ...box, [LOW, HIGH], [0, end])
+			curve.axes({title: `time of the ${ordinal} spike (ms)`, xLabel: "threshold"})
+			curve.line(THRESHOLDS, found.curve, "ink line")
+			if (found.curve.lastIndexOf(null) > 50) curve.text(HIGH, 0, "none", "label muted", {anchor: "end", dy: -8})
 			if (found.spike !== null) {
-				const at = ms(found.spike + 1);
-				const reach = Math.min(0.2, 8 / Math.abs(found.ofThreshold));
-				const ends = [state.threshold - reach, state.threshold + reach];
-				curve.line(
-					ends,
-					ends.map((x) => at + found.ofThreshold * (x - state.threshold)),
-					"blue line",
-				);
-				curve.dot(state.threshold, at, "knob", 6);
-				curve.text(LOW, end, "blue: tangent from λ", "label blue", { dx: 8, dy: 12 });
+				const at = ms(found.spike + 1)
+				const reach = Math.min(0.2, 8 / Math.abs(found.ofThreshold))
+				const ends = [state.threshold - reach, state.threshold + reach]
+				curve.line(ends, x => at + found.ofThreshold * (x - state.threshold), "blue line")
+				curve.dot(state.threshold, at, "knob", 6)
+				curve.text(LOW, end, "blue: tangent from λ", "label blue", {dx: 8, dy: 12})
 			}
-			return narrow ? 616 : 380;
+			return narrow ? 616 : 380
 		},
 
-		text({ state }, found) {
-			const ordinal = ["first", "second", "third"][state.which - 1];
+		text({state}, found) {
+			const ordinal = ["first", "second", "third"][state.which - 1]
 			if (found.spike === null)
-				return `There is no ${ordinal} spike, so it has no time: λ is zero everywhere, and no gradient says how to get one.`;
-			const { slope } = found.jumps.find((jump) => jump.t === found.spike);
+				return `There is no ${ordinal} spike, so it has no time: λ is zero everywhere, and no gradient says how to get one.`
+			const {slope} = found.jumps.find(jump => jump.t === found.spike)
 			const grazes =
-				slope < 0.6 ? " It grazes the threshold: its time has nearly no bounds, and soon it will be gone." : "";
+				slope < 0.6 ? " It grazes the threshold: its time has nearly no bounds, and soon it will be gone." : ""
 			return (
 				`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. ` +
 				`Raise the threshold by 0.01, and it comes ${format(0.01 * found.ofThreshold)} ms later; ` +
 				`add 0.01 to the weight: ${format(-0.01 * found.ofWeight)} ms earlier.${grazes}`
-			);
-		},
-
-		values: ({ result }) => result,
-	});
-})();
+			)
+		}
+	})
+})()

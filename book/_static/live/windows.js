@@ -1,76 +1,69 @@
 // What a population without recurrence remembers of several windows: chapter 6.
-(() => {
-	const { bySpeed, format } = liveFigures;
-	const LONG = 20; // steps of a window
-	const TAU_MEM = 4; // steps
-	const NOISE = 0.01;
-	const MOST = 6; // windows
+;(() => {
+	const {bySpeed, format, list} = liveFigures
+	const LONG = 20 // steps of a window
+	const TAU_MEM = 4 // steps
+	const NOISE = 0.01
+	const MOST = 6 // windows
 
 	/** Return time constants whose distance from 1 is spaced evenly on a logarithmic scale. */
-	function spaced({ middle, spread, count }) {
-		return Array.from({ length: count }, (_, k) => 1 + (middle - 1) * spread ** ((2 * k + 1) / count - 1));
+	function spaced({middle, spread, count}) {
+		return list(count, k => 1 + (middle - 1) * spread ** ((2 * k + 1) / count - 1))
 	}
 
 	/** Return what is left of one unit of input in the voltage, by how many steps ago it came. */
 	function filter(tau, steps) {
-		const [a, b] = [1 / TAU_MEM, 1 / tau];
-		const found = [];
-		let [v, i] = [0, 1];
+		const [a, b] = [1 / TAU_MEM, 1 / tau]
+		const found = []
+		let [v, i] = [0, 1]
 		for (let t = 0; t < steps; t++) {
-			v = v + a * (0 - v + i);
-			i = i - b * i;
-			found.push(v);
+			v = v + a * (0 - v + i)
+			i = i - b * i
+			found.push(v)
 		}
-		return found;
+		return found
 	}
 
-	const total = (x) => x.reduce((sum, value) => sum + value, 0);
-	const dot = (x, y) => x.reduce((sum, value, k) => sum + value * y[k], 0);
+	const total = x => x.reduce((sum, value) => sum + value, 0)
+	const dot = (x, y) => x.reduce((sum, value, k) => sum + value * y[k], 0)
 
-	/** Solve a system of linear equations by elimination, with pivots. */
+	/** Solve linear equations by elimination; the matrix is symmetric and positive definite, so no pivot is zero. */
 	function solve(matrix, right) {
-		const rows = matrix.map((row, k) => [...row, right[k]]);
-		for (let k = 0; k < rows.length; k++) {
-			let pivot = k;
-			for (let j = k + 1; j < rows.length; j++) if (Math.abs(rows[j][k]) > Math.abs(rows[pivot][k])) pivot = j;
-			[rows[k], rows[pivot]] = [rows[pivot], rows[k]];
-			for (let j = k + 1; j < rows.length; j++) {
-				const share = rows[j][k] / rows[k][k];
-				for (let m = k; m <= rows.length; m++) rows[j][m] -= share * rows[k][m];
+		const rows = matrix.map((row, k) => [...row, right[k]])
+		for (const [k, pivot] of rows.entries())
+			for (const row of rows) {
+				const share = row === pivot ? 0 : row[k] / pivot[k]
+				row.forEach((_, m) => {
+					row[m] -= share * pivot[m]
+				})
 			}
-		}
-		const x = [];
-		for (let k = rows.length - 1; k >= 0; k--) {
-			const known = x.reduce((sum, value, m) => sum + value * rows[k][k + 1 + m], 0);
-			x.unshift((rows[k].at(-1) - known) / rows[k][k]);
-		}
-		return x;
+		return rows.map((row, k) => row.at(-1) / row[k])
 	}
 
 	/** Return the share of a standard normal distribution below x (Abramowitz and Stegun 7.1.26). */
 	function below(x) {
-		const t = 1 / (1 + (0.3275911 * Math.abs(x)) / Math.SQRT2);
-		const series = [1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592];
-		const tail = series.reduce((sum, c) => sum * t + c, 0) * t * Math.exp((-x * x) / 2);
-		return x < 0 ? tail / 2 : 1 - tail / 2;
+		const t = 1 / (1 + (0.3275911 * Math.abs(x)) / Math.SQRT2)
+		const series = [1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592]
+		const tail = series.reduce((sum, c) => sum * t + c, 0) * t * Math.exp((-x * x) / 2)
+		return x < 0 ? tail / 2 : 1 - tail / 2
 	}
 
 	/** Return how often the sign of a sum of filters is that of a window, over all inputs, with noise on every state. */
 	function accuracy(kept, window, noise) {
-		const inputs = 2 ** kept.length;
-		let right = 0;
+		const inputs = 2 ** kept.length
+		let right = 0
 		for (let input = 0; input < inputs; input++) {
-			const signs = kept.map((_, j) => ((input >> j) & 1 ? 1 : -1));
-			right += below((signs[window] * dot(kept, signs)) / noise);
+			const signs = kept.map((_, j) => ((input >> j) & 1 ? 1 : -1))
+			right += below((signs[window] * dot(kept, signs)) / noise)
 		}
-		return right / inputs;
+		return right / inputs
 	}
 
 	liveFigures.define("windows", {
 		label: "Windows of input, the filters of different synapses, and what a readout can tell apart at the end",
 		controls: [
-			{ name: "count", label: "different synapses", low: 1, high: 8, whole: true, value: 3 },
-			{ name: "windows", label: "windows to remember", low: 2, high: MOST, whole: true, value: 4 },
+			{name: "count", label: "different synapses", low: 1, high: 8, whole: true, value: 3},
+			{name: "windows", label: "windows to remember", low: 2, high: MOST, whole: true, value: 4},
 			{
 				name: "middle",
 				label: "middle time constant",
@@ -79,160 +72,149 @@
 				log: true,
 				unit: "steps",
 				digits: 2,
-				value: 20,
+				value: 20
 			},
-			{ name: "spread", label: "spread: from middle to ends, times", low: 1, high: 10, log: true, digits: 2, value: 7 },
+			{name: "spread", label: "spread: from middle to ends, times", low: 1, high: 10, log: true, digits: 2, value: 7}
 		],
-		state: { groups: [1, -1, -1, 1, 1, -1] }, // which of two groups of inputs is active in each window
+		state: {groups: [1, -1, -1, 1, 1, -1]}, // which of two groups of inputs is active in each window
 
-		presses: (figure) =>
-			Array.from({ length: MOST }, (_, k) => ({
+		presses: figure =>
+			list(MOST, k => ({
 				label: () => `window ${k + 1}: group ${figure.state.groups[k] > 0 ? "A" : "B"} is active; press to change`,
 				press: () => {
-					figure.state.groups[k] *= -1;
-					figure.change();
+					figure.state.groups[k] *= -1
+					figure.change()
 				},
-				place: () => figure.blocks[k] ?? null,
+				place: () => figure.blocks[k] ?? null
 			})),
 
 		*compute(state) {
-			const steps = LONG * state.windows;
-			const taus = spaced(state);
-			const filters = [];
+			const steps = LONG * state.windows
+			const taus = spaced(state)
+			const filters = []
 			for (const tau of taus) {
-				yield steps;
-				filters.push(filter(tau, steps));
+				yield steps
+				filters.push(filter(tau, steps))
 			}
-			const unit = filters.map((f) => f.map((value) => value / Math.sqrt(dot(f, f))));
-			const noise = Math.sqrt(state.count) * NOISE;
+			const unit = filters.map(f => f.map(value => value / Math.sqrt(dot(f, f))))
+			const noise = Math.sqrt(state.count) * NOISE
 			// what each state holds of each window, whose input has a sum of squares of 1
-			const newest = (k) => steps - LONG * (k + 1); // windows are numbered from the first, filters go back in time
-			const held = unit.map((f) =>
+			const newest = k => steps - LONG * (k + 1) // windows are numbered from the first, filters go back in time
+			const held = unit.map(f =>
 				state.groups
 					.slice(0, state.windows)
-					.map((_, k) => total(f.slice(newest(k), newest(k) + LONG)) / Math.sqrt(LONG)),
-			);
-			const overlap = held.map((f, i) => held.map((g, j) => dot(f, g) + (i === j ? noise ** 2 : 0)));
-			const sums = [];
-			const accuracies = [];
-			const answers = [];
+					.map((_, k) => total(f.slice(newest(k), newest(k) + LONG)) / Math.sqrt(LONG))
+			)
+			const overlap = held.map((f, i) => held.map((g, j) => dot(f, g) + (i === j ? noise ** 2 : 0)))
+			const sums = []
+			const accuracies = []
+			const answers = []
 			for (let k = 0; k < state.windows; k++) {
 				const weights = solve(
 					overlap,
-					held.map((row) => row[k]),
-				);
-				const kept = held[0].map((_, j) => total(weights.map((w, i) => w * held[i][j])));
-				sums.push(unit[0].map((_, lag) => Math.sqrt(LONG) * total(weights.map((w, i) => w * unit[i][lag]))));
-				accuracies.push(accuracy(kept, k, noise * Math.sqrt(dot(weights, weights))));
-				answers.push(dot(kept, state.groups));
+					held.map(row => row[k])
+				)
+				const kept = held[0].map((_, j) => total(weights.map((w, i) => w * held[i][j])))
+				sums.push(unit[0].map((_, lag) => Math.sqrt(LONG) * total(weights.map((w, i) => w * unit[i][lag]))))
+				accuracies.push(accuracy(kept, k, noise * Math.sqrt(dot(weights, weights))))
+				answers.push(dot(kept, state.groups))
 			}
-			const input = Array.from({ length: steps }, (_, lag) => state.groups[Math.floor((steps - 1 - lag) / LONG)]);
-			const states = unit.map((f) => dot(f, input) / total(f));
-			const remembered = total(accuracies.map((share) => 2 * share - 1));
-			return { taus, filters, unit, sums, accuracies, answers, states, remembered };
+			const input = list(steps, lag => state.groups[Math.floor((steps - 1 - lag) / LONG)])
+			const states = unit.map(f => dot(f, input) / total(f))
+			const remembered = total(accuracies.map(share => 2 * share - 1))
+			return {taus, filters, unit, sums, accuracies, answers, states, remembered}
 		},
 
 		draw(figure, found) {
-			const { state, width, narrow } = figure;
-			const count = state.windows;
-			const steps = LONG * count;
-			const left = 34;
-			const wide = narrow ? width - left - 14 : Math.round(width * 0.64) - left;
-			const range = [-steps, 0];
-			const ago = Array.from({ length: steps }, (_, lag) => -lag - 0.5);
-			const name = (sign) => (sign > 0 ? "A" : "B");
+			const {state, width, narrow} = figure
+			const count = state.windows
+			const steps = LONG * count
+			const left = 34
+			const wide = narrow ? width - left - 14 : Math.round(width * 0.64) - left
+			const range = [-steps, 0]
+			const ago = list(steps, lag => -lag - 0.5)
+			const name = sign => (sign > 0 ? "A" : "B")
 
-			const block = wide / count;
-			figure.parts.push(`<text class="title" x="${left}" y="16">input: press a window to change it</text>`);
+			const block = wide / count
+			figure.write(left, 16, "input: press a window to change it", "title")
 			figure.blocks = state.groups.slice(0, count).map((sign, k) => {
-				const x = left + k * block;
-				const kind = sign > 0 ? "blue" : "orange";
-				figure.parts.push(
-					`<rect class="${kind}" x="${x + 1}" y="30" width="${block - 2}" height="28" rx="4"/>`,
-					`<text class="paper" x="${x + block / 2}" y="49" text-anchor="middle">${name(sign)}</text>`,
-				);
-				return { x, y: 22, width: block };
-			});
+				const x = left + k * block
+				const kind = sign > 0 ? "blue" : "orange"
+				figure.parts.push(`<rect class="${kind}" x="${x + 1}" y="30" width="${block - 2}" height="28" rx="4"/>`)
+				figure.write(x + block / 2, 49, name(sign), "paper", "middle")
+				return {x, y: 22, width: block}
+			})
 
-			const filters = figure.panel("filters", left, 100, wide, 110, range, [0, 1.05]);
-			filters.axes({ title: "what each synapse still holds of it", yTicks: [0, 1], xNames: () => "" });
-			const fastest = Math.min(...found.taus);
-			const look = (k) => bySpeed(found.taus[k] / fastest);
+			const filters = figure.panel("filters", left, 100, wide, 110, range, [0, 1.05])
+			filters.axes({title: "what each synapse still holds of it", yTicks: [0, 1], xNames: () => ""})
+			const fastest = Math.min(...found.taus)
+			const look = k => bySpeed(found.taus[k] / fastest)
 			found.filters.forEach((f, k) => {
-				const highest = Math.max(...f);
+				const highest = Math.max(...f)
 				filters.line(
 					ago,
-					f.map((value) => value / highest),
+					f.map(value => value / highest),
 					"line",
-					{ style: look(k) },
-				);
-			});
+					{style: look(k)}
+				)
+			})
 
-			const top = 252;
-			const row = 170 / count;
-			figure.parts.push(
-				`<text class="title" x="${left}" y="${top - 9}">best sum for each window${narrow ? "" : ", and how often it is right"}</text>`,
-			);
+			const top = 252
+			const row = 170 / count
+			figure.write(left, top - 9, `best sum for each window${narrow ? "" : ", and how often it is right"}`, "title")
 			found.sums.forEach((sum, k) => {
-				const y = top + k * row;
-				const panel = figure.panel(`sum${k}`, left, y, wide, row - 6, range, [-1, 2]);
-				const from = -steps + k * LONG;
-				panel.area([from, from + LONG], [1, 1], 0, "shade");
-				panel.line(range, [0, 0], "grid");
-				panel.line(ago, sum, "ink line");
-				figure.parts.push(
-					`<text class="tick" x="${left - 8}" y="${p(panel.y(0.2))}" text-anchor="end">${k + 1}.</text>`,
-				);
-				const share = `${(100 * found.accuracies[k]).toFixed(0)} %`;
-				const kind = found.accuracies[k] > 0.9 ? "green" : "pink";
-				const given = name(found.answers[k]);
-				const right = given === name(state.groups[k]) ? "✓" : "✗";
-				if (narrow) panel.text(0, 0.2, `${given} ${right} ${share}`, `label ${kind}`, { anchor: "end" });
+				const y = top + k * row
+				const panel = figure.panel(`sum${k}`, left, y, wide, row - 6, range, [-1, 2])
+				const from = -steps + k * LONG
+				panel.shade([from, from + LONG], [0, 1])
+				panel.line(range, [0, 0], "grid")
+				panel.line(ago, sum, "ink line")
+				figure.write(left - 8, panel.y(0.2), `${k + 1}.`, "tick", "end")
+				const share = `${(100 * found.accuracies[k]).toFixed(0)} %`
+				const kind = found.accuracies[k] > 0.9 ? "green" : "pink"
+				const given = name(found.answers[k])
+				const right = given === name(state.groups[k]) ? "✓" : "✗"
+				if (narrow) panel.text(0, 0.2, `${given} ${right} ${share}`, `label ${kind}`, {anchor: "end"})
 				else {
-					const x = left + wide + 20;
-					const long = (width - 14 - 106 - x) * Math.max(0, 2 * found.accuracies[k] - 1);
-					figure.parts.push(
-						`<path class="bar ${kind}" d="M${x} ${p(panel.y(0.5))}h${p(long)}"/>`,
-						`<text class="label ${kind}" x="${width - 112}" y="${p(panel.y(0.5) + 4)}">${share}</text>`,
-						`<text class="label ink" x="${width - 14}" y="${p(panel.y(0.5) + 4)}" text-anchor="end">says ${given} ${right}</text>`,
-					);
+					const x = left + wide + 20
+					const long = (width - 14 - 106 - x) * Math.max(0, 2 * found.accuracies[k] - 1)
+					const y = panel.y(0.5)
+					figure.parts.push(`<path class="bar ${kind}" d="M${x} ${y}h${long}"/>`)
+					figure.write(width - 112, y + 4, share, `label ${kind}`)
+					figure.write(width - 14, y + 4, `says ${given} ${right}`, "label ink", "end")
 				}
-			});
-			const bottom = top + row * count;
-			const axis = figure.panel("time", left, bottom, wide, 0, range, [0, 1]);
-			axis.axes({ xLabel: "time before the question (steps)", yTicks: [] });
+			})
+			const bottom = top + row * count
+			const axis = figure.panel("time", left, bottom, wide, 0, range, [0, 1])
+			axis.axes({xLabel: "time before the question (steps)", yTicks: []})
 
-			const box = narrow ? [left, bottom + 80, wide, 70] : [left + wide + 34, 100, width - left - wide - 48, 110];
-			const states = figure.panel("states", ...box, [-1, 1], [0, state.count]);
+			const box = narrow ? [left, bottom + 80, wide, 70] : [left + wide + 34, 100, width - left - wide - 48, 110]
+			const states = figure.panel("states", ...box, [-1, 1], [0, state.count])
 			states.axes({
 				title: "states at the end",
 				xTicks: [-1, 0, 1],
-				xNames: (v) => (v ? `all ${name(v)}` : "0"),
-				yTicks: [],
-			});
-			states.line([0, 0], [0, state.count], "grid");
+				xNames: v => (v ? `all ${name(v)}` : "0"),
+				yTicks: []
+			})
+			states.line([0, 0], [0, state.count], "grid")
 			found.states.forEach((value, k) => {
-				states.line([0, value], [k + 0.5, k + 0.5], "bar", { style: look(k) });
-			});
-			return narrow ? bottom + 182 : bottom + 40;
+				states.line([0, value], [k + 0.5, k + 0.5], "bar", {style: look(k)})
+			})
+			return narrow ? bottom + 182 : bottom + 40
 		},
 
-		text({ state }, found) {
-			const [first, last] = [found.taus[0], found.taus.at(-1)].map((tau) => format(tau, 2));
+		text({state}, found) {
+			const [first, last] = [found.taus[0], found.taus.at(-1)].map(tau => format(tau, 2))
 			const which =
-				state.count === 1 ? `One synapse of ${first} steps` : `${state.count} synapses of ${first} to ${last} steps`;
-			const lost = found.accuracies.flatMap((share, k) => (share < 0.9 ? [k + 1] : []));
+				state.count === 1 ? `One synapse of ${first} steps` : `${state.count} synapses of ${first} to ${last} steps`
+			const lost = found.accuracies.flatMap((share, k) => (share < 0.9 ? [k + 1] : []))
 			const missing = lost.length
 				? ` It is unsure of ${lost.length === 1 ? "window" : "windows"} ${lost.join(", ")}.`
-				: "";
+				: ""
 			return (
 				`${which}: over all inputs, with 1 % noise, a readout remembers ` +
 				`${found.remembered.toFixed(1)} of ${state.windows} windows.${missing}`
-			);
-		},
-
-		values: ({ result }) => result,
-	});
-
-	const p = (pixels) => Math.round(pixels * 10) / 10;
-})();
+			)
+		}
+	})
+})()

@@ -1,0 +1,200 @@
+// Seven ways to store one time constant race to a target: chapter 5.
+;(() => {
+	const {format, list} = liveFigures
+	const DT = 1e-3 // s
+	const PULSE = 150 // steps in which the voltage is compared
+	const RACE = 120 // steps of the optimiser
+	const B = DT * (1 / 5e-3)
+	const [LEAST, MOST] = [1e-9, 999.9] // 1/s, of the smooth maps
+
+	/** A smooth map of all numbers into the valid rates: a curve that is bent at its ends, with its slope. */
+	function smooth(curve, slope, inverse) {
+		const [low, high, margin] = [inverse(LEAST), inverse(MOST), 0.5]
+		const [first, last] = [low + margin, high - margin]
+		const bend = x => {
+			if (x > last) return [high - margin ** 2 / (margin + x - last), (margin / (margin + x - last)) ** 2]
+			if (x < first) return [low + margin ** 2 / (margin + first - x), (margin / (margin + first - x)) ** 2]
+			return [x, 1]
+		}
+		return {
+			range: [-4, 3],
+			inverse,
+			of: x => {
+				const [bent, share] = bend(x)
+				return [curve(bent), slope(bent) * share]
+			}
+		}
+	}
+	const sigmoid = x => 1 / (1 + Math.exp(-x))
+	const cut = x => Math.min(Math.max(x, 1e-3), 0.999)
+	const raw = {range: [-150, 1150], inverse: rate => rate, of: x => [x, 1]}
+	const share = {range: [-0.15, 1.15], inverse: rate => rate * DT}
+	// what is stored for a rate, the rate and its derivative by what is stored, and what else a step does
+	const MAPS = {
+		raw,
+		"raw, own rate": {...raw, faster: 100},
+		clamp: {...share, of: x => [cut(x) / DT, x >= 1e-3 && x <= 0.999 ? 1 / DT : 0]},
+		projection: {...share, of: x => [x / DT, 1 / DT], after: cut},
+		softplus: smooth(
+			x => 100 * Math.log1p(Math.exp(x)),
+			x => 100 * sigmoid(x),
+			rate => rate / 100 + Math.log(-Math.expm1(-rate / 100))
+		),
+		decay: smooth(
+			x => sigmoid(x) / DT,
+			x => (sigmoid(x) * (1 - sigmoid(x))) / DT,
+			rate => Math.log((rate * DT) / (1 - rate * DT))
+		),
+		log: smooth(
+			x => 100 * Math.exp(x),
+			x => 100 * Math.exp(x),
+			rate => Math.log(rate / 100)
+		)
+	}
+	const NAMES = Object.keys(MAPS)
+
+	/** Return the voltage of a membrane after a pulse, and its derivative by the rate. */
+	function respond(rate) {
+		const a = DT * rate
+		const [voltages, derivatives] = [[], []]
+		let [v, i, ofV] = [0, 1, 0]
+		for (let t = 0; t < PULSE; t++) {
+			const slope = 0 - v + i
+			ofV = ofV + DT * slope - a * ofV
+			v = v + a * slope
+			i = i - B * i
+			voltages.push(v)
+			derivatives.push(ofV)
+		}
+		return {voltages, derivatives}
+	}
+
+	/** One runner: Adam on what a map stores. A rate that is not valid ends its race. */
+	function* run(map, start, wanted, rate) {
+		let stored = map.inverse(1000 / start)
+		let [mean, square] = [0, 0]
+		for (let step = 1; ; step++) {
+			const [value, derivative] = map.of(stored)
+			yield {value, stored}
+			if (!(value > 0 && value < 1000)) return
+			const {voltages, derivatives} = respond(value)
+			const errors = voltages.map((v, t) => 2 * (v - wanted[t]) * derivatives[t])
+			const gradient = derivative * errors.reduce((sum, x) => sum + x, 0)
+			mean = mean + (gradient - mean) * (1 - 0.9)
+			square = 0.999 * square + (1 - 0.999) * gradient * gradient
+			const size = ((map.faster ?? 1) * rate) / (1 - 0.9 ** step)
+			stored -= (size * mean) / (Math.sqrt(square) / Math.sqrt(1 - 0.999 ** step) + 1e-8)
+			if (map.after) stored = map.after(stored)
+		}
+	}
+
+	const tau = ({value}) => 1000 / value
+	const valid = ({value}) => value > 0 && value < 1000
+	const near = (point, target) => valid(point) && Math.abs(tau(point) / target - 1) < 0.05
+
+	liveFigures.define("race", {
+		label: "A time constant over the steps of an optimiser, for seven ways to store it; and the map of one of them",
+		controls: [
+			{name: "start", label: "start", low: 3, high: 200, log: true, unit: "ms", digits: 2, value: 10},
+			{name: "target", label: "target", low: 3, high: 200, log: true, unit: "ms", digits: 2, value: 50},
+			{name: "rate", label: "learning rate", low: 0.01, high: 1, log: true, digits: 2, value: 0.1},
+			{name: "map", label: "follow", options: NAMES.map(name => [name, name]), value: "log"}
+		],
+
+		*compute({start, target, rate}, figure) {
+			const key = `${start} ${target} ${rate}`
+			if (figure.cache.key === key) {
+				yield 1 // only another one is followed
+				return {paths: figure.cache.paths}
+			}
+			yield PULSE
+			const wanted = respond(1000 / target).voltages
+			const runners = NAMES.map(name => run(MAPS[name], start, wanted, rate))
+			const paths = Object.fromEntries(NAMES.map(name => [name, []]))
+			figure.result = {paths, partial: true}
+			for (let step = 0; step <= RACE; step++)
+				for (const [k, name] of NAMES.entries()) {
+					yield PULSE
+					const {done, value} = runners[k].next()
+					if (!done) paths[name].push(value)
+				}
+			Object.assign(figure.cache, {key, paths})
+			return {paths}
+		},
+
+		draw(figure, {paths}) {
+			const {state, width, narrow} = figure
+			const left = 44
+			const names = narrow ? 98 : 106
+			const wide = (narrow ? width : Math.round(width * 0.66)) - left - names
+			const race = figure.panel("race", left, 28, wide, 250, [0, RACE], [1, 2000], {logY: true})
+			race.axes({title: "time constant (ms)", xLabel: "step", yTicks: [1, 10, 100, 1000]})
+			race.line([0, RACE], [state.target, state.target], "dashed")
+			race.text(RACE, state.target, "target", "label muted", {
+				anchor: "end",
+				dx: -4,
+				dy: state.target > 100 ? -6 : 15
+			})
+			const draw = (name, kind) => {
+				const path = paths[name]
+				const xs = path.map((_, step) => step)
+				race.line(
+					xs,
+					path.map(point => (point.value > 0 ? tau(point) : null)),
+					kind
+				)
+				const last = path.findLastIndex(valid)
+				if (last >= 0 && last < path.length - 1)
+					race.text(last, tau(path[last]), "✕", "label pink", {anchor: "middle", dy: 4})
+			}
+			for (const name of NAMES) if (name !== state.map) draw(name, "ghost")
+			draw(state.map, "orange line")
+			// names at the ends of the lines, pushed apart
+			const ends = NAMES.filter(name => paths[name].length).map(name => {
+				const last = paths[name].findLast(valid) ?? paths[name][0]
+				return {name, y: race.y(tau(last)), lost: !valid(paths[name].at(-1))}
+			})
+			ends.sort((a, b) => a.y - b.y)
+			ends.forEach((end, k) => {
+				if (k) end.y = Math.max(end.y, ends[k - 1].y + 15)
+			})
+			ends.forEach((end, k) => {
+				const y = Math.min(end.y, 276 - 15 * (ends.length - 1 - k))
+				const kind = end.name === state.map ? "orange" : "muted"
+				const text = `${end.lost ? "✕ " : ""}${end.name}`
+				figure.write(left + wide + 6, Math.round(y) + 4, text, `label ${kind}`)
+			})
+
+			const map = MAPS[state.map]
+			const box = narrow
+				? [left, 370, width - left - 14, 140]
+				: [left + wide + names + 60, 28, width - left - wide - names - 74, 250]
+			const curve = figure.panel("curve", ...box, map.range, [-150, 1150])
+			curve.shade(map.range, [1000, 1150])
+			curve.shade(map.range, [-150, 0])
+			curve.axes({title: `rate (1/s) of ${state.map}`, xLabel: "what is stored", yTicks: [0, 500, 1000]})
+			const xs = list(121, k => map.range[0] + ((map.range[1] - map.range[0]) * k) / 120)
+			curve.line(xs, x => map.of(x)[0], "ink line")
+			curve.line(map.range, [1000 / state.target, 1000 / state.target], "dashed")
+			const inside = paths[state.map].filter(({stored}) => stored >= map.range[0] && stored <= map.range[1])
+			for (const {stored, value} of inside) if (Math.abs(value - 500) < 650) curve.dot(stored, value, "orange", 3)
+			curve.text(map.range[0], 1000, "grey: not valid", "label muted", {dx: 6, dy: -2})
+			return narrow ? 562 : 318
+		},
+
+		text({state}, {paths}) {
+			const path = paths[state.map]
+			const [last, {target}] = [path.at(-1), state]
+			const arrived = NAMES.filter(name => paths[name].length > RACE && near(paths[name].at(-1), target))
+			const there = `Within 5 % of the target: ${arrived.length ? arrived.join(", ") : "none"}.`
+			if (!valid(last))
+				return `${state.map}: after ${path.length - 1} steps the rate is ${format(last.value)} per second, which is no neuron. ${there}`
+			if (near(last, target)) {
+				const since = path.findLastIndex(point => !near(point, target)) + 1
+				return `${state.map}: there after ${since} steps. ${there}`
+			}
+			const frozen = path[1].value === last.value ? ", frozen since its first step" : ""
+			return `${state.map}: ${format(tau(last), 2)} ms after ${RACE} steps${frozen}. ${there}`
+		}
+	})
+})()
