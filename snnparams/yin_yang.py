@@ -100,4 +100,5 @@ def yin_yang(steps: int = 120, dt: float = 0.5e-3) -> Task:
         A task whose inputs are points (N, 2): 5000 to learn from, 1000 for choices and 1000 for the last measurement.
     """
     encode = functools.partial(latency_encode, steps=steps, dt=dt)
-    return Task("yin-yang", *map(yin_yang_points, SEEDS), encode, features=5, steps=steps, classes=len(CLASSES))
+    train, validation, test = map(yin_yang_points, SEEDS)
+    return Task("yin-yang", train, validation, test, encode, features=5, steps=steps, classes=len(CLASSES))
