@@ -1,4 +1,4 @@
-"""Spike functions and their derivatives as lists of operations, from their one definition in `snnparams.surrogate`."""
+"""Spike functions and their derivatives as lists of operations, from their one definition as surrogates."""
 
 from __future__ import annotations
 
