@@ -56,6 +56,10 @@ from snnparams.distributions import bounds
 from snnparams.layers import RecurrentLayer
 from snnparams.neurons import Neuron, Parameter, Value
 from snnparams.parameters import NeuronParameters
+<<<<<<< HEAD
+=======
+from snnparams.population import as_numbers, in_own_type
+>>>>>>> networks
 from snnparams.reads import Reads
 from snnparams.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.surrogate import Gradient
@@ -310,7 +314,8 @@ class _Delayed(nn.Module):
 
     def initial_state(self, input: torch.Tensor) -> DelayState:
         """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
-        return self._with_batch(input, None, lambda x, _: (x, self._start(x, None)))[1]
+        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
+        return self._with_batch(x, None, lambda x, _: (x, self._start(x, None)))[1]
 
     def _population_axes(self) -> int | None:
         """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
