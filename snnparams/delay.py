@@ -49,17 +49,13 @@ from torch.nn.functional import conv1d, linear
 from torch.utils._pytree import tree_map
 
 from snnparams import adjoint, kernels
-from snnparams.calls import in_own_type
+from snnparams.calls import as_numbers, in_own_type
 from snnparams.checks import check_input, check_state
 from snnparams.constraints import Constraint, Interval
 from snnparams.distributions import bounds
 from snnparams.layers import RecurrentLayer
 from snnparams.neurons import Neuron, Parameter, Value
 from snnparams.parameters import NeuronParameters
-<<<<<<< HEAD
-=======
-from snnparams.population import as_numbers, in_own_type
->>>>>>> networks
 from snnparams.reads import Reads
 from snnparams.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.surrogate import Gradient
