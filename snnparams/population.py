@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import sys
-import types
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -15,13 +11,11 @@ from torch.nn.functional import linear
 
 from snnparams import adjoint, kernels
 from snnparams.checks import (
-    autocast_is_on,
     check_finite,
     check_input,
     check_population,
     check_state,
     check_weights,
-    widened,
 )
 from snnparams.dynamics import AdjointState, advance, arguments_of_step, detaches
 from snnparams.neurons import Neuron
@@ -29,6 +23,8 @@ from snnparams.parameters import NeuronParameters
 from snnparams.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.surrogate import Adjoint, Gradient
 
+<<<<<<< HEAD
+=======
 Forward = TypeVar("Forward", bound=Callable)
 
 
@@ -76,6 +72,15 @@ def _refuse_plain_sequential(module: nn.Module) -> None:
         )
 
 
+def as_numbers(x: Any, dtype: torch.dtype) -> Any:
+    """Return spikes of type bool or uint8, and under autocast numbers of half precision, in the type of parameters."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    if x.dtype in (torch.bool, torch.uint8):
+        return x.to(dtype)
+    return widened(x, dtype) if autocast_is_on(x) else x
+
+
 def in_own_type(forward: Forward) -> Forward:
     """Let a cell or layer compute in the type of its parameters, also under autocast.
 
@@ -88,19 +93,19 @@ def in_own_type(forward: Forward) -> Forward:
         _refuse_reentrant_checkpoint()
         _refuse_plain_sequential(self)
         dtype = self.p.raw(self.p.neuron_fields[0]).dtype
-        if isinstance(input, torch.Tensor) and input.dtype in (torch.bool, torch.uint8):
-            input = input.to(dtype)
+        input = as_numbers(input, dtype)
         if not isinstance(input, torch.Tensor) or not autocast_is_on(input):
             return forward(self, input, state, *lengths, **options)
         if isinstance(state, tuple):
             state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
         with torch.autocast(input.device.type, enabled=False):
-            return forward(self, widened(input, dtype), state, *lengths, **options)
+            return forward(self, input, state, *lengths, **options)
 
     # torch.compile counts how often it compiles one code object: each forward has its own, as if there were no wrapper
     own.__code__ = own.__code__.replace(co_name=forward.__qualname__)
     return cast(Forward, functools.wraps(forward)(own))
 
+>>>>>>> networks
 
 class Population(nn.Module):
     """What all cells and layers share: the neuron parameters `p` and the time step."""
@@ -157,7 +162,8 @@ class Population(nn.Module):
 
     def initial_state(self, input: torch.Tensor) -> Any:
         """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
-        return self._with_batch(input, None, lambda x, _: (x, self._start(x, self.layout, None)[1]))[1]
+        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
+        return self._with_batch(x, None, lambda x, _: (x, self._start(x, self.layout, None)[1]))[1]
 
     def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
