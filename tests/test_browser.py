@@ -5,6 +5,7 @@ unless the environment variable `SNNPARAMS_BROWSER` is set to `required`.
 """
 
 import functools
+import gzip
 import html.parser
 import http.server
 import os
@@ -12,6 +13,7 @@ import re
 import threading
 import urllib.parse
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from chromium import chromium, launch
@@ -407,15 +409,63 @@ def test_there_are_pages_without_formulas():
     assert "book/1_lif_neuron.html" not in WITHOUT_FORMULAS
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_loads_only_what_it_needs(page, address, name):
-    loaded = []
-    page.on("response", lambda response: loaded.append(response.url))
-    visit(page, address, name)
-    page.wait_for_load_state("networkidle")
-    assert not [url for url in loaded if "fontawesome" in url]
-    assert any("fa-solid-900.woff" in url for url in loaded), "the theme's buttons have icons"
-    assert any("mathjax" in url for url in loaded) == (name not in WITHOUT_FORMULAS)
+class Weight(NamedTuple):
+    """What a page weighs in kB: its HTML, all that it loads, and that compressed by gzip; and what it loads."""
+
+    html: float
+    loaded: float
+    compressed: float
+    urls: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def weights(browser, address):
+    """The weight of every page, when nothing is cached."""
+    found = {}
+    for name in PAGES:
+        with browser.new_context() as context:
+            page, responses = context.new_page(), []
+            page.on("response", lambda response, seen=responses: seen.append(response))
+            page.goto(f"{address}/{name}", wait_until="networkidle")
+            bodies = {response.url: response.body() for response in responses}
+        small = sum(min(len(body), len(gzip.compress(body))) for body in bodies.values())
+        sizes = (len(bodies[f"{address}/{name}"]), sum(map(len, bodies.values())), small)
+        found[name] = Weight(*(size / 1000 for size in sizes), tuple(bodies))
+    return found
+
+
+def kind(name):
+    """Return the row of the table in CONTRIBUTING.md that holds for a page."""
+    if name == "book/index.html":
+        return "the first page"
+    if name in CHAPTERS:
+        return "a chapter"
+    return "a page of the reference" if "/api/" in name else "another page"
+
+
+def test_pages_weigh_what_the_table_says(weights):
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| ([a-z ]+) \| ([\d ]+) \| ([\d ]+) \| ([\d ]+) \|$", text, re.M)
+    most = {row: [int(number.replace(" ", "")) for number in numbers] for row, *numbers in rows}
+    assert set(most) == {kind(name) for name in PAGES}
+    for row, limits in most.items():
+        assert limits[0] <= 1500
+        heaviest = [max(weights[name][k] for name in PAGES if kind(name) == row) for k in range(3)]
+        for weight, limit in zip(heaviest, limits, strict=True):
+            assert limit / 2 < weight <= limit, (row, heaviest)
+
+
+def test_the_book_weighs_what_is_written(weights):
+    whole = sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) / 1e6
+    (most,) = re.findall(r"the whole book (\d+) MB", (ROOT / "CONTRIBUTING.md").read_text())
+    assert int(most) / 2 < whole <= int(most)
+
+
+def test_a_page_loads_only_what_it_needs(weights):
+    for name, weight in weights.items():
+        assert not [url for url in weight.urls if "fontawesome" in url]
+        assert any("fa-solid-900.woff" in url for url in weight.urls), "the theme's buttons have icons"
+        assert any("mathjax" in url for url in weight.urls) == (name not in WITHOUT_FORMULAS), name
 
 
 def test_every_icon_is_in_the_font(page, address):
