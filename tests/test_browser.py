@@ -97,7 +97,7 @@ CUT = """() => [...document.querySelectorAll('article.bd-article *')].filter(box
   const style = getComputedStyle(box)
   const clips = style.overflowX !== 'visible' && box.clientWidth > 1 && box.scrollWidth > box.clientWidth + 1
   const reachable = ['auto', 'scroll'].includes(style.overflowX) && box.tabIndex === 0 && box.matches('.scrolls')
-  return clips && !reachable && !box.closest('mjx-assistive-mml')
+  return clips && !reachable && !box.parentElement.closest('mjx-container')
 }).map(box => box.outerHTML.slice(0, 200))"""
 # What stands out of the window, outside of all boxes that scroll
 OUTSIDE = """() => [...document.querySelectorAll('article.bd-article *')].filter(part => {
@@ -132,7 +132,7 @@ class TestPage:
     def test_only_formulas_that_scroll_are_stops_of_the_keyboard(self, page, address, name):
         page.set_viewport_size(PHONE)
         visit(page, address, name)
-        formulas = page.locator("mjx-container")
+        formulas = page.locator("mjx-container, span.math")
         assert formulas.evaluate_all("all => all.filter(x => x.tabIndex >= 0 && !x.matches('.scrolls')).length") == 0
         tall = "all => all.filter(x => x.scrollHeight > x.clientHeight + 1).map(x => x.innerText)"
         assert page.locator("div.math mjx-container").evaluate_all(tall) == []
@@ -494,3 +494,23 @@ def test_the_reference_and_the_chapters_lead_to_each_other(page, address):
     page.wait_for_load_state("load")
     assert "/book/api/layers.html#snnparams." in page.url
     assert page.problems == []
+
+
+def test_formulas_in_a_line_of_text_are_left_alone_where_they_fit(page, address):
+    page.set_viewport_size(PHONE)
+    visit(page, address, "book/1_lif_neuron.html")
+    assert page.locator("span.math").count() > 20
+    assert page.locator("span.math.scrolls").count() == 0
+    page.set_viewport_size(SCREEN)
+    page.evaluate(SETTLED)
+    assert page.locator("span.math.scrolls, span.math.wide").count() == 0
+
+
+def test_a_line_does_not_begin_with_the_mark_after_a_formula(page, address):
+    visit(page, address, "book/1_lif_neuron.html")
+    pairs = page.locator(".together")
+    assert pairs.count() > 10
+    for width in (360, 500, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        rows = "all => all.filter(x => x.getClientRects().length > 1).length"
+        assert pairs.evaluate_all(rows) == 0

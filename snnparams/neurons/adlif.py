@@ -19,7 +19,7 @@ current pull at each other: the neuron can oscillate. Two discretisations, with 
 - `EFAdLIF`, forward Euler, takes the old one, :math:`v_\ast = v`. It is stable only for
   :math:`-1 < a < (1 - \alpha\beta) / ((1 - \alpha)(1 - \beta))`, and beyond explodes, although the equations do not.
 
-Explained in the chapter on neurons of one's own.
+Explained in chapter 8.
 
 References:
     M. Baronig, R. Ferrand, S. Sabathiel and R. Legenstein (2025), "Advancing spatio-temporal processing through

@@ -1,4 +1,4 @@
-"""What the chapter on neurons of one's own reads out of the stage "adaptation", of whatever lines there are."""
+"""What chapter 8 reads out of the stage "adaptation", of whatever lines there are."""
 
 import matplotlib.pyplot as plt
 from benefit_analysis import COLOR, TITLE, Results, Table
