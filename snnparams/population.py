@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from snnparams import adjoint, kernels
+from snnparams.calls import as_numbers
 from snnparams.checks import (
     check_finite,
     check_input,

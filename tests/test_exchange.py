@@ -37,6 +37,7 @@ def network(dtype=torch.float64):
     voltages = {"v_leak": 0.1 * torch.randn(HIDDEN), "v_reset": 0.1 * torch.randn(HIDDEN)}
     first = sp.LIFParameters(tau_mem=taus(), tau_syn=taus(), v_th=torch.rand(HIDDEN) + 0.3, **voltages)
     how = {"dtype": dtype}
+    late = 1e-3 + 5e-3 * torch.rand(HIDDEN)
     parts = [
         sp.Delay(9e-3 * torch.rand(INPUTS), dtype=dtype),
         sp.LIFRecurrent(INPUTS, HIDDEN, first, **how),
