@@ -6,7 +6,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -60,6 +60,15 @@ def _refuse_plain_sequential(module: nn.Module) -> None:
         )
 
 
+def as_numbers(x: Any, dtype: torch.dtype) -> Any:
+    """Return spikes of type bool or uint8, and under autocast numbers of half precision, in the type of parameters."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    if x.dtype in (torch.bool, torch.uint8):
+        return x.to(dtype)
+    return widened(x, dtype) if autocast_is_on(x) else x
+
+
 def in_own_type(forward: Forward) -> Forward:
     """Let a cell or layer compute in the type of its parameters, also under autocast.
 
@@ -72,14 +81,13 @@ def in_own_type(forward: Forward) -> Forward:
         _refuse_reentrant_checkpoint()
         _refuse_plain_sequential(self)
         dtype = self.p.raw(self.p.neuron_fields[0]).dtype
-        if isinstance(input, torch.Tensor) and input.dtype in (torch.bool, torch.uint8):
-            input = input.to(dtype)
+        input = as_numbers(input, dtype)
         if not isinstance(input, torch.Tensor) or not autocast_is_on(input):
             return forward(self, input, state, *lengths, **options)
         if isinstance(state, tuple):
             state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
         with torch.autocast(input.device.type, enabled=False):
-            return forward(self, widened(input, dtype), state, *lengths, **options)
+            return forward(self, input, state, *lengths, **options)
 
     # torch.compile counts how often it compiles one code object: each forward has its own, as if there were no wrapper
     own.__code__ = own.__code__.replace(co_name=forward.__qualname__)

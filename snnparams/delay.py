@@ -49,7 +49,7 @@ from torch.nn.functional import conv1d, linear
 from torch.utils._pytree import tree_map
 
 from snnparams import adjoint, kernels
-from snnparams.calls import in_own_type
+from snnparams.calls import as_numbers, in_own_type
 from snnparams.checks import check_input, check_state
 from snnparams.constraints import Constraint, Interval
 from snnparams.distributions import bounds
@@ -310,7 +310,8 @@ class _Delayed(nn.Module):
 
     def initial_state(self, input: torch.Tensor) -> DelayState:
         """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
-        return self._with_batch(input, None, lambda x, _: (x, self._start(x, None)))[1]
+        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
+        return self._with_batch(x, None, lambda x, _: (x, self._start(x, None)))[1]
 
     def _population_axes(self) -> int | None:
         """Return how many axes an input has behind those for time and batch, or None if it may have any number."""

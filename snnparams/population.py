@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from snnparams import adjoint, kernels
+from snnparams.calls import as_numbers
 from snnparams.checks import (
     check_finite,
     check_input,
@@ -79,7 +80,8 @@ class Population(nn.Module):
 
     def initial_state(self, input: torch.Tensor) -> Any:
         """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
-        return self._with_batch(input, None, lambda x, _: (x, self._start(x, self.layout, None)[1]))[1]
+        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
+        return self._with_batch(x, None, lambda x, _: (x, self._start(x, self.layout, None)[1]))[1]
 
     def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""

@@ -23,7 +23,7 @@ from torch.nn.functional import nll_loss
 from snnparams.batches import Data, check_data, check_generators, device_of, generators_of, in_order, shuffled
 from snnparams.ensemble import Ensemble
 from snnparams.history import Evaluation, History
-from snnparams.measures import Loss, Measure, correct
+from snnparams.measures import Loss, Measure, classes_found
 from snnparams.members import clip_gradients_
 from snnparams.parameters import NeuronParameters
 from snnparams.resumption import Run
@@ -196,7 +196,8 @@ def evaluate(
             pairs = measure.outputs(inputs, labels)
             size = len(labels)
             total = total + size * measure.losses(pairs).cpu().double()
-            right = right + torch.tensor([correct(outputs, own) for outputs, own in pairs], dtype=torch.float64)
+            found = [classes_found(outputs, own) for outputs, own in pairs]
+            right = right + torch.tensor(found, dtype=torch.float64)
             count += size
     finally:
         for module, training in modes.items():

@@ -54,4 +54,6 @@ def gains(results: Results) -> plt.Figure:
         rows += [(TITLES[kind], results.difference(STAGE, task, kind, EQUAL), COLORS[kind]) for kind in found]
     fig, ax = plt.subplots(figsize=(7.2, 0.6 + 0.3 * len(rows)))
     forest(ax, rows, "gain over equal neurons without adaptation (points)")
+    if len(rows) == len(ADAPTATION_TASKS):
+        ax.set(xticks=[])
     return fig
