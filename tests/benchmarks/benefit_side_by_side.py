@@ -174,7 +174,7 @@ class SideBySide:
         return found
 
     def _by_a_loop(self, currents, p: dict, recurrent_weights):
-        """Return the spikes of populations that are not plain LIF: `snnparams.resets`, or thresholds that adapt.
+        """Return the spikes of populations of any kind; of plain LIF there is a kernel on a GPU, and none here.
 
         `p` has the neuron parameters of the layer, each (E, H).
         """
@@ -202,7 +202,6 @@ class SideBySide:
         """Return logits (E, B, ...) and a list of spikes (E, T, B, H) for spikes (E, T, B, I)."""
         w, p, hidden = self._parameters(weights), self._neuron_values(neurons), []
         architecture = self.architectures[0]
-        backend = "triton" if x.is_cuda else "cpu"
         for k in self.layers:
             given = {
                 name: w[f"layers.{k}.parametrizations.{name}.original"] * factor
@@ -211,11 +210,11 @@ class SideBySide:
             currents = (x.flatten(1, 2) @ given["weights"].mT).unflatten(1, x.shape[1:3])
             back = given.get("recurrent_weights")
             a, b, v_th = DT * p[k, "tau_mem"], DT * p[k, "tau_syn"], p[k, "v_th"]
-            if self.adapts or not self.standard_reset:
+            if self.adapts or not self.standard_reset or not x.is_cuda:
                 x = self._by_a_loop(currents, {name: x for (layer, name), x in p.items() if layer == k}, back)
             else:
                 start, zero = torch.zeros_like(currents[:, 0]), torch.zeros_like(v_th)
-                how = "super", architecture.alpha, DETACH, torch.is_grad_enabled(), backend
+                how = "super", architecture.alpha, DETACH, torch.is_grad_enabled(), "triton"
                 x = fused.lif(currents, start, start, back, a, b, zero, v_th, zero, *how)[0]
             hidden.append(x)
         return self._decode(x, w["readout_weights"], w["bias"]), hidden
