@@ -40,6 +40,7 @@ Norse's rounding is that of float32: a membrane within some 1e-6 of its threshol
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
@@ -61,6 +62,7 @@ from snnparams.values import Learned, check_dt
 
 NAMES = {"v_leak": "v_leak", "v_th": "v_threshold", "v_reset": "v_reset"}  # here and in NIR
 RATES = {"tau_mem_inv": "tau_mem", "tau_syn_inv": "tau_syn"}
+RESISTANCES = ("1", "tau_mem / dt")
 KNOWN = "CubaLIF, CubaLI, Linear, Affine, Delay, Input, Output and graphs of them"
 
 
@@ -130,13 +132,22 @@ def _delay(delays: torch.Tensor, size: int, less: float = 0.0):
     return _nir().Delay(delay=np.maximum(exact - exact.dtype.type(less), 0), metadata={"delay": exact})
 
 
-def to_nir(model: nn.Module | Sequence[nn.Module]) -> Any:
+def _into_weights(r: np.ndarray, node):
+    """Return a Linear or Affine whose weights are less by what a resistance is more."""
+    return dataclasses.replace(
+        node, weight=node.weight / r[:, None], **({"bias": node.bias / r} if hasattr(node, "bias") else {})
+    )
+
+
+def to_nir(model: nn.Module | Sequence[nn.Module], *, resistance: str = "1") -> Any:
     """Return a network as a graph of NIR, which `nir.write` writes into a file.
 
     Args:
         model: a cell or layer of LIF or LI neurons, an `nn.Linear`, a `Delay`, or a `Sequential`, `nn.Sequential` or
             list of such modules in the order in which they are applied. `nn.Identity` and `nn.Dropout`, which does
             nothing after training, are left out.
+        resistance: that of neurons, "1", or "tau_mem / dt" for snnTorch and SpikingJelly, which read no other; the
+            weights before the neurons are less by as much then, and a round trip is exact but for rounding.
 
     Returns:
         A `nir.NIRGraph` of single nodes, with values per neuron in the type that they have, and metadata as said above.
@@ -144,9 +155,12 @@ def to_nir(model: nn.Module | Sequence[nn.Module]) -> Any:
     Raises:
         ImportError: if the package `nir` is not installed.
         TypeError: if a module or its neuron is none that NIR has.
-        ValueError: if the number of neurons is not known, a population has several axes, or time steps differ.
+        ValueError: if the number of neurons is not known, a population has several axes, time steps differ, or the
+            resistance is another.
     """
     nir = _nir()
+    if resistance not in RESISTANCES:
+        raise ValueError(f"resistance: expected one of {', '.join(map(repr, RESISTANCES))}, got {resistance!r}")
     nodes: dict[str, Any] = {}
     edges: list[tuple[str, str]] = []
     last, size, steps = "input", None, {}
@@ -177,9 +191,13 @@ def to_nir(model: nn.Module | Sequence[nn.Module]) -> Any:
             add("delay", _delay(part.p.delay, size))
         elif isinstance(part, Recurrent):
             node, size = _neurons(part, None, name)
-            add("linear", _weights(part.input_weights))
-            neurons = add("lif", node)
+            weights = _weights(part.input_weights)
             back = _weights(part.effective_recurrent_weights(), autapses=part.autapses)
+            if resistance != "1":
+                node.r = node.tau_mem / node.tau_mem.dtype.type(part.dt)
+                weights, back = _into_weights(node.r, weights), _into_weights(node.r, back)
+            add("linear", weights)
+            neurons = add("lif", node)
             if isinstance(part, DelayedRecurrentLayer):
                 if part.per_synapse:
                     raise TypeError(f"{name}: expected delays of neurons, which NIR has, got one per synapse")
@@ -188,6 +206,11 @@ def to_nir(model: nn.Module | Sequence[nn.Module]) -> Any:
             last = neurons
         elif isinstance(part, FeedForward):
             node, size = _neurons(part, size, name)
+            if resistance != "1":
+                node.r = node.tau_mem / node.tau_mem.dtype.type(part.dt)
+                if not isinstance(nodes.get(last), (nir.Linear, nir.Affine)):
+                    add("linear", nir.Linear(weight=np.eye(size, dtype=node.r.dtype)))
+                nodes[last] = _into_weights(node.r, nodes[last])
             add("lif" if part.neuron is LIFParameters else "li", node)
         else:
             raise TypeError(

@@ -47,7 +47,7 @@ def network(dtype=torch.float64):
             HIDDEN,
             HIDDEN,
             sp.LIFParameters(tau_syn=taus(), v_th=0.5),
-            delay=1e-3 + 5e-3 * torch.rand(HIDDEN),
+            delay=late,
             **how,
         ),
         nn.Linear(HIDDEN, OUTPUTS, bias=False, dtype=dtype),
@@ -98,6 +98,30 @@ def test_a_network_comes_back_the_same(dtype, by_file, tmp_path):
             for a, b in zip(*found, strict=True):
                 assert torch.equal(a, b)
     assert all(0.02 < z.mean() < 0.9 for z in (found[0][1], found[0][3], found[0][4]))
+
+
+def test_resistances_of_other_simulators():
+    """Every current arrives with the same strength: the product of weight, resistance and step over tau_mem."""
+    model = network()
+    plain, other = sp.to_nir(model), sp.to_nir(model, resistance="tau_mem / dt")
+    for name, node in plain.nodes.items():
+        if isinstance(node, (nir.CubaLIF, nir.CubaLI)):
+            there = other.nodes[name]
+            np.testing.assert_allclose(there.r, node.tau_mem / 1e-3)
+            sources = [a for a, b in plain.edges if b == name]
+            assert sources
+            for source in sources:
+                ours, theirs = (graph.nodes[source].weight for graph in (plain, other))
+                np.testing.assert_allclose(theirs * there.r[:, None], ours)
+    again, x = sp.from_nir(other), spikes(batch=50)
+    with torch.no_grad():
+        for a, b in zip(hidden(model, x), hidden(again, x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    alone = sp.LIF(sp.LIFParameters(tau_mem=taus(), v_th=0.3), size=INPUTS).double()
+    again = sp.from_nir(sp.to_nir(alone, resistance="tau_mem / dt"))
+    torch.testing.assert_close(hidden(again, 3 * x)[-1], alone(3 * x)[0])
+    with pytest.raises(ValueError, match="resistance: expected one of '1', 'tau_mem / dt', got 2"):
+        sp.to_nir(alone, resistance=2)
 
 
 def test_learned_values_come_back_learned():
