@@ -5,6 +5,10 @@ NOTEBOOKS := $(sort $(wildcard book/*.ipynb))
 SOURCES := $(wildcard snnparams/*.py snnparams/*/*.py snnparams/*.mplstyle book/results/*.json book/results/*/*.json* \
     tests/benchmarks/benefit_*.py)
 
+# of make check: what neurons, parameters and layers are, and how the package is built; without the many random problems
+CHECKED := $(addprefix tests/test_,names.py sizes.py signatures.py declarations.py surrogate.py dynamics.py \
+    constraints.py groups.py checkpoints.py)
+
 # a cell may take half an hour on a slow machine; the limit behind it is for a kernel that does not answer at all
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000
 
@@ -14,7 +18,7 @@ export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test test-all test-processors test-browser test-offline stills pdf notebooks derive address format clean
+.PHONY: help venv book check test test-all test-processors test-browser test-offline stills pdf notebooks derive address format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -49,6 +53,12 @@ FORCE:
 book: _build/executed-with ## execute all notebooks and build the HTML, warnings are errors
 	$(BIN)/jupyter-book build . -n -W --keep-going
 	@echo "Open _build/html/index.html"
+
+check: venv ## ruff, types and the tests that matter most, in about a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy snnparams
+	$(BIN)/pytest -q -x $(CHECKED)
 
 test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygiene, all notebooks
 	$(BIN)/ruff check .

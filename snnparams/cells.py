@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from snnparams.calls import in_own_type
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron
 from snnparams.parameters import NeuronParameters
-from snnparams.population import FeedForward, Recurrent, in_own_type
+from snnparams.population import FeedForward, Recurrent
 from snnparams.surrogate import Gradient
 
 

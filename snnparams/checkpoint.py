@@ -9,6 +9,7 @@ version 0.1.0 and before have the unconstrained numbers alone.
 from __future__ import annotations
 
 import copy
+from typing import Any, cast
 
 import torch
 
@@ -93,7 +94,7 @@ class _OfMembers(torch.nn.Module):
         return torch.stack([one(x) for one, x in zip(self.each, stored, strict=True)])
 
     def right_inverse(self, value: torch.Tensor) -> torch.Tensor:
-        return torch.stack([one.right_inverse(x) for one, x in zip(self.each, value, strict=True)])
+        return torch.stack([cast(Any, one).right_inverse(x) for one, x in zip(self.each, value, strict=True)])
 
     def __repr__(self) -> str:
         return repr(self.each[0])

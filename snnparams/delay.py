@@ -40,7 +40,7 @@ import dataclasses
 import math
 import numbers
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -49,13 +49,13 @@ from torch.nn.functional import conv1d, linear
 from torch.utils._pytree import tree_map
 
 from snnparams import adjoint, kernels
+from snnparams.calls import as_numbers, in_own_type
 from snnparams.checks import check_input, check_state
 from snnparams.constraints import Constraint, Interval
 from snnparams.distributions import bounds
 from snnparams.layers import RecurrentLayer
 from snnparams.neurons import Neuron, Parameter, Value
 from snnparams.parameters import NeuronParameters
-from snnparams.population import in_own_type
 from snnparams.reads import Reads
 from snnparams.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.surrogate import Gradient
@@ -315,7 +315,8 @@ class _Delayed(nn.Module):
 
     def initial_state(self, input: torch.Tensor) -> DelayState:
         """Return the state in which a call with this input begins, see `snnparams.states.initial`."""
-        return self._with_batch(input, None, lambda x, _: (x, self._start(x, None)))[1]
+        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
+        return self._with_batch(x, None, lambda x, _: (x, self._start(x, None)))[1]
 
     def _population_axes(self) -> int | None:
         """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
@@ -525,7 +526,7 @@ class DelayedLinear(_Delayed):
         whole, fraction = (part.expand(self.weight.shape) for part in self.p.steps())
         history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
         y = _delayed_linear(history, self.weight, whole, fraction, x.shape[0], self.remembered)
-        return y if self.bias is None else y + self.bias, new
+        return y if self.bias is None else y + cast(torch.Tensor, self.bias), new
 
     def extra_repr(self) -> str:
         """Show the sizes, the longest delay and the time step."""

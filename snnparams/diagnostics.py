@@ -38,13 +38,13 @@ def gradient_to_value(model: nn.Module) -> dict[str, float]:
     Raises:
         ValueError: if no parameter has a gradient.
     """
-    graded = {name: p for name, p in model.named_parameters() if p.grad is not None}
+    graded = {name: (p, p.grad) for name, p in model.named_parameters() if p.grad is not None}
     if not graded:
         raise ValueError("model: expected one after a backward pass, got no gradient")
     ratios = {}
-    for name, parameter in graded.items():
+    for name, (parameter, gradient) in graded.items():
         if (known := parameter != 0).any():
-            ratios[name] = (parameter.grad.to_dense()[known] / parameter.detach()[known]).abs().median().item()
+            ratios[name] = (gradient.to_dense()[known] / parameter.detach()[known]).abs().median().item()
     return ratios
 
 

@@ -68,7 +68,12 @@ def arguments_of_step(
     """Return what the steps of a sequence have in common: parameters, constants and functions, by name."""
     given: dict[str, Any] = {name: getattr(p, name) for name in neuron.neuron_fields if name in neuron.arguments}
     if neuron.constants is not None:
-        given |= neuron.constants(dt, *(getattr(p, name) for name in neuron.of_constants))
+        values = [getattr(p, name) for name in neuron.of_constants]
+        if not neuron.constants_of_numbers:
+            values = [
+                x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64, device="cpu") for x in values
+            ]
+        given |= neuron.constants(dt, *values)
     given["where"] = _where
     given["reset"] = torch.Tensor.detach if detach_reset else lambda z: z
     if neuron.spiking:

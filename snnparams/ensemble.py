@@ -289,7 +289,7 @@ class Ensemble(nn.Module):
 
     def members_of(self, name: str) -> list[int]:
         """Return the members whose values of a parameter `stacked` holds, in their order."""
-        frozen = self.frozen[_key(name)].members.tolist() if _key(name) in self.frozen else []
+        frozen = cast(_PartlyFrozen, self.frozen[_key(name)]).members.tolist() if _key(name) in self.frozen else []
         return [k for k in range(self.size) if k not in frozen]
 
     def halted_kept(self) -> contextlib.AbstractContextManager[None]:
@@ -388,7 +388,8 @@ class Ensemble(nn.Module):
         own: dict[int, torch.Tensor] = {}
         values = self._parameters_of_all()
         for name, parameter in self.stacked.named_parameters():
-            frozen = _key(name) in self.frozen and k % self.size in self.frozen[_key(name)].members
+            held = cast(_PartlyFrozen, self.frozen[_key(name)]) if _key(name) in self.frozen else None
+            frozen = held is not None and k % self.size in held.members
             requires_grad = parameter.requires_grad and not frozen
             own[id(parameter)] = nn.Parameter(values[name].detach()[k].clone(), requires_grad=requires_grad)
         for name in self.stacked_buffers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -55,7 +55,7 @@ def unconstrained(name: str, value: torch.Tensor, constraint: nn.Module) -> torc
         ValueError: if a value is out of the range of the constraint.
     """
     try:
-        return constraint.right_inverse(value).detach()
+        return cast(Any, constraint).right_inverse(value).detach()
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 

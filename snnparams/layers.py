@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from snnparams.calls import in_own_type
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState
-from snnparams.population import FeedForward, Recurrent, in_own_type
+from snnparams.population import FeedForward, Recurrent
 from snnparams.sequences import Lengths
 
 

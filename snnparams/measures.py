@@ -70,7 +70,7 @@ class Measure:
         return values[0] if self.members is None else values
 
 
-def correct(outputs: Any, labels: Any) -> float:
+def classes_found(outputs: Any, labels: Any) -> float:
     """Return how many classes are found, or NaN where there are none to find."""
     if not isinstance(outputs, torch.Tensor) or outputs.dim() != 2 or not isinstance(labels, torch.Tensor):
         return math.nan

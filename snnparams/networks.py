@@ -9,6 +9,7 @@ found by bisection. Time constants count in time steps.
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -92,7 +93,7 @@ class SpikingLayer(nn.Module):
 
     def factors(self) -> list[torch.Tensor]:
         """Return the fixed factors of the weights: of the input, and of recurrent ones if there are any."""
-        return [module[0].factor for module in self.parametrizations.values()]
+        return [module[0].factor for module in cast(Any, self.parametrizations).values()]
 
     def forward(self, spikes: torch.Tensor) -> torch.Tensor:
         """Return spikes (T, B, H) for spikes (T, B, I)."""

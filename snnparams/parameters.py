@@ -119,7 +119,7 @@ class NeuronParameters(Saved):
     ) -> tuple[torch.Tensor, nn.Module | None]:
         """Return what to register for a declared value, a buffer or a parameter, and its constraint; all is checked."""
         learned, parameter = isinstance(declared, Learned), self.neuron.parameters[name]
-        constraint = make_constraint(parameter, declared.constraint, self.dt) if learned else None
+        constraint = make_constraint(parameter, declared.constraint, self.dt) if isinstance(declared, Learned) else None
         value = declared.value if isinstance(declared, Declared) else declared
         if device is None:
             device = value.device if isinstance(value, torch.Tensor) else torch.get_default_device()

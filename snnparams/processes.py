@@ -19,6 +19,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator
 from multiprocessing.connection import wait
+from typing import Any
 
 POLL = 0.05  # s between two looks at an executor's futures
 GRACE = 10.0  # s that a process may take to end
@@ -41,7 +42,8 @@ Outcomes = Generator[tuple[list[Trial], list | Exception], None, None]  # trials
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os._exit(1)
 
 
@@ -145,7 +147,7 @@ def in_processes(function: Function, groups: list[list[Trial]], count: int) -> O
     workers = [_Worker() for _ in range(min(count, len(calls)))]
     try:
         while waiting or any(worker.at is not None for worker in workers):
-            expected = {worker.connection: worker for worker in workers if not worker.idle}
+            expected: dict[Any, _Worker] = {worker.connection: worker for worker in workers if not worker.idle}
             for connection in wait(list(expected)):
                 worker = expected[connection]
                 at, answer = worker.at, worker.receive()

@@ -208,7 +208,12 @@ def run_reference(cell: dict) -> dict:
     Raises:
         ValueError: if there is no such level.
     """
-    levels = {"counts": counts, "linear": all_bins, "linear filters": linear_filters, "gru": gru}
+    levels: dict[str, Callable[..., dict]] = {
+        "counts": counts,
+        "linear": all_bins,
+        "linear filters": linear_filters,
+        "gru": gru,
+    }
     with one_thread():
         task = make_task(json.dumps(cell["task"], sort_keys=True))
         if cell["level"] == "chance":

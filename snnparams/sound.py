@@ -20,7 +20,7 @@ import urllib.request
 import wave
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 import torch
 
@@ -107,7 +107,7 @@ def _download(folder: Path) -> SpokenDigits:
             for member in tar:
                 name = member.name.rpartition("/")[2]
                 if member.isfile() and member.size < 2**20 and name in RECORDINGS:  # nothing else reaches the disk
-                    (fresh / name).write_bytes(tar.extractfile(member).read())
+                    (fresh / name).write_bytes(cast(IO[bytes], tar.extractfile(member)).read())
         recordings = _read(fresh)
         if folder.exists():
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""From numbers to spikes by chance, and to one spike each: beside the constant currents of `snnparams.encoding`."""
+"""From numbers to spikes by chance, and to one spike each, beside the constant currents of `encoding`."""
 
 from __future__ import annotations
 

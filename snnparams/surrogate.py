@@ -169,9 +169,10 @@ def check_alpha(alpha: Any) -> float:
         alpha = alpha.item()
     if not isinstance(alpha, numbers.Real) or isinstance(alpha, bool):
         raise TypeError(f"alpha: expected a number, which is not learned, got {given}")
-    if not (math.isfinite(alpha) and alpha > 0):
+    number = float(alpha)
+    if not (math.isfinite(number) and number > 0):
         raise ValueError(f"alpha: expected a positive, finite number, got {alpha}")
-    return float(alpha)
+    return number
 
 
 def named(method: str, alpha: float | None = None) -> Gradient:

@@ -18,6 +18,7 @@ from snnparams.memory_tasks import multi_timescale_xor as multi_timescale_xor  #
 from snnparams.memory_tasks import windows as windows
 from snnparams.sound import SPEAKERS, load_spoken_digits, mel_levels
 from snnparams.task import Task
+from snnparams.yin_yang import yin_yang as yin_yang
 
 
 def _order(count: int, seed: int) -> torch.Tensor:

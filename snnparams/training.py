@@ -23,7 +23,7 @@ from torch.nn.functional import nll_loss
 from snnparams.batches import Data, check_data, check_generators, device_of, generators_of, in_order, shuffled
 from snnparams.ensemble import Ensemble
 from snnparams.history import Evaluation, History
-from snnparams.measures import Loss, Measure
+from snnparams.measures import Loss, Measure, classes_found
 from snnparams.members import clip_gradients_
 from snnparams.parameters import NeuronParameters
 from snnparams.resumption import Run
@@ -156,7 +156,7 @@ def _clip(model: nn.Module, clip: float | None) -> None:
 def _check_clip(clip) -> None:
     if clip is None:
         return
-    if isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not (math.isfinite(clip) and clip > 0):
+    if isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not 0 < float(clip) < math.inf:
         raise ValueError(f"clip: expected a positive, finite norm or None, got {clip!r}")
 
 
@@ -190,18 +190,19 @@ def evaluate(
     measure = Measure(model, loss, decode)
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    total, correct, count = torch.zeros(1), torch.zeros(1), 0
+    total, right, count = torch.zeros(1), torch.zeros(1), 0
     try:
         for inputs, labels in in_order(split, batch_size, device_of(model)):
             pairs = measure.outputs(inputs, labels)
             size = len(labels)
             total = total + size * measure.losses(pairs).cpu().double()
-            correct = correct + torch.tensor([correct(outputs, own) for outputs, own in pairs], dtype=torch.float64)
+            found = [classes_found(outputs, own) for outputs, own in pairs]
+            right = right + torch.tensor(found, dtype=torch.float64)
             count += size
     finally:
         for module, training in modes.items():
             module.training = training
-    return Evaluation(*(measure.shaped((values / count).tolist()) for values in (total, correct)))
+    return Evaluation(*(measure.shaped((values / count).tolist()) for values in (total, right)))
 
 
 def fit(

@@ -11,6 +11,8 @@ import dataclasses
 import functools
 import json
 import math
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import nn
@@ -21,11 +23,11 @@ from snnparams.data import Split
 from snnparams.designs import ADAPTATION, DT, LEARNABLE, Architecture, Neurons
 from snnparams.disturbances import add_noise, time_warp
 from snnparams.initialisation import RateError
-from snnparams.networks import Network, build
+from snnparams.networks import Network, SpikingLayer, build
 from snnparams.regularisation import rate_bounds_loss
 from snnparams.task import Task
 
-TASKS = {
+TASKS: dict[str, Callable[..., Task]] = {
     "windows": tasks.windows,
     "multi-timescale xor": tasks.multi_timescale_xor,
     "spoken digits": tasks.spoken_digits,
@@ -124,7 +126,7 @@ def measure(network: nn.Module, task: Task, split: Split, change=None, batch_siz
 
 def _parameters(network: Network) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the weights, and the neuron parameters that are learned."""
-    neuron = [x for layer in network.layers for x in layer.p.parameters()]
+    neuron = [x for layer in network.layers for x in cast(SpikingLayer, layer).p.parameters()]
     known = set(neuron)
     return [x for x in network.parameters() if x not in known], neuron
 

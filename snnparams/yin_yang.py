@@ -5,20 +5,16 @@ Generated, not downloaded: Kriener, Göltz and Petrovici (2022). Used in chapter
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
 
 import numpy as np
 import torch
 
+from snnparams.data import Split
+from snnparams.task import Task
+
 CLASSES = ("yin", "yang", "dot")
 SEEDS = {"train": (42, 5000), "validation": (41, 1000), "test": (40, 1000)}  # those of the authors, with the sizes
-
-
-class Points(NamedTuple):
-    """Points in the plane and their classes."""
-
-    points: torch.Tensor  # float32, (N, 2), from 0 to 1
-    labels: torch.Tensor  # int64, (N,), an index into CLASSES
 
 
 def classify(x: float, y: float) -> int:
@@ -29,14 +25,15 @@ def classify(x: float, y: float) -> int:
     return int(right <= 0.1 or 0.1 < left <= 0.25 or (y > 0.5 and right > 0.25))
 
 
-def yin_yang(part: str) -> Points:
+def yin_yang_points(part: str) -> Split:
     """Return a part of the data set, with the numbers that the authors' program draws.
 
     Args:
         part: "train" (5000 points), "validation" (1000) or "test" (1000).
 
     Returns:
-        The points, whose three classes are about equally frequent.
+        Points in the plane, float32, (N, 2), from 0 to 1, and their classes, int64, (N,), an index into `CLASSES`. The
+        three are about equally frequent.
 
     Raises:
         ValueError: if there is no such part.
@@ -53,7 +50,7 @@ def yin_yang(part: str) -> Points:
             if np.hypot(x - 0.5, y - 0.5) <= 0.5 and classify(x, y) == wanted:
                 break
         points[k], labels[k] = (x, y), wanted
-    return Points(torch.from_numpy(points).float(), torch.from_numpy(labels))
+    return Split(torch.from_numpy(points).float(), torch.from_numpy(labels))
 
 
 def latency_encode(
@@ -90,3 +87,18 @@ def latency_encode(
     share = times - step
     spikes = torch.zeros(steps, *step.shape, dtype=points.dtype, device=points.device)
     return spikes.scatter_(0, torch.stack([step, step + 1]), torch.stack([1 - share, share]))
+
+
+def yin_yang(steps: int = 120, dt: float = 0.5e-3) -> Task:
+    """Yin-Yang: points in the plane, whose coordinates are the times of single spikes; see `latency_encode`. Generated.
+
+    Args:
+        steps: number of time steps T.
+        dt: time step in s.
+
+    Returns:
+        A task whose inputs are points (N, 2): 5000 to learn from, 1000 for choices and 1000 for the last measurement.
+    """
+    encode = functools.partial(latency_encode, steps=steps, dt=dt)
+    train, validation, test = map(yin_yang_points, SEEDS)
+    return Task("yin-yang", train, validation, test, encode, features=5, steps=steps, classes=len(CLASSES))

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "snnparams"
 # inside the package only: what the public modules share, and how the kernels work
 INTERNAL = {
     "batches",
+    "calls",
     "checks",
     "checkpoint",
     "likeness",

@@ -5,6 +5,7 @@ unless the environment variable `SNNPARAMS_BROWSER` is set to `required`.
 """
 
 import functools
+import gzip
 import html.parser
 import http.server
 import os
@@ -12,6 +13,7 @@ import re
 import threading
 import urllib.parse
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from chromium import chromium, launch
@@ -97,7 +99,7 @@ CUT = """() => [...document.querySelectorAll('article.bd-article *')].filter(box
   const style = getComputedStyle(box)
   const clips = style.overflowX !== 'visible' && box.clientWidth > 1 && box.scrollWidth > box.clientWidth + 1
   const reachable = ['auto', 'scroll'].includes(style.overflowX) && box.tabIndex === 0 && box.matches('.scrolls')
-  return clips && !reachable && !box.closest('mjx-assistive-mml')
+  return clips && !reachable && !box.parentElement.closest('mjx-container')
 }).map(box => box.outerHTML.slice(0, 200))"""
 # What stands out of the window, outside of all boxes that scroll
 OUTSIDE = """() => [...document.querySelectorAll('article.bd-article *')].filter(part => {
@@ -132,7 +134,7 @@ class TestPage:
     def test_only_formulas_that_scroll_are_stops_of_the_keyboard(self, page, address, name):
         page.set_viewport_size(PHONE)
         visit(page, address, name)
-        formulas = page.locator("mjx-container")
+        formulas = page.locator("mjx-container, span.math")
         assert formulas.evaluate_all("all => all.filter(x => x.tabIndex >= 0 && !x.matches('.scrolls')).length") == 0
         tall = "all => all.filter(x => x.scrollHeight > x.clientHeight + 1).map(x => x.innerText)"
         assert page.locator("div.math mjx-container").evaluate_all(tall) == []
@@ -407,15 +409,63 @@ def test_there_are_pages_without_formulas():
     assert "book/1_lif_neuron.html" not in WITHOUT_FORMULAS
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_loads_only_what_it_needs(page, address, name):
-    loaded = []
-    page.on("response", lambda response: loaded.append(response.url))
-    visit(page, address, name)
-    page.wait_for_load_state("networkidle")
-    assert not [url for url in loaded if "fontawesome" in url]
-    assert any("fa-solid-900.woff" in url for url in loaded), "the theme's buttons have icons"
-    assert any("mathjax" in url for url in loaded) == (name not in WITHOUT_FORMULAS)
+class Weight(NamedTuple):
+    """What a page weighs in kB: its HTML, all that it loads, and that compressed by gzip; and what it loads."""
+
+    html: float
+    loaded: float
+    compressed: float
+    urls: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def weights(browser, address):
+    """The weight of every page, when nothing is cached."""
+    found = {}
+    for name in PAGES:
+        with browser.new_context() as context:
+            page, responses = context.new_page(), []
+            page.on("response", lambda response, seen=responses: seen.append(response))
+            page.goto(f"{address}/{name}", wait_until="networkidle")
+            bodies = {response.url: response.body() for response in responses}
+        small = sum(min(len(body), len(gzip.compress(body))) for body in bodies.values())
+        sizes = (len(bodies[f"{address}/{name}"]), sum(map(len, bodies.values())), small)
+        found[name] = Weight(*(size / 1000 for size in sizes), tuple(bodies))
+    return found
+
+
+def kind(name):
+    """Return the row of the table in CONTRIBUTING.md that holds for a page."""
+    if name == "book/index.html":
+        return "the first page"
+    if name in CHAPTERS:
+        return "a chapter"
+    return "a page of the reference" if "/api/" in name else "another page"
+
+
+def test_pages_weigh_what_the_table_says(weights):
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| ([a-z ]+) \| ([\d ]+) \| ([\d ]+) \| ([\d ]+) \|$", text, re.M)
+    most = {row: [int(number.replace(" ", "")) for number in numbers] for row, *numbers in rows}
+    assert set(most) == {kind(name) for name in PAGES}
+    for row, limits in most.items():
+        assert limits[0] <= 1500
+        heaviest = [max(weights[name][k] for name in PAGES if kind(name) == row) for k in range(3)]
+        for weight, limit in zip(heaviest, limits, strict=True):
+            assert limit / 2 < weight <= limit, (row, heaviest)
+
+
+def test_the_book_weighs_what_is_written(weights):
+    whole = sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) / 1e6
+    (most,) = re.findall(r"the whole book (\d+) MB", (ROOT / "CONTRIBUTING.md").read_text())
+    assert int(most) / 2 < whole <= int(most)
+
+
+def test_a_page_loads_only_what_it_needs(weights):
+    for name, weight in weights.items():
+        assert not [url for url in weight.urls if "fontawesome" in url]
+        assert any("fa-solid-900.woff" in url for url in weight.urls), "the theme's buttons have icons"
+        assert any("mathjax" in url for url in weight.urls) == (name not in WITHOUT_FORMULAS), name
 
 
 def test_every_icon_is_in_the_font(page, address):
@@ -494,3 +544,23 @@ def test_the_reference_and_the_chapters_lead_to_each_other(page, address):
     page.wait_for_load_state("load")
     assert "/book/api/layers.html#snnparams." in page.url
     assert page.problems == []
+
+
+def test_formulas_in_a_line_of_text_are_left_alone_where_they_fit(page, address):
+    page.set_viewport_size(PHONE)
+    visit(page, address, "book/1_lif_neuron.html")
+    assert page.locator("span.math").count() > 20
+    assert page.locator("span.math.scrolls").count() == 0
+    page.set_viewport_size(SCREEN)
+    page.evaluate(SETTLED)
+    assert page.locator("span.math.scrolls, span.math.wide").count() == 0
+
+
+def test_a_line_does_not_begin_with_the_mark_after_a_formula(page, address):
+    visit(page, address, "book/1_lif_neuron.html")
+    pairs = page.locator(".together")
+    assert pairs.count() > 10
+    for width in (360, 500, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        rows = "all => all.filter(x => x.getClientRects().length > 1).length"
+        assert pairs.evaluate_all(rows) == 0

@@ -255,20 +255,6 @@ def test_float32_has_the_bits_of_pytorch(neuron):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * (1 + theirs.abs().max().item()))
 
 
-@pytest.mark.parametrize("neuron", [sp.LIFParameters, sp.LIParameters])
-def test_a_kernel_written_by_hand_computes_what_the_derived_one_does(neuron):
-    x, state, p, _ = given = problem(neuron, 2, 30, 5, 33, F64, recurrent=False)
-    (out, *last), gradients = solve("derived", neuron, given, False)
-    again, state = kernels.sequence(neuron, x, state, p, DT, False, "cpu")
-    assert torch.equal(out, again)
-    assert all(torch.equal(a, b) for a, b in zip(last, state, strict=True))
-    draw = torch.Generator().manual_seed(0)
-    loss = sum((torch.rand(t.shape, dtype=F64, generator=draw) * t).sum() for t in (again, *state))
-    for name, ours in zip(neuron.neuron_fields, gradients[3:], strict=True):
-        (right,) = torch.autograd.grad(loss, getattr(p, name), retain_graph=True)
-        torch.testing.assert_close(ours, right, rtol=1e-11, atol=1e-11)
-
-
 def test_any_neuron_takes_the_fused_kernel():
     x = torch.rand(4, 2, 3)
     for neuron in (Exact, AdaptiveLIF):
@@ -330,4 +316,4 @@ def test_code_is_written_once_per_class():
     assert elementwise.forward.cache_info().misses - before <= 2
     assert notebook().program == notebook().program
     assert re.fullmatch("[0-9a-f]{16}", AdaptiveLIF.program)
-    assert fused_sequence.BACKENDS["cpu"] == "snnparams.kernels.any_neuron"
+    assert fused_sequence.BACKENDS["cpu"] == "snnparams.kernels.cpu"

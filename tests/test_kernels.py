@@ -231,9 +231,11 @@ def test_many_networks_at_once_by_vmap():
 
 
 def test_registered_operator():
-    x, state = torch.randn(1, 4, 3, 2, dtype=F64, requires_grad=True), torch.zeros(1, 3, 2, dtype=F64)
-    of_neurons = [torch.full((1, 2), value, dtype=F64) for value in (0.1, 0.2, 0.0, 0.3, 0.0)]
-    arguments = (x, state, state, torch.randn(1, 2, 2, dtype=F64), *of_neurons, "super", 2.0, True, True, "cpu")
+    """The one of the GPU; test_derive.py has that of the CPU."""
+    x, state = torch.randn(1, 4, 3, 2, requires_grad=True), torch.zeros(1, 3, 2)
+    of_neurons = [torch.full((1, 2), value) for value in (0.1, 0.2, 0.0, 0.3, 0.0)]
+    given = [t.to(DEVICES["triton"]) for t in (x, state, state, torch.randn(1, 2, 2), *of_neurons)]
+    arguments = (*given, "super", 2.0, True, True, "triton")
     torch.library.opcheck(torch.ops.snnparams.lif, arguments, test_utils=("test_schema", "test_faketensor"))
 
 

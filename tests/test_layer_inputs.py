@@ -63,12 +63,14 @@ def test_a_whole_network_without_a_batch():
 def test_spikes_may_be_boolean_or_bytes(name, dtype):
     module, x = modules()[name], alone(name) < 0.5
     assert torch.equal(module(x.to(dtype))[0], module(x.float())[0])
+    assert states.initial(module, x.to(dtype))[0].dtype == torch.float32
     with pytest.raises(TypeError, match=r"input: expected torch.float32, the type of the parameters, got torch.int64"):
         module(x.long())
 
 
 def test_a_layer_takes_lengths_itself():
     layer, x, lengths = modules()["LIFRecurrent"], torch.rand(7, 3, 5), torch.tensor([2, 7, 4])
+    assert torch.equal(layer(x > 0.5, lengths=lengths)[0], layer((x > 0.5).float(), lengths=lengths)[0])
     z, state = layer(x, None, lengths)
     for row, length in enumerate(lengths):
         own, last = layer(x[:length, row])

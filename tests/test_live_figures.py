@@ -378,7 +378,7 @@ def test_loss_and_surrogate_gradient_are_those_of_the_package(shared, many):
         weight = torch.tensor(weights, requires_grad=True)
         arrives = torch.zeros(60, 1, 1)
         arrives[::3] = 1
-        layer = sp.LIF(sp.LIFParameters(method=setting["method"], alpha=alpha), dt=1e-3)
+        layer = sp.LIF(sp.LIFParameters(method=setting["method"], alpha=alpha), dt=1e-3, kernel="reference")
         counts = layer(arrives * weight[:, None])[0].sum(dim=(0, 2))
         loss = (counts - 5) ** 2 / 2
         (gradient,) = torch.autograd.grad(loss.sum(), weight)
@@ -496,8 +496,6 @@ def test_what_chapter_6_says_of_the_windows(shared):
     assert different[0] == pytest.approx(1, abs=0.01)
     assert different[1] < different[2] - 0.5 < different[3] - 1
     assert all(3.7 < remembered < 3.9 for remembered in different[3:])
-    *_, eight = values(shared, "windows", many)
-    assert min(eight["accuracies"]) == eight["accuracies"][1]
     (equal,) = values(shared, "windows", [{"count": 8, "windows": 4, "middle": 20, "spread": 1}])
     assert equal["remembered"] == pytest.approx(1, abs=0.01)
     (drawn,) = values(shared, "windows", [{"count": 3, "windows": 4, "middle": 20, "spread": 7}])
@@ -589,7 +587,7 @@ def learn(name, setting, steps=40):
     with torch.no_grad():
         wanted = sp.LI(sp.LIParameters(tau_mem_inv=1000 / setting["target"]))(pulse)[0]
     layer = sp.LI(sp.LIParameters(tau_mem_inv=sp.Learned(1000 / setting["start"], WAYS[name])), size=1)
-    stored = layer.p.stored("tau_mem_inv")
+    stored = layer.p.raw("tau_mem_inv")
     optimizer = torch.optim.Adam([stored], lr=setting["rate"] * (100 if "own" in name else 1))
     rates = [layer.p.tau_mem_inv.item()]
     while len(rates) <= steps and 0 < rates[-1] < 1000:

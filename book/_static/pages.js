@@ -16,7 +16,8 @@
   // A box that is wider than it shows can be reached with the keyboard, has a name, and fades where it goes on.
   function mark(box) {
     const room = box.scrollWidth - box.clientWidth;
-    const scrolls = room > 1;
+    const inText = box.matches("span.math:not(.wide)"); // again, after the window grew
+    const scrolls = room > 1 && !inText;
     box.classList.toggle("scrolls", scrolls);
     box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
     box.classList.toggle("more-right", scrolls && box.scrollLeft < room - 1);
@@ -33,7 +34,7 @@
   // A formula in a line of text that is wider than the column becomes a box of its own.
   function widen() {
     document.querySelectorAll("span.math").forEach((formula) => {
-      const width = formula.firstElementChild?.getBoundingClientRect().width ?? 0;
+      const width = formula.querySelector("mjx-math")?.getBoundingClientRect().width ?? 0;
       const column = formula.closest("p, li, dd, td, th, figcaption, div").clientWidth;
       formula.classList.toggle("wide", width > column + 1);
     });
@@ -53,7 +54,7 @@
 
   function start() {
     const typeset = window.MathJax?.startup?.promise ?? Promise.resolve();
-    typeset.then(watch);
+    typeset.then(() => requestAnimationFrame(watch));
     window.addEventListener("resize", watch);
   }
 

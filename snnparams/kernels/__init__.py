@@ -1,5 +1,8 @@
 """How a whole sequence is computed, forward and backward: a kernel for the device, or the reference.
 
+The CPU kernel computes any neuron, a user's own among them: `snnparams.kernels.derive` derives its backward pass, and
+`snnparams.kernels.elementwise` makes machine code of both. The Triton kernel computes LIF, and LI without recurrence.
+
 ============== =========================================== =======================================
 name           what it is                                  what it takes
 ============== =========================================== =======================================
@@ -23,10 +26,10 @@ import torch
 from torch.nn.functional import linear
 
 from snnparams.dynamics import arguments_of_step
-from snnparams.kernels import fused, fused_sequence, reference
-from snnparams.neurons import LIFParameters, LIParameters, Neuron
+from snnparams.kernels import fused, fused_sequence, lif_on_gpu, reference
+from snnparams.neurons import LIFParameters, Neuron
 from snnparams.neurons.step import PROGRAMS
-from snnparams.surrogate import surrogate_of
+from snnparams.surrogate import Surrogate, surrogate_of
 
 KERNELS = ("reference", "cpu", "triton")
 PACKAGES = {"cpu": "numba", "triton": "triton"}
@@ -98,47 +101,13 @@ def choose(kernel: str | None, x: torch.Tensor) -> str:
     return kernel
 
 
-def _fused(currents, v, i, p, dt, kernel, *, recurrent_weights=None, method, alpha, detach_reset, v_th, v_reset, keep):
-    """Call the fused operator for one network; the population's axes become one."""
-    steps, rows, *population = currents.shape
-
-    def per_neuron(value):  # a copy: a value that is changed before the backward pass does not change a gradient
-        return torch.as_tensor(value, dtype=v.dtype, device=v.device).expand(population).reshape(1, -1).clone()
-
-    outputs = fused.lif(
-        currents.reshape(1, steps, rows, -1),
-        v.reshape(1, rows, -1).clone(),  # so that a state can be set to zero before the backward pass
-        i.reshape(1, rows, -1),
-        None if recurrent_weights is None or steps == 1 else recurrent_weights[None],
-        per_neuron(dt * p.tau_mem_inv),
-        per_neuron(dt * p.tau_syn_inv),
-        per_neuron(p.v_leak),
-        per_neuron(v_th),
-        per_neuron(v_reset),
-        method,
-        alpha,
-        detach_reset,
-        keep,
-        kernel,
-    )
-    z, v_last, i_last, v_pre, _ = outputs
-    return z.view(currents.shape), v_last.view(v.shape), i_last.view(i.shape), v_pre
-
-
-def _is_hand_written(neuron: type[Neuron], recurrent: bool) -> bool:
-    """Return whether there are kernels for one neuron alone: LIF, LI without recurrence, or what differs in nothing."""
-    parts = ("step", "constants", "receives", "state")
-    known = LIFParameters if neuron.spiking else LIParameters
-    return all(getattr(known, part) == getattr(neuron, part) for part in parts) and (neuron.spiking or not recurrent)
-
-
 def check_kernel_of(neuron: type[Neuron], kernel: str | None, recurrent: bool = False) -> str | None:
     """Return `kernel` if it names one that computes a neuron, or None.
 
     Raises:
         ValueError: it does not; the message lists those that do.
     """
-    if check_kernel(kernel) == "triton" and not _is_hand_written(neuron, recurrent):
+    if check_kernel(kernel) == "triton" and not lif_on_gpu.takes(neuron, recurrent):
         raise ValueError(f"kernel={kernel!r}: there is none for {neuron.__name__}; use kernel='reference' or None")
     return kernel
 
@@ -163,36 +132,27 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, k
         ValueError: if the kernel is unknown or cannot take the neuron or the input.
     """
     recurrent = recurrent_weights is not None
-    check_kernel_of(neuron, kernel, recurrent)
-    gradient, chosen = surrogate_of(p) if neuron.spiking else None, choose(kernel, currents)
-    if gradient is not None and gradient.refusal and chosen != "reference":
-        if kernel is not None:
-            raise ValueError(f"kernel={kernel!r}: {gradient!r}: {gradient.refusal}; use kernel='reference' or None")
-        chosen = "reference"
-    by_hand = _is_hand_written(neuron, recurrent) and (gradient is None or gradient.derivative is None)
-    if chosen == "triton" and not by_hand:
-        if kernel is not None:
-            raise ValueError(f"kernel={kernel!r}: there is none for {gradient!r}; use kernel='reference' or None")
-        chosen = "reference"
+    gradient = surrogate_of(p) if neuron.spiking else None
+    chosen = _choose_for(neuron, gradient, kernel, currents, recurrent)
     if chosen == "reference":
         return reference.sequence(neuron, currents, state, p, dt, detach_reset, recurrent_weights)
-    if not by_hand:
-        return derived_sequence(neuron, currents, state, p, dt, detach_reset, chosen, recurrent_weights)
-    *_, v, i = state
-    if gradient is None:  # a LIF neuron whose threshold is infinite
-        how = {"method": "heaviside", "alpha": 1.0, "detach_reset": True, "v_th": torch.inf, "v_reset": 0.0}
-        _, v, i, voltages = _fused(currents, v, i, p, dt, chosen, **how, keep=True)
-        voltages = voltages.view(currents.shape)
-        # the backward pass reads the voltages, so that a caller who may change them gets a copy
-        return voltages.clone() if voltages.requires_grad else voltages, neuron.State(v, i)
-    if recurrent:
-        i = i + linear(state.z, recurrent_weights)  # what the spikes before the first step cause
-    how = {"method": gradient.method, "alpha": gradient.alpha, "detach_reset": detach_reset}
-    how |= {"v_th": p.v_th, "v_reset": p.v_reset, "recurrent_weights": recurrent_weights}
-    # voltages and currents are kept only for a backward pass
-    z, v, i, _ = _fused(currents, v, i, p, dt, chosen, **how, keep=torch.is_grad_enabled())
-    # the last spikes are not a part of all spikes: both can be changed, and saved, alone
-    return z, neuron.RecurrentState(z[-1].clone(), v, i) if recurrent else neuron.State(v, i)
+    compute = derived_sequence if chosen == "cpu" else lif_on_gpu.sequence
+    return compute(neuron, currents, state, p, dt, detach_reset, chosen, recurrent_weights)
+
+
+def _choose_for(neuron: type[Neuron], gradient: Surrogate | None, kernel: str | None, x, recurrent: bool) -> str:
+    """Return the kernel to use for a neuron with that spike function and input, see `choose`."""
+    check_kernel_of(neuron, kernel, recurrent)
+    chosen, refusal = choose(kernel, x), ""
+    if chosen == "triton" and not lif_on_gpu.takes(neuron, recurrent):
+        refusal = f"there is none for {neuron.__name__}"
+    elif chosen == "triton" and gradient is not None and gradient.derivative is not None:
+        refusal = f"there is none for {gradient!r}"
+    elif chosen == "cpu" and gradient is not None and gradient.refusal:
+        refusal = f"{gradient!r}: {gradient.refusal}"
+    if refusal and kernel is not None:
+        raise ValueError(f"kernel={kernel!r}: {refusal}; use kernel='reference' or None")
+    return "reference" if refusal else chosen
 
 
 def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset, kernel, recurrent_weights=None):

@@ -1,348 +1,244 @@
-"""Whole sequences of LIF neurons on a CPU, compiled by Numba.
+"""Whole sequences of any neuron on a CPU: the loops over time and rows around one step, compiled by Numba.
 
-Each function works on a share of the rows (the members of the batch), four rows at a time, whose state stays close to
-the processor over all steps. Products with weights, which cost most, stand in `snnparams.kernels.vectors`.
+Each function works on a share of the rows (the members of the batch). The rows lie one after the other in memory; a
+piece of that goes through all steps before the next one does: four rows of a recurrent population, or as much of
+another as stays close to the processor. Parameters are repeated row after row, so that a piece finds its own wherever
+it begins. Products with weights, which cost most, stand in `snnparams.kernels.vectors`. `step` is the address of what
+`snnparams.kernels.elementwise` has written for the neuron, so that these loops serve all neurons.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import prange
 
-from snnparams.kernels.compiled import (
-    all_finite,
-    compiled,
-    empty,
-    fused_multiply_add,
-    in_threads,
-    of_all_shares,
-    run,
-    shares,
-)
+from snnparams.kernels import elementwise
+from snnparams.kernels.compiled import all_finite, compiled, empty, in_threads, of_all_shares, run, shares
+from snnparams.kernels.elementwise import call
 from snnparams.kernels.vectors import ROWS, append_above, four_rows, gather, lanes, panels, scatter
+from snnparams.neurons import spike_programs
+from snnparams.neurons.step import PROGRAMS
 
-METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc", "sigmoid")  # by number in `_surrogate`
+PIECE = 512  # neurons of a population without recurrence that go through all steps before the next ones do
 
-# The rows lie one after the other in memory. A piece of that, of `size` numbers, goes through all steps before the next
-# one does: four rows, or without recurrence as much as stays close to the processor. The neuron parameters `p` (a, b,
-# v_leak, v_th, v_reset) are repeated row after row, so that a piece finds its own wherever it begins.
+
+class Sizes(NamedTuple):
+    """What the loops must know besides arrays.
+
+    Args:
+        neurons: of a row.
+        piece: neurons that go through all steps together.
+        lanes: numbers in a register.
+        recurrent: whether there are recurrent weights.
+        dense: whether products with them take all outputs, or else those neurons that spike.
+    """
+
+    neurons: int
+    piece: int
+    lanes: int
+    recurrent: bool
+    dense: bool
 
 
 @compiled
-def _above(v, v_th, first, last, lanes, chosen):
-    """Write which of the neurons first..last are above their threshold, counted from first; return how many."""
+def _spiking(z, half, first, last, lanes, chosen):
+    """Write which of the neurons first..last spike, counted from first; return how many."""
     count, n = 0, first
     while n + lanes <= last:
-        count = append_above(v, v_th, n, n - first, chosen, count)
+        count = append_above(z, half, n, n - first, chosen, count)
         n += lanes
     while n < last:
         chosen[count] = n - first
-        count += v[n] > v_th[n]
+        count += z[n] > half[n]
         n += 1
     return count
 
 
 @compiled
-def _spikes(v, v_th, graded, alpha, z):
-    """Write the spikes: of a hard threshold, or graded ones."""
-    zero, one = v.dtype.type(0), v.dtype.type(1)
-    if graded:
-        for n in range(len(v)):
-            z[n] = one / (one + np.exp(-alpha * (v[n] - v_th[n])))
-    else:
-        for n in range(len(v)):
-            z[n] = one if v[n] > v_th[n] else zero
-
-
-@compiled
-def _forward(
-    x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, dense, graded, alpha, keep,
-    share, start, stop
-):  # fmt: skip
-    """Advance rows start..stop of x (T, B * N); v and i (B * N) hold the first state, then the last.
-
-    Products with weights take the neurons that spike, or all of them if `dense`.
-    """
-    one, columns, weights = x.dtype.type(1), w.shape[2], w.reshape(-1)
-    chosen, count = np.zeros((ROWS, neurons + lanes), np.int32), np.zeros(ROWS, np.int64)
+def _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, share, start, stop):
+    """Advance rows start..stop of x (T, B * N); state (S, B * N) is that before the first step, then after the last."""
+    neurons, piece, panel = sizes.neurons, sizes.piece, sizes.neurons * w.shape[2]
+    weights, columns, half = w.reshape(-1), w.shape[2], np.full(piece, 0.5, x.dtype)
+    chosen, count = np.zeros((ROWS, neurons + sizes.lanes), np.int32), np.zeros(ROWS, np.int64)
     chosen[:, :neurons] = np.arange(neurons)
-    ones, received = np.ones(neurons, x.dtype), np.zeros(len(w) * columns, x.dtype)
-    i_now, v_now = np.empty(piece, x.dtype), np.empty(piece, x.dtype)
+    ones, received = np.ones(neurons, x.dtype), np.zeros(piece + len(w) * columns, x.dtype)
+    state_stride, p_stride, kept_stride = state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
     for first in range(start * neurons, stop * neurons, piece):
         last = min(first + piece, stop * neurons)
-        size, at = last - first, first % neurons
-        a, b, v_leak = p[0, at : at + size], p[1, at : at + size], p[2, at : at + size]
-        v_th, v_reset = p[3, at : at + size], p[4, at : at + size]
-        v_state, i_state = v[first:last], i[first:last]
+        received[:] = 0
         for t in range(len(x)):
-            x_t, z_t = x[t, first:last], z[t, first:last]
-            for n in range(size):
-                i_now[n] = i_state[n] + x_t[n]
-            if recurrent and t > 0:
-                for r in range(size // neurons):
+            if sizes.recurrent and t > 0:
+                for r in range((last - first) // neurons):
+                    values = out[t - 1, first + r * neurons : last] if sizes.dense else ones
+                    for k in range(len(w)):  # what a panel writes behind a row, the next row writes again
+                        at = r * neurons + k * columns
+                        gather(weights, k * panel, chosen[r], values, 0, count[r], received, at)
+            out_t = out[t, first:last]
+            kept_t = kept[0, t, first:last] if keep else out_t
+            call(
+                step,
+                (
+                    last - first, alpha, state[0, first:], state_stride, x[t, first:last], received,
+                    p[0, first % neurons :], p_stride, out_t, kept_t, kept_stride,
+                ),
+            )  # fmt: skip
+            if sizes.recurrent:
+                for r in range((last - first) // neurons):
                     row = r * neurons
-                    values = z[t - 1, first + row : first + row + neurons] if dense else ones
-                    for k in range(len(w)):
-                        gather(weights, k * neurons * columns, chosen[r], values, 0, count[r], received, k * columns)
-                    for n in range(neurons):
-                        i_now[row + n] += received[n]
-            for n in range(size):
-                v_now[n] = v_state[n] + a[n] * ((v_leak[n] - v_state[n]) + i_now[n])
-            for n in range(size):
-                i_state[n] = i_now[n] - b[n] * i_now[n]
-            _spikes(v_now[:size], v_th, graded, alpha, z_t)
-            if graded:
-                for n in range(size):
-                    v_state[n] = (one - z_t[n]) * v_now[n] + z_t[n] * v_reset[n]
-            else:
-                for n in range(size):  # of an infinite voltage the reset leaves NaN, as (1 - z) v + z v_reset does
-                    v_state[n] = v_reset[n] + (v_now[n] - v_now[n]) if v_now[n] > v_th[n] else v_now[n]
-            if keep:
-                v_pre[t, first:last] = v_now[:size]
-                i_pre[t, first:last] = i_now[:size]
-            if recurrent:
-                for r in range(size // neurons):
-                    row = r * neurons
-                    count[r] = neurons if dense else _above(v_now, v_th, row, row + neurons, lanes, chosen[r])
+                    if sizes.dense:
+                        count[r] = neurons
+                    else:
+                        count[r] = _spiking(out_t, half, row, row + neurons, sizes.lanes, chosen[r])
 
 
 @in_threads
-def _forward_in_threads(
-    bounds, x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, dense, graded, alpha, keep
-):  # fmt: skip
+def _forward_in_threads(bounds, x, state, w, p, out, kept, step, alpha, sizes, keep):
     for k in prange(len(bounds) - 1):
-        _forward(
-            x, v, i, w, p, z, v_pre, i_pre, neurons, piece, lanes, recurrent, dense, graded, alpha, keep,
-            k, bounds[k], bounds[k + 1],
-        )  # fmt: skip
+        _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, k, bounds[k], bounds[k + 1])
 
 
-@fused_multiply_add
-def _surrogate(v, v_th, method, alpha, out):
-    """Write the surrogate derivative at v - v_th; one loop per spike function, so that each is vectorised."""
-    size = len(v)
-    zero, one, two = v.dtype.type(0), v.dtype.type(1), v.dtype.type(2)
-    if method == 0:
-        out[:] = 0
-    elif method == 1:
-        for n in range(size):
-            s = one + alpha * abs(v[n] - v_th[n])
-            out[n] = one / (s * s)
-    elif method == 2:
-        for n in range(size):
-            s = one - abs(v[n] - v_th[n])
-            out[n] = zero if s <= zero else alpha * s  # NaN stays NaN
-    elif method == 3:
-        for n in range(size):
-            s = np.tanh(alpha * (v[n] - v_th[n]))
-            out[n] = one - s * s
-    elif method == 4:
-        for n in range(size):
-            s = (v[n] - v_th[n]) / alpha
-            s = one + s * s
-            out[n] = one / (s * np.sqrt(s))
-    elif method == 5:
-        scale = two / np.sqrt(v.dtype.type(np.pi))
-        for n in range(size):
-            s = alpha * (v[n] - v_th[n])
-            out[n] = scale * np.exp(-s * s)
-    else:
-        for n in range(size):
-            s = np.exp(-alpha * abs(v[n] - v_th[n]))
-            out[n] = alpha * s / ((one + s) * (one + s))
+@compiled
+def _received(later, w, neurons, rows, padded, products, received):
+    """Write what recurrent weights bring back to each of some rows from the gradients by their later currents."""
+    for k in range(len(w)):
+        at = k * w.shape[1] * w.shape[2]
+        four_rows(later, 0, padded, neurons, w.reshape(-1), at, products, k * w.shape[2], padded)
+    for r in range(rows):
+        received[r * neurons : (r + 1) * neurons] = products[r, :neurons]
 
 
-@fused_multiply_add
+@compiled
+def _add_products(out, later, grad_w_t, share, panels, columns, rows, half, sizes, everyone, chosen, ones):
+    """Add outputs times the gradients by later currents to the gradient by the recurrent weights."""
+    neurons = sizes.neurons
+    for r in range(rows):
+        row = r * neurons
+        count = neurons if sizes.dense else _spiking(out, half, row, row + neurons, sizes.lanes, chosen)
+        values = out[row : row + neurons] if sizes.dense else ones
+        for k in range(panels):
+            at = (share * panels + k) * neurons * columns
+            which = everyone if sizes.dense else chosen
+            scatter(grad_w_t, at, which, values, 0, count, later, (r * panels + k) * columns)
+
+
+@compiled
 def _backward(
-    grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, dense, method, graded, alpha,
-    detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t,
-    share, start, stop
+    grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t, share, start, stop
 ):  # fmt: skip
     """Go back through all steps in rows start..stop.
 
-    grad_v and grad_i (B * N) hold the gradients by the state after the last step, then by the one before the first.
+    grad_state (S, B * N) is the gradient by the state after the last step, then by that before the first.
     """
-    dtype = v_pre.dtype
-    zero, one, columns, weights = dtype.type(0), dtype.type(1), w.shape[2], w.reshape(-1)
-    padded = len(w) * columns
-    everyone, chosen = np.arange(neurons).astype(np.int32), np.empty(neurons + lanes, np.int32)
-    ones = np.ones(neurons, dtype)
-    later, received = np.zeros((ROWS, padded), dtype), np.zeros((ROWS, padded), dtype)
-    g_z, g_v, before = np.empty(piece, dtype), np.empty(piece, dtype), np.empty(piece, dtype)
-    z, z_before, g_threshold = np.empty(piece, dtype), np.empty(piece, dtype), np.empty(piece, dtype)
-    totals = np.zeros((5, neurons), np.float64)
+    neurons, piece, padded = sizes.neurons, sizes.piece, len(w) * w.shape[2]
+    half, ones, out = np.full(piece, 0.5, p.dtype), np.ones(neurons, p.dtype), np.empty(piece, p.dtype)
+    everyone, chosen = np.arange(neurons).astype(np.int32), np.empty(neurons + sizes.lanes, np.int32)
+    later, products = np.zeros((ROWS, padded), p.dtype), np.zeros((ROWS, padded), p.dtype)
+    received, totals = np.empty(piece, p.dtype), np.zeros((len(p), neurons), np.float64)
+    sums = np.empty((len(p), piece), np.float64)  # over all steps: the rounding of float32 would show
+    state_stride, p_stride, kept_stride = grad_state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
     for first in range(start * neurons, stop * neurons, piece):
         last = min(first + piece, stop * neurons)
-        size, at = last - first, first % neurons
-        a, b, v_leak = p[0, at : at + size], p[1, at : at + size], p[2, at : at + size]
-        v_th, v_reset = p[3, at : at + size], p[4, at : at + size]
-        sums = np.zeros((5, size), np.float64)  # over all steps: the rounding of float32 would show
-        p_a, p_b, p_leak, p_th, p_reset = sums[0], sums[1], sums[2], sums[3], sums[4]
-        g_v_state, g_i_state = grad_v[first:last], grad_i[first:last]
-        _spikes(v_pre[-1, first:last], v_th, graded, alpha, z)
-        for t in range(len(v_pre) - 1, -1, -1):
-            v, i, g_x = v_pre[t, first:last], i_pre[t, first:last], grad_x[t, first:last]
-            # g_z: what passes the threshold
-            if with_z:
-                g_z[:size] = grad_z[t, first:last]
-            else:
-                g_z[:] = zero
-            if recurrent and t < len(v_pre) - 1:
-                for k in range(len(w)):
-                    four_rows(
-                        later, 0, padded, neurons, weights, k * neurons * columns, received, k * columns, padded
-                    )  # fmt: skip
-                for r in range(size // neurons):
-                    row = r * neurons
-                    for n in range(neurons):
-                        g_z[row + n] += received[r, n]
-                    if with_w and dense:
-                        for k in range(len(w)):
-                            scatter(
-                                grad_w_t, (share * len(w) + k) * neurons * columns, everyone,
-                                z[row : row + neurons], 0, neurons, later, r * padded + k * columns,
-                            )  # fmt: skip
-                    elif with_w:
-                        count = _above(v, v_th, row, row + neurons, lanes, chosen)
-                        for k in range(len(w)):
-                            scatter(
-                                grad_w_t, (share * len(w) + k) * neurons * columns, chosen, ones, 0, count,
-                                later, r * padded + k * columns,
-                            )  # fmt: skip
-            if not detach_reset:
-                for n in range(size):
-                    g_z[n] += g_v_state[n] * (v_reset[n] - v[n])
-            _surrogate(v, v_th, method, alpha, g_threshold)
-            if method > 0:  # a step has no derivative, not even a NaN
-                for n in range(size):
-                    g_threshold[n] *= g_z[n]
-            # g_v: by the voltage before the reset
-            for n in range(size):
-                g_v[n] = (one - z[n]) * g_v_state[n] + g_threshold[n]
-            if with_v:
-                g_v_pre = grad_v_pre[t, first:last]
-                for n in range(size):
-                    g_v[n] += g_v_pre[n]
-            if t > 0:
-                _spikes(v_pre[t - 1, first:last], v_th, graded, alpha, z_before)
-            if with_p:
-                if t > 0:
-                    v_before = v_pre[t - 1, first:last]
-                    for n in range(size):
-                        before[n] = (one - z_before[n]) * v_before[n] + z_before[n] * v_reset[n]
-                else:
-                    before[:size] = v_0[first:last]
-                for n in range(size):
-                    p_a[n] += g_v[n] * ((v_leak[n] - before[n]) + i[n])
-                for n in range(size):
-                    p_b[n] -= g_i_state[n] * i[n]
-                for n in range(size):
-                    p_leak[n] += a[n] * g_v[n]
-                for n in range(size):
-                    p_th[n] -= g_threshold[n]
-                for n in range(size):
-                    p_reset[n] += z[n] * g_v_state[n]
-            for n in range(size):
-                g_x[n] = (g_i_state[n] - b[n] * g_i_state[n]) + a[n] * g_v[n]
-            for n in range(size):
-                g_v_state[n] = g_v[n] - a[n] * g_v[n]
-            g_i_state[:] = g_x
-            if recurrent:
-                for r in range(size // neurons):
+        rows = (last - first) // neurons
+        sums[:], received[:] = 0, 0
+        for t in range(len(grad_x) - 1, -1, -1):
+            after = sizes.recurrent and t < len(grad_x) - 1
+            if after:
+                _received(later, w, neurons, rows, padded, products, received)
+            g_x = grad_x[t, first:last]
+            g_out = grad_out[t, first:last] if with_out else g_x
+            call(
+                step,
+                (
+                    last - first, alpha, kept[0, t, first:last], kept_stride, p[0, first % neurons :], p_stride,
+                    g_out, received, grad_state[0, first:], state_stride, g_x, out, sums, piece,
+                ),
+            )  # fmt: skip
+            if after and with_w:
+                _add_products(
+                    out, later, grad_w_t, share, len(w), w.shape[2], rows, half, sizes, everyone, chosen, ones
+                )  # fmt: skip
+            if sizes.recurrent:
+                for r in range(rows):
                     later[r, :neurons] = g_x[r * neurons : (r + 1) * neurons]
-            z, z_before = z_before, z
-        for n in range(size):
-            totals[:, (at + n) % neurons] += sums[:, n]
+        for n in range(last - first):
+            totals[:, (first + n) % neurons] += sums[:, n]
     grad_p[share] = totals
 
 
 @in_threads
 def _backward_in_threads(
-    bounds, grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, dense, method, graded,
-    alpha, detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t
+    bounds, grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t
 ):  # fmt: skip
     for k in prange(len(bounds) - 1):
         _backward(
-            grad_z, grad_v_pre, v_pre, i_pre, v_0, w, p, neurons, piece, lanes, dense, method, graded,
-            alpha, detach_reset, with_z, with_v, recurrent, with_p, with_w, grad_v, grad_i, grad_x, grad_p, grad_w_t,
+            grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t,
             k, bounds[k], bounds[k + 1],
         )  # fmt: skip
 
 
-def _pieces(parameters, recurrent: bool) -> tuple[torch.Tensor, int]:
-    """Return parameters (E, N) as (E, 5, N repeated), and the length of a piece."""
-    neurons = parameters[0].shape[-1]
-    piece = ROWS * neurons if recurrent else 1024
-    return torch.stack(parameters, dim=1).repeat(1, 1, 1 + -(-piece // neurons)), piece
+def _sizes(program, method, like, w) -> Sizes:
+    """Return what the loops must know. Zero times a weight is not zero but NaN if that is not finite."""
+    dense = not program.spikes or spike_programs.is_graded(method) or not (w is None or all_finite(w))
+    neurons = like.shape[-1]
+    return Sizes(neurons, PIECE if w is None else ROWS * neurons, lanes(like.dtype), w is not None, dense)
 
 
-def _spike_function(method: str, alpha: float, v: torch.Tensor) -> tuple:
-    """Return whether spikes are graded, and alpha as a number of the tensor's type: float32 arithmetic stays so."""
-    return method == "sigmoid", v.numpy().dtype.type(alpha)
+def _repeated(p: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """Return parameters (E, P, N), row after row, so that a piece finds its own wherever it begins."""
+    return p.repeat(1, 1, 1 + -(-sizes.piece // sizes.neurons))
 
 
-def _dense(method: str, w: torch.Tensor | None) -> bool:
-    """Return whether products take all neurons: spikes are graded, or zero times a weight is not zero but NaN."""
-    return method == "sigmoid" or not (w is None or all_finite(w))
-
-
-def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, keep):
-    """Compute the sequence; see `snnparams.kernels.fused` for shapes."""
-    members, _, rows, neurons = x.shape
-    z, v, i = empty(x), v_0.clone(), i_0.clone()
-    v_pre, i_pre = (empty(x) if keep else x.new_empty(members, 0, 0, 0) for _ in range(2))
+def sequence_forward(x, state, w, p, name, method, alpha, keep):
+    """Compute the sequence; see `snnparams.kernels.fused_sequence` for shapes."""
+    program = PROGRAMS[name]
+    out, state = empty(x), state.clone()
+    members, steps, rows, neurons = x.shape
+    kept = empty(x, members, len(program.kept), steps, rows, neurons) if keep else x.new_empty(members, 0, 0, 0, 0)
     if not x.numel():
-        return z, v, i, v_pre, i_pre
+        return out, state, kept
+    sizes = _sizes(program, method, x, w)
     weights = x.new_empty(members, 0, 0, 1) if w is None else panels(w.transpose(1, 2))
-    p, piece = _pieces((a, b, v_leak, v_th, v_reset), w is not None)
-    sequences, states = [t.flatten(-2) for t in (x, z, v_pre, i_pre)], [t.flatten(-2) for t in (v, i)]
-    arrays = [t.numpy() for t in (sequences[0], *states, weights, p, *sequences[1:])]
-    dense = _dense(method, w)
-    how = neurons, piece, lanes(x.dtype), w is not None, dense, *_spike_function(method, alpha, a), keep
-    bounds = shares(rows)
-    for member in zip(*arrays, strict=True):
-        run(_forward, _forward_in_threads, bounds, *member, *how)
-    return z, v, i, v_pre, i_pre
+    given = x.flatten(-2), state.flatten(-2), weights, _repeated(p, sizes), out.flatten(-2), kept.flatten(-2)
+    step = elementwise.forward(name, method, x.dtype, sizes.recurrent, keep)
+    alpha = x.numpy().dtype.type(alpha)
+    for member in zip(*given, strict=True):
+        arrays = [t.numpy() for t in member]
+        run(_forward, _forward_in_threads, shares(rows), *arrays, step, alpha, sizes, keep)
+    return out, state, kept
 
 
-def lif_backward(
-    grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
-    method, alpha, detach_reset, with_p, with_w,
-):  # fmt: skip
-    """Compute the gradients; see `snnparams.kernels.fused` for shapes."""
-    given = (
-        grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
-        method, alpha, detach_reset, with_p, with_w,
-    )  # fmt: skip
-    dense = _dense(method, w)
-    gradients = _gradients(*given, dense)
+def sequence_backward(grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w):
+    """Compute the gradients; see `snnparams.kernels.fused_sequence` for shapes."""
+    sizes = _sizes(PROGRAMS[name], method, kept, w)
+    given = grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w
+    gradients = _gradients(*given, sizes)
     # a NaN in a gradient by a current is one in all earlier ones, and makes zero spikes times it NaN as well
-    if with_w and not dense and not all_finite(gradients[2]):
-        gradients = _gradients(*given, True)
+    if with_w and not sizes.dense and not all_finite(gradients[0]):
+        gradients = _gradients(*given, sizes._replace(dense=True))
     return gradients
 
 
-def _gradients(
-    grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
-    method, alpha, detach_reset, with_p, with_w, dense,
-):  # fmt: skip
-    members, _, rows, neurons = v_pre.shape
-    grad_v, grad_i, grad_x = grad_v.clone(), grad_i.clone(), empty(v_pre)
+def _gradients(grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w, sizes):
+    members, _, steps, rows, neurons = kept.shape
     bounds = shares(rows)
-    grad_p = v_pre.new_zeros(members, len(bounds) - 1, 5, neurons)
-    nothing = v_pre.new_empty(members, 0, 0, 1)
+    grad_x, grad_state = empty(kept, members, steps, rows, neurons), grad_state.clone()
+    grad_p = kept.new_zeros(members, len(bounds) - 1, *p.shape[1:])
+    nothing = kept.new_empty(members, 0, 0, 1)
     weights = nothing if w is None else panels(w)
-    grad_w_t = v_pre.new_zeros(members, len(bounds) - 1, *(weights.shape[1:] if with_w else (0, 0, 1)))
-    if v_pre.numel():
-        p, piece = _pieces((a, b, v_leak, v_th, v_reset), w is not None)
-        how = neurons, piece, lanes(v_pre.dtype), dense, METHODS.index(method), *_spike_function(method, alpha, a)
-        flags = detach_reset, grad_z is not None, grad_v_pre is not None, w is not None, with_p, with_w
-        given = [(nothing if t is None else t).flatten(-2) for t in (grad_z, grad_v_pre, v_pre, i_pre, v_0)]
-        given += [weights, p]
-        out = grad_v.flatten(-2), grad_i.flatten(-2), grad_x.flatten(-2), grad_p, grad_w_t.flatten(1)
+    grad_w_t = kept.new_zeros(members, len(bounds) - 1, *(weights.shape[1:] if with_w else (0, 0, 1)))
+    if kept.numel():
+        step = elementwise.backward(
+            name, method, kept.dtype, detach_reset, sizes.recurrent, grad_out is not None, with_p
+        )  # fmt: skip
+        given = [t.flatten(-2) for t in (nothing if grad_out is None else grad_out, kept)]
+        given += [weights, _repeated(p, sizes)]
+        how = step, kept.numpy().dtype.type(alpha), sizes, grad_out is not None, with_w
+        written = grad_state.flatten(-2), grad_x.flatten(-2), grad_p, grad_w_t.flatten(1)
         for e in range(members):
-            arrays, written = ([t[e].numpy() for t in tensors] for tensors in (given, out))
-            run(_backward, _backward_in_threads, bounds, *arrays, *how, *flags, *written)
-    grad_w = of_all_shares(grad_w_t, neurons) if with_w else v_pre.new_empty(members, 0, 0)
-    return grad_x, grad_v, grad_i, grad_w, grad_p.sum(dim=1)
+            arrays, results = ([t[e].numpy() for t in tensors] for tensors in (given, written))
+            run(_backward, _backward_in_threads, bounds, *arrays, *how, *results)
+    grad_w = of_all_shares(grad_w_t, neurons) if with_w else kept.new_empty(members, 0, 0)
+    return grad_x, grad_state, grad_w, grad_p.sum(dim=1)

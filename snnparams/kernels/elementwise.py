@@ -6,7 +6,7 @@ every operation is rounded as PyTorch rounds it; gradients may use fused multipl
 
 A function takes pointers to the first neuron of its stretch, and the distance, in numbers, between variables of the
 state or between parameters, each of which lies in one piece. It is called by its address: the loops over time and
-rows, in `snnparams.kernels.any_neuron`, are compiled once for all neurons. Writing one takes some hundredths of a
+rows, in `snnparams.kernels.cpu`, are compiled once for all neurons. Writing one takes some hundredths of a
 second.
 """
 

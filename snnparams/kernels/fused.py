@@ -1,4 +1,4 @@
-r"""A whole sequence as one operator of PyTorch, with its derivative: what the fused kernels share.
+r"""A whole sequence of LIF neurons on a GPU as one operator of PyTorch, and what all fused kernels share.
 
 The operator does for all steps what `snnparams.dynamics` does for one. Shapes: E networks of one shape (a single one
 is E = 1), T steps, B rows (the batch), N neurons.
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-BACKENDS = {"cpu": "snnparams.kernels.cpu", "sparse": "snnparams.kernels.sparse", "triton": "snnparams.kernels.gpu"}
+BACKENDS = {"sparse": "snnparams.kernels.sparse", "triton": "snnparams.kernels.gpu"}
 REFERENCE = "use kernel='reference', which has all derivatives"
 
 
@@ -179,7 +179,7 @@ def _call(function, operator, *args):
 def lif(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, detach_reset, keep, backend):
     """Return z, v, i, v_pre and i_pre, for shapes see above; the last two are empty unless `keep`.
 
-    `backend` is "cpu" or "triton"; `keep` says whether there may be a backward pass.
+    `backend` is "triton"; `keep` says whether there may be a backward pass.
     """
     how = method, alpha, detach_reset, keep, backend
     return _call(_Forward, _forward_operator, x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, *how)

@@ -25,7 +25,7 @@ from torch import Tensor
 from snnparams.kernels.fused import _call, _function, _keep_nothing, _refuse_second_derivative, _vectorised, plain
 from snnparams.neurons.step import PROGRAMS
 
-BACKENDS = {"cpu": "snnparams.kernels.any_neuron"}
+BACKENDS = {"cpu": "snnparams.kernels.cpu"}
 
 
 def _backend(name: str):

@@ -4,7 +4,7 @@ r"""The LIF neuron with an adaptive threshold (ALIF): each spike raises it, and 
     \tau_\mathrm{adapt} \dot c = -c, \qquad \text{spike where } v > v_\mathrm{th} + \beta c, \text{ then } c \to c + 1,
 
 with voltage, current and reset as in `snnparams.neurons.lif`. No spike takes away what the threshold remembers.
-Explained in the chapter on neurons of one's own.
+Explained in chapter 8.
 
 References:
     G. Bellec et al. (2018), "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 31;

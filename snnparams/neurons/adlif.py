@@ -19,7 +19,7 @@ current pull at each other: the neuron can oscillate. Two discretisations, with 
 - `EFAdLIF`, forward Euler, takes the old one, :math:`v_\ast = v`. It is stable only for
   :math:`-1 < a < (1 - \alpha\beta) / ((1 - \alpha)(1 - \beta))`, and beyond explodes, although the equations do not.
 
-Explained in the chapter on neurons of one's own.
+Explained in chapter 8.
 
 References:
     M. Baronig, R. Ferrand, S. Sabathiel and R. Legenstein (2025), "Advancing spatio-temporal processing through
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from snnparams.neurons.neuron import Neuron, Value
-from snnparams.neurons.parameter import in_steps, rate, voltage
+from snnparams.neurons.parameter import rate, voltage
 
 
 class SEAdLIF(Neuron):
@@ -76,8 +76,7 @@ class SEAdLIF(Neuron):
     @staticmethod
     def constants(dt, tau_mem_inv, tau_adapt_inv):
         """Return the shares of the way to their targets that voltage and adaptation current go in one step."""
-        membrane, adaptation = in_steps(dt, tau_mem_inv), in_steps(dt, tau_adapt_inv)
-        return {"of_v": -torch.expm1(-membrane), "of_w": -torch.expm1(-adaptation)}
+        return {"of_v": -torch.expm1(-dt * tau_mem_inv), "of_w": -torch.expm1(-dt * tau_adapt_inv)}
 
     @staticmethod
     def step(x, v, w, of_v, of_w, v_th, a, b, spike, reset):

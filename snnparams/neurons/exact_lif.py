@@ -26,7 +26,7 @@ import torch
 
 from snnparams.neurons.lif import LIFParameters
 from snnparams.neurons.neuron import Value
-from snnparams.neurons.parameter import in_steps, rate
+from snnparams.neurons.parameter import rate
 
 
 def _share_of_decay(x: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ class ExactLIF(LIFParameters):
     @staticmethod
     def constants(dt, tau_mem_inv, tau_syn_inv):
         """Return the shares that voltage and current lose in one step, and what a current adds to the voltage."""
-        membrane, synapse = in_steps(dt, tau_mem_inv), in_steps(dt, tau_syn_inv)
+        membrane, synapse = dt * tau_mem_inv, dt * tau_syn_inv
         slower, apart = torch.minimum(membrane, synapse), (membrane - synapse).abs()
         # (q - p) / (1 - tau_mem / tau_syn), which would be 0 / 0 where both are equal
         c = membrane * torch.exp(-slower) * _share_of_decay(apart)

@@ -91,6 +91,7 @@ class Neuron:
     spiking: ClassVar[bool] = False
     arguments: ClassVar[tuple[str, ...]]  # of step
     of_constants: ClassVar[tuple[str, ...]] = ()  # parameters that `constants` takes
+    constants_of_numbers: ClassVar[bool] = True  # whether it takes numbers as well as tensors: one with exp does not
     program: ClassVar[str]  # step as a list of operations, by its name in `snnparams.neurons.step.PROGRAMS`
     shared: ClassVar[tuple[int, ...]]  # what step returns that is another tensor again, an argument or the output
     State: ClassVar[Any]  # a NamedTuple of the state
@@ -198,6 +199,10 @@ def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
         defaults = [kind.parameters[name].default for name in names]
         given = [torch.full((3,), x, dtype=torch.float64, device="cpu", requires_grad=True) for x in defaults]
         found = kind.constants(1e-3, *given)
+        try:
+            kind.constants_of_numbers = bool(kind.constants(1e-3, *defaults))
+        except (TypeError, AttributeError, ArithmeticError):
+            kind.constants_of_numbers = False
         if not isinstance(found, dict):
             raise TypeError(f"constants: expected a dictionary, got {type(found).__name__}")
         tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}

@@ -6,8 +6,6 @@ import dataclasses
 import math
 from typing import Any
 
-import torch
-
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
@@ -77,13 +75,3 @@ def voltage(default: float, low: float = -math.inf, high: float = math.inf, cons
         constraint: what keeps it valid where it is learned, unless another is chosen.
     """
     return Parameter(float(default), low=low, high=high, constraint=constraint)
-
-
-def in_steps(dt: float, rate: float | torch.Tensor) -> torch.Tensor:
-    """Return how many time constants a time step is, as a tensor, of which `torch.exp` can be taken.
-
-    Args:
-        dt: time step in s.
-        rate: inverse time constant in 1/s, a tensor, or a number, which keeps all its digits.
-    """
-    return dt * (rate if isinstance(rate, torch.Tensor) else torch.tensor(rate, dtype=torch.float64, device="cpu"))

@@ -1,10 +1,11 @@
-"""Spike functions and their derivatives as lists of operations, from their one definition in `snnparams.surrogate`."""
+"""Spike functions and their derivatives as lists of operations, from their one definition as surrogates."""
 
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from snnparams.neurons.step import PROGRAMS, Expression, Program, Refused, program_of, registered
 from snnparams.surrogate import DERIVATIVES
@@ -35,7 +36,7 @@ class _Smooth(Expression):
             raise Refused("another power")
         halves = int(abs(2 * exponent))
         factors = [self] * (halves // 2) + [_Smooth("sqrt", self)] * (halves % 2)
-        product: Any = functools.reduce(lambda a, b: a * b, factors, 1.0)
+        product: Any = functools.reduce(operator.mul, factors, cast(Any, 1.0))
         return product if exponent >= 0 else 1.0 / product
 
 
@@ -44,7 +45,7 @@ def _operation(name: str) -> Callable:
 
 
 FUNCTIONS: dict[str, Callable] = {name: _operation(name) for name in ("exp", "tanh", "sqrt", "abs", "relu")}
-FUNCTIONS["sigmoid"] = lambda x: 1.0 / (1.0 + _Smooth("exp", -x))
+FUNCTIONS["sigmoid"] = lambda x: 1.0 / (1.0 + cast(Any, _Smooth("exp", -x)))
 FUNCTIONS["square"] = lambda x: x * x
 FUNCTIONS["zeros_like"] = lambda x: 0.0
 FUNCTIONS["ones_like"] = lambda x: 1.0

@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from yin_yang import DT, STEPS, Net
 
-from snnparams.yin_yang import latency_encode, yin_yang
+from snnparams.yin_yang import yin_yang
 
 BATCH, WARM_UP = 100, 3
 
@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("book/results/adjoint_cost.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    points, labels = yin_yang("train")
-    spikes, labels = latency_encode(points[:BATCH], STEPS, DT), labels[:BATCH]
+    task = yin_yang(STEPS, DT)
+    spikes, labels = task.encode(task.train.inputs[:BATCH]), task.train.labels[:BATCH]
     models, turns = {}, {}
     for method in ("adjoint", "super"):
         torch.manual_seed(0)

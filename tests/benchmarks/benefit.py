@@ -16,8 +16,8 @@ core         five kinds, ten tasks, 20 seeds
 causes       controls at four windows without recurrence, each tuned by itself, 10 seeds
 equal_spikes three rates, the same for all kinds
 adaptation   thresholds that adapt: equal, different and learned time constants of theirs, on four windows and on twelve
-             recurrent ones, tuned like the kinds of the core, 10 seeds, beside equal neurons and synapses; the chapter
-             on neurons of one's own reads it
+             recurrent ones, tuned like the kinds of the core, 10 seeds, beside equal neurons and synapses; chapter 8
+             reads it
 natural      spoken digits and sequential MNIST, tuned, then the official split with 10 seeds, and 5 splits x 2 seeds.
              Folds use what was tuned on the official split, whose recordings are in them: a favour to all kinds alike
 gradients    where the gradients of equal networks push their time constants and thresholds

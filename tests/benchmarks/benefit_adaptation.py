@@ -1,4 +1,4 @@
-"""What the chapter on neurons of one's own reads out of the stage "adaptation", of whatever lines there are."""
+"""What chapter 8 reads out of the stage "adaptation", of whatever lines there are."""
 
 import matplotlib.pyplot as plt
 from benefit_analysis import COLOR, TITLE, Results, Table
@@ -54,4 +54,6 @@ def gains(results: Results) -> plt.Figure:
         rows += [(TITLES[kind], results.difference(STAGE, task, kind, EQUAL), COLORS[kind]) for kind in found]
     fig, ax = plt.subplots(figsize=(7.2, 0.6 + 0.3 * len(rows)))
     forest(ax, rows, "gain over equal neurons without adaptation (points)")
+    if len(rows) == len(ADAPTATION_TASKS):
+        ax.set(xticks=[])
     return fig

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 import snnparams as sp
 from snnparams import experiment
-from snnparams.yin_yang import latency_encode, yin_yang
+from snnparams.yin_yang import yin_yang
 
 CONDITIONS = {
     "weights and parameters": {"learned": True},
@@ -53,8 +53,9 @@ def run(seed: int, learned: bool, epochs: int) -> dict:
     """Train once and return the accuracy on test data, that on validation data, and what was learned."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    parts = {part: yin_yang(part) for part in ("train", "validation", "test")}
-    spikes = {part: latency_encode(data.points, STEPS, DT) for part, data in parts.items()}
+    task = yin_yang(STEPS, DT)
+    parts = {part: getattr(task, part) for part in ("train", "validation", "test")}
+    spikes = {part: task.encode(data.inputs) for part, data in parts.items()}
     model = Net(learned)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, DECAY)

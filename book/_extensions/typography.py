@@ -1,0 +1,36 @@
+"""A Sphinx extension that keeps a formula and its punctuation mark on one line.
+
+For a browser a formula in a line of text is a picture, beside which the line may break.
+"""
+
+import re
+
+from docutils import nodes
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+AFTER = re.compile(r"[.,;:!?)\]\u2019\u201d]+")
+
+
+class KeepTogether(SphinxPostTransform):
+    """Put a formula and the mark that follows it in a box that does not break."""
+
+    default_priority = 500
+    formats = ("html",)
+
+    def run(self, **kwargs):
+        """Look at every formula in a line of text."""
+        for formula in list(self.document.findall(nodes.math)):
+            parent = formula.parent
+            after = formula.next_node(descend=False, siblings=True, ascend=False)
+            if isinstance(after, nodes.Text) and (mark := AFTER.match(after)):
+                rest = nodes.Text(after[mark.end() :])
+                both = nodes.inline("", "", formula.copy(), nodes.Text(mark[0]))
+                both["classes"].append("together")
+                parent.replace(after, rest)
+                parent.replace(formula, both)
+
+
+def setup(app):
+    """Register the extension."""
+    app.add_post_transform(KeepTogether)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
