@@ -271,7 +271,7 @@ def _delayed_linear(
     kernel = weight.new_zeros(*weight.shape, remembered + 1)
     kernel = kernel.scatter_add(2, at, (weight * (1 - fraction))[..., None])
     kernel = kernel.scatter_add(2, at - 1, (weight * fraction)[..., None])
-    return conv1d(history.permute(1, 2, 0), kernel[..., : len(history) - steps + 1]).permute(2, 0, 1)
+    return conv1d(history.permute(1, 2, 0), kernel[..., : history.shape[0] - steps + 1]).permute(2, 0, 1)
 
 
 def _with_batch(x: torch.Tensor, state, compute, axes: int | None) -> tuple[torch.Tensor, Any]:
@@ -288,6 +288,11 @@ def _with_batch(x: torch.Tensor, state, compute, axes: int | None) -> tuple[torc
         return compute(x, state)
     output, last = compute(x.unsqueeze(1), None if state is None else tree_map(lambda t: t[None], state))
     return output.squeeze(1), tree_map(lambda t: t.squeeze(0), last)
+
+
+def _batch_first(past: torch.Tensor) -> torch.Tensor:
+    """Return the last steps (D, B, ...) as a state keeps them, in memory of its own."""
+    return past.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
 
 class _Delayed(nn.Module):
@@ -346,7 +351,7 @@ class _Delayed(nn.Module):
     def _history(self, x: torch.Tensor, state: DelayState) -> tuple[torch.Tensor, DelayState]:
         """Return the last steps and the input, shape (D + T, B, ...), and the new state."""
         history = torch.cat([state.x.transpose(0, 1), x])
-        return history, DelayState(history[len(x) :].transpose(0, 1).clone())
+        return history, DelayState(_batch_first(history[x.shape[0] :]))
 
 
 class Delay(_Delayed):
@@ -426,7 +431,7 @@ class Delay(_Delayed):
         if x.is_sparse and not fraction.requires_grad:
             return self._sparse(x, state, whole, fraction)
         history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
-        return _delayed(history, whole, fraction, len(x), self.remembered), new
+        return _delayed(history, whole, fraction, x.shape[0], self.remembered), new
 
     def _sparse(self, x: torch.Tensor, state: DelayState, whole, fraction) -> tuple[torch.Tensor, DelayState]:
         """Move each spike to its two steps."""
@@ -436,14 +441,14 @@ class Delay(_Delayed):
         step, *where = indices
         k, f = (t.expand(x.shape[2:])[tuple(where[1:])] for t in (whole, fraction))
         steps, shares = torch.cat([step + k, step + k + 1]), torch.cat([values * (1 - f), values * f])
-        kept = (steps >= 0) & (steps < len(x)) & (shares != 0)
+        kept = (steps >= 0) & (steps < x.shape[0]) & (shares != 0)
         moved = torch.stack([steps, *(torch.cat([axis, axis]) for axis in where)])[:, kept]
         late = torch.sparse_coo_tensor(moved, shares[kept], x.shape, check_invariants=True).coalesce()
-        recent = step >= len(x) - self.remembered
+        recent = step >= x.shape[0] - self.remembered
         last = values.new_zeros(self.remembered, *x.shape[1:])
-        at = (step[recent] - (len(x) - self.remembered), *(axis[recent] for axis in where))
+        at = (step[recent] - (x.shape[0] - self.remembered), *(axis[recent] for axis in where))
         last = last.index_put(at, values[recent], accumulate=True)
-        return late, DelayState(last.transpose(0, 1).clone(memory_format=torch.contiguous_format))
+        return late, DelayState(_batch_first(last))
 
     def extra_repr(self) -> str:
         """Show the longest delay and the time step."""
@@ -520,7 +525,7 @@ class DelayedLinear(_Delayed):
         state = self._start(x, state)
         whole, fraction = (part.expand(self.weight.shape) for part in self.p.steps())
         history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
-        y = _delayed_linear(history, self.weight, whole, fraction, len(x), self.remembered)
+        y = _delayed_linear(history, self.weight, whole, fraction, x.shape[0], self.remembered)
         return y if self.bias is None else y + cast(torch.Tensor, self.bias), new
 
     def extra_repr(self) -> str:
@@ -647,7 +652,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
         whole, fraction = self.delays.steps()
         weights, past, outputs = self.effective_recurrent_weights(), past.transpose(0, 1), []
         for currents in kernels.input_currents(x, self.input_weights, self.kernel).split(self._steps_at_once(whole)):
-            currents = currents + self._arriving(past, weights, whole, fraction, len(currents))
+            currents = currents + self._arriving(past, weights, whole, fraction, currents.shape[0])
             if self._exact:
                 z, neurons = adjoint.lif(currents, neurons, p, self.dt, self.kernel)
             else:
@@ -655,7 +660,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
                 z, neurons = kernels.sequence(self.neuron, currents, neurons, p, self.dt, *how)
             outputs.append(z)
             past = torch.cat([past, z])[len(z) :]
-        return torch.cat(outputs), DelayedRecurrentState(past.transpose(0, 1).clone(), neurons)
+        return torch.cat(outputs), DelayedRecurrentState(_batch_first(past), neurons)
 
     def extra_repr(self) -> str:
         """Show the sizes, whether autapses are allowed, the longest delay and the time step."""

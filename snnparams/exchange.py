@@ -32,9 +32,14 @@ Norse 1.1           equal but for rounding  reads `CubaLIF`, `Linear`, `Affine` 
                                             ignores `v_reset` (0), and lets the current decay to `v_leak`: right where
                                             both are 0. What it writes has time constants times the time step: use
                                             `from_norse`
+snnTorch 1.0        equal but for rounding, needs `resistance="tau_mem / dt"`, a time step of 0.1 ms, one threshold for
+                    without recurrence      all neurons, `v_leak` and `v_reset` 0. With recurrence it builds another
+                                            network: input passes the recurrent weights. What it writes is read
+SpikingJelly 2.0    equal but for rounding  needs `resistance="tau_mem / dt"` and one value of every parameter for all
+                                            neurons, `v_leak` 0. What it writes is read
 =================== ======================= ========================================================================
 
-Norse's rounding is that of float32: a membrane within some 1e-6 of its threshold may spike a step earlier or later.
+Their rounding is that of float32: a membrane within some 1e-6 of its threshold may spike a step earlier or later.
 """
 
 from __future__ import annotations

@@ -315,6 +315,34 @@ def test_norse_fires_the_same_spikes(recurrent, exact, monkeypatch):
         assert (found != z).any(dim=(0, 2)).sum() < 10
 
 
+@pytest.mark.filterwarnings("ignore")  # of the libraries, on import
+@pytest.mark.parametrize("library", ["snntorch", "spikingjelly"])
+def test_snntorch_and_spikingjelly_fire_the_same_spikes(library):
+    """Where they are installed. SpikingJelly takes one value for all neurons, snnTorch one threshold and 0.1 ms."""
+    pytest.importorskip(library)
+    dt = 1e-4 if library == "snntorch" else 1e-3
+    tau = 12e-3 if library == "spikingjelly" else 8e-3 + 8e-3 * torch.rand(HIDDEN)
+    layer = sp.LIF(sp.LIFParameters(tau_mem=tau, tau_syn=5e-3, v_th=50 * dt), size=HIDDEN, dt=dt)
+    model, x = sp.Sequential(nn.Linear(INPUTS, HIDDEN, bias=False), layer), spikes(60, 100, torch.float32)
+    graph = sp.to_nir(model, resistance="tau_mem / dt")
+    if library == "snntorch":
+        from snntorch.import_nir import import_from_nir
+
+        theirs = import_from_nir(graph)
+    else:
+        from spikingjelly.activation_based.nir_exchange import import_from_nir
+
+        theirs = import_from_nir(graph, dt=dt)
+    state, outputs = None, []
+    with torch.no_grad():
+        for x_t in x:
+            out, state = theirs(x_t, state)
+            outputs.append(out)
+        z, _ = model(x)
+    assert 0.02 < z.mean() < 0.9
+    assert (torch.stack(outputs) != z).any(dim=(0, 2)).sum() < 5
+
+
 # --------------------------------------------------------------------------------------------------- from Norse
 
 

@@ -17,7 +17,18 @@ FEED_FORWARD = (sp.Cell, sp.LIFCell, sp.LICell, sp.Layer, sp.LIF, sp.LI)
 RECURRENT = (sp.RecurrentCell, sp.LIFRecurrentCell, sp.RecurrentLayer, sp.LIFRecurrent)
 FUNCTIONS = (sp.neuron_step, sp.lif_step, sp.lif_feed_forward_step, sp.li_step, sp.li_feed_forward_step)
 ENCODERS = (sp.constant_current_lif_encode, sp.ConstantCurrentLIFEncoder)
-ORDER = ("size", "input_weights", "recurrent_weights", "autapses", "dt", "gradient", "detach_reset", "kernel", "layout")
+ORDER = (
+    "size",
+    "channels",
+    "input_weights",
+    "recurrent_weights",
+    "autapses",
+    "dt",
+    "gradient",
+    "detach_reset",
+    "kernel",
+    "layout",
+)
 ORDER += ("device", "dtype")
 
 
@@ -37,7 +48,7 @@ def test_sizes_state_weights_and_p_are_positional_and_the_rest_is_named_in_one_o
 def test_a_cell_takes_what_a_layer_does_but_the_kernel(build):
     named = {p.name for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY}
     shared = {"dt", "gradient", "detach_reset", "device", "dtype"}
-    own = {"size"} if build in FEED_FORWARD else {"input_weights", "recurrent_weights", "autapses"}
+    own = {"size", "channels"} if build in FEED_FORWARD else {"input_weights", "recurrent_weights", "autapses"}
     assert named == shared | own | (set() if "Cell" in build.__name__ else {"kernel"})
 
 

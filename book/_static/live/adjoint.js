@@ -157,12 +157,10 @@
 			if (found.spike === null)
 				return `There is no ${ordinal} spike, so it has no time: λ is zero everywhere, and no gradient says how to get one.`
 			const {slope} = found.jumps.find(jump => jump.t === found.spike)
-			const grazes =
-				slope < 0.6 ? " It grazes the threshold: its time has nearly no bounds, and soon it will be gone." : ""
 			return (
 				`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. ` +
-				`Raise the threshold by 0.01, and it comes ${format(0.01 * found.ofThreshold)} ms later; ` +
-				`add 0.01 to the weight: ${format(-0.01 * found.ofWeight)} ms earlier.${grazes}`
+				`Raise the threshold by 0.01: ${format(0.01 * found.ofThreshold)} ms later; ` +
+				`the weight by 0.01: ${format(-0.01 * found.ofWeight)} ms earlier.${slope < 0.6 ? " It grazes: soon it is gone." : ""}`
 			)
 		}
 	})

@@ -32,7 +32,7 @@
 	// what is stored for a rate, the rate and its derivative by what is stored, and what else a step does
 	const MAPS = {
 		raw,
-		"raw, own rate": {...raw, faster: 100},
+		"raw at own rate": {...raw, faster: 100},
 		clamp: {...share, of: x => [cut(x) / DT, x >= 1e-3 && x <= 0.999 ? 1 / DT : 0]},
 		projection: {...share, of: x => [x / DT, 1 / DT], after: cut},
 		softplus: smooth(
