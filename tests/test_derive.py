@@ -1,5 +1,6 @@
 """Derived backward passes against autograd, SymPy and what is committed; fused kernels of any step."""
 
+import pickle
 import re
 
 import pytest
@@ -307,6 +308,41 @@ def test_spike_functions_are_read_from_their_one_definition(method):
     found = space["derivative"](x, 1.7, *(space[name] for name in names[2:]))
     expected = sp.surrogate_derivative(x, method, 1.7)
     torch.testing.assert_close(torch.as_tensor(found, dtype=F64).expand(41), expected, rtol=1e-13, atol=1e-15)
+
+
+def bell(x, alpha):
+    return 1 / (1 + (alpha * x) ** 2) ** 1.5
+
+
+def half_wave(x, alpha):
+    return torch.tanh(torch.relu(alpha * x))
+
+
+def half_wave_slope(x, alpha):
+    return alpha * (1 - torch.tanh(torch.relu(alpha * x)) ** 2) * (torch.relu(x) / (x.abs() + 1e-9))
+
+
+@pytest.mark.parametrize("functions", [{"derivative": bell}, {"derivative": half_wave_slope, "value": half_wave}])
+@pytest.mark.parametrize("neuron", [sp.LIFParameters, AdaptiveLIF])
+def test_a_spike_function_of_ones_own_is_computed_by_the_kernel(neuron, functions):
+    x, found = 4 * torch.rand(12, 3, 17, dtype=F64), []
+    gradient = pickle.loads(pickle.dumps(sp.Surrogate("mine", 2.0, **functions)))
+    for kernel in ("cpu", "reference"):
+        torch.manual_seed(0)
+        layer = sp.RecurrentLayer(17, 17, neuron(v_th=sp.Learned(0.4)), gradient=gradient, kernel=kernel, dtype=F64)
+        out, _ = layer(x)
+        found.append([out, *torch.autograd.grad(out.cos().sum(), list(layer.parameters()))])
+    assert 0 < found[0][0].sum() < found[0][0].numel()
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_a_spike_function_that_no_kernel_can_compute_takes_the_reference():
+    x = torch.rand(4, 2, 3)
+    gradient = sp.Surrogate("mine", derivative=lambda x, alpha: torch.erf(x))
+    assert sp.LIF(gradient=gradient)(x)[0].shape == x.shape
+    with pytest.raises(ValueError, match=r"kernel='cpu': .* expected a spike function made of .*, got erf; use kernel="):
+        sp.LIF(gradient=gradient, kernel="cpu")(x)
 
 
 def test_code_is_written_once_per_class():

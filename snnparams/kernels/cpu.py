@@ -203,10 +203,10 @@ def sequence_forward(x, state, w, p, name, method, alpha, keep):
     weights = x.new_empty(members, 0, 0, 1) if w is None else panels(w.transpose(1, 2))
     given = x.flatten(-2), state.flatten(-2), weights, _repeated(p, sizes), out.flatten(-2), kept.flatten(-2)
     step = elementwise.forward(name, method, x.dtype, sizes.recurrent, keep)
-    alpha = x.numpy().dtype.type(alpha)
+    alpha, bounds = x.numpy().dtype.type(alpha), shares(rows)
     for member in zip(*given, strict=True):
         arrays = [t.numpy() for t in member]
-        run(_forward, _forward_in_threads, shares(rows), *arrays, step, alpha, sizes, keep)
+        run(_forward, _forward_in_threads, bounds, *arrays, step, alpha, sizes, keep)
     return out, state, kept
 
 
