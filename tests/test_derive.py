@@ -341,7 +341,7 @@ def test_a_spike_function_that_no_kernel_can_compute_takes_the_reference():
     x = torch.rand(4, 2, 3)
     gradient = sp.Surrogate("mine", derivative=lambda x, alpha: torch.erf(x))
     assert sp.LIF(gradient=gradient)(x)[0].shape == x.shape
-    with pytest.raises(ValueError, match=r"kernel='cpu': .* expected a spike function made of .*, got erf; use kernel="):
+    with pytest.raises(ValueError, match=r"kernel='cpu': .* expected a spike function made of .*, got erf; use"):
         sp.LIF(gradient=gradient, kernel="cpu")(x)
 
 
