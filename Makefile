@@ -6,7 +6,7 @@ SOURCES := $(wildcard snnparams/*.py snnparams/*/*.py snnparams/*.mplstyle book/
     tests/benchmarks/benefit_*.py)
 
 # of make check: what neurons, parameters and layers are, and how the package is built; without the many random problems
-CHECKED := $(addprefix tests/test_,names.py sizes.py signatures.py declarations.py surrogate.py dynamics.py \
+CHECKED := $(addprefix tests/test_,names.py imports.py sizes.py signatures.py declarations.py surrogate.py dynamics.py \
     constraints.py groups.py checkpoints.py)
 
 # a cell may take half an hour on a slow machine; the limit behind it is for a kernel that does not answer at all

@@ -1,64 +1,68 @@
 """Spiking neurons in PyTorch whose time constants and thresholds can differ and be learned.
 
-Where the book explains which module:
+Folders, each of which knows only those above it:
 
-1  the neuron               dynamics, surrogate, cells, encoding
-2  differing neurons        neurons, distributions
-3  registering parameters   values, parameters, cells
-4  training on MNIST        data, encoding, spike_trains, layers, models, training, history, initialisation
-5  training them well       constraints, groups, diagnostics
-6  does it help?            memory, predictions, tasks, task, memory_tasks, sound, heidelberg, designs, networks,
-                            resets, regularisation, trial, tuning, reference_levels, drift, disturbances,
-                            experiment, statistics
-7  exact gradients          adjoint, yin_yang
-8  a neuron of your own     neurons
-9  speed                    kernels, ensemble
+parameters    what a parameter of a neuron may be given as: unit and limits, distributions, constraints  (chapters 2, 5)
+neurons       what a neuron is: state, parameters, one step, spike functions                               (chapter 1)
+kernels       whole sequences, forward and backward; the adjoint method                                    (7 and 8)
+layers        neuron parameters as PyTorch registers them, cells, layers                                   (3 and 4)
+data          data sets and generated tasks, encoders                                                      (4 and 6)
+training      the loop, optimiser groups, diagnostics, ensembles                                           (4, 5 and 8)
+experiments   grids, trials, statistics                                                                    (6)
+plot          pictures
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
-from snnparams import constraints, distributions, neurons, sequences, states
-from snnparams.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
-from snnparams.data import CorruptDataError, Digits, Split, load_mnist
-from snnparams.delay import Delay, DelayedLinear, DelayedRecurrentLayer, DelayedRecurrentState, DelayState
-from snnparams.diagnostics import Activity, activity, gradient_to_value, learned_values, zero_gradients
-from snnparams.dynamics import (
+from snnparams import neurons
+from snnparams.data.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
+from snnparams.data.mnist import CorruptDataError, Digits, Split, load_mnist
+from snnparams.data.spike_trains import (
+    PoissonEncoder,
+    SpikeLatencyLIFEncoder,
+    poisson_encode,
+    spike_latency_lif_encode,
+)
+from snnparams.interop.from_nir import from_nir
+from snnparams.interop.from_norse import from_norse
+from snnparams.interop.to_nir import to_nir
+from snnparams.kernels.spike_timing import spike_times
+from snnparams.layers import sequences, states
+from snnparams.layers.cells import Cell, LICell, LIFCell, LIFRecurrentCell, RecurrentCell
+from snnparams.layers.delay import Delay, DelayedLinear, DelayState
+from snnparams.layers.delayed_recurrent import DelayedRecurrentLayer, DelayedRecurrentState
+from snnparams.layers.initialisation import RateError, fluctuation_driven_, reach_rate_
+from snnparams.layers.layer import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
+from snnparams.layers.neuron_parameters import NeuronParameters
+from snnparams.layers.sequential import OverTime, Sequential
+from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
+from snnparams.neurons.dynamics import (
     li_feed_forward_step,
     li_step,
     lif_feed_forward_step,
     lif_step,
     neuron_step,
 )
-from snnparams.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
-from snnparams.ensemble import Ensemble
-from snnparams.exchange import from_nir, from_norse, to_nir
-from snnparams.groups import parameter_groups
-from snnparams.history import Evaluation, History
-from snnparams.initialisation import RateError, fluctuation_driven_, reach_rate_
-from snnparams.layers import LI, LIF, Layer, LIFRecurrent, RecurrentLayer
-from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, rate, voltage
-from snnparams.parameters import NeuronParameters
-from snnparams.recording import Recorded, record
-from snnparams.regularisation import rate_bounds_loss
-from snnparams.sequential import OverTime, Sequential
-from snnparams.spike_timing import spike_times
-from snnparams.spike_trains import (
-    PoissonEncoder,
-    SpikeLatencyLIFEncoder,
-    poisson_encode,
-    spike_latency_lif_encode,
-)
-from snnparams.surrogate import Adjoint, Surrogate, surrogate_derivative
-from snnparams.training import evaluate, fit, progress_bar, train, validate_neuron_parameters
-from snnparams.values import Fixed, Learned
+from snnparams.neurons.surrogate import Adjoint, Surrogate, surrogate_derivative
+from snnparams.parameters import constraints, distributions
+from snnparams.parameters.declared import Fixed, Learned
+from snnparams.training.diagnostics import Activity, activity, gradient_to_value, learned_values, zero_gradients
+from snnparams.training.ensemble import Ensemble
+from snnparams.training.groups import parameter_groups
+from snnparams.training.history import Evaluation, History
+from snnparams.training.loop import evaluate, fit, progress_bar, train, validate_neuron_parameters
+from snnparams.training.recording import Recorded, record
+from snnparams.training.regularisation import rate_bounds_loss
 
 if TYPE_CHECKING:  # loaded when they are used: torchvision, matplotlib and SciPy are slow to import
-    from snnparams import models, plot, tasks
+    from snnparams import plot
+    from snnparams.data import tasks
+    from snnparams.training import models
 
 __version__ = "0.1.0"
 
-_LATER = {"models": "snnparams.models", "plot": "snnparams.plot", "tasks": "snnparams.tasks"}
+_LATER = {"models": "snnparams.training.models", "plot": "snnparams.plot", "tasks": "snnparams.data.tasks"}
 
 __all__ = [
     "LI",

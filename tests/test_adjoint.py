@@ -13,8 +13,9 @@ from oracles.event_driven import PARAMETERS, Network, central_differences, reado
 from torch import nn
 
 import snnparams as sp
-from snnparams import adjoint, kernels
-from snnparams.surrogate import threshold
+from snnparams import kernels
+from snnparams.kernels import adjoint
+from snnparams.neurons.surrogate import threshold
 
 KERNELS = ("cpu", "reference")
 

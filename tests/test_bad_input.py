@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import snnparams as sp
-from snnparams.parameters import NeuronParameters
+from snnparams.layers.neuron_parameters import NeuronParameters
 
 X = torch.zeros(4, 2, 3)  # (T, B, I)
 LIF, LI, Learned, Fixed = sp.LIFParameters, sp.LIParameters, sp.Learned, sp.Fixed

@@ -17,7 +17,7 @@ import benefit_design as design
 from benefit_analysis import Results, Table
 from benefit_design import EQUAL, LEARNS, MEM, SYN
 
-from snnparams.statistics import equivalence, mean_contrast
+from snnparams.experiments.statistics import equivalence, mean_contrast
 
 SEEDS = (1, 2, 3, 4)
 GAIN = {1: 0.10, 2: 0.14, 3: 0.12, 4: 0.15}

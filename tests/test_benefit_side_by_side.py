@@ -8,7 +8,7 @@ from notebooks import ROOT
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 from benefit_side_by_side import run_trials
 
-from snnparams.trial import run_trial
+from snnparams.experiments.trial import run_trial
 
 SIZES = {"train": 120, "validation": 40, "test": 60}
 WINDOWS = {"name": "windows", "count": 2, "length": 10, **SIZES}

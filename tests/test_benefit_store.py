@@ -14,8 +14,8 @@ import benefit_design as design
 import benefit_store
 from benefit_store import Store, key_of
 
-from snnparams.designs import Architecture, Neurons
-from snnparams.trial import Training
+from snnparams.experiments.designs import Architecture, Neurons
+from snnparams.experiments.trial import Training
 
 CELL = {
     "task": {"name": "windows", "count": 2, "length": 5, "train": 60, "validation": 20, "test": 20, "seed": 1},

@@ -13,8 +13,8 @@ from fixtures.write_checkpoints import FOLDER, TAU, Network, declared, fit, laye
 from torch import nn
 
 import snnparams as sp
-from snnparams.constraints import Interval
-from snnparams.distributions import gamma, log_normal, uniform
+from snnparams.parameters.constraints import Interval
+from snnparams.parameters.distributions import gamma, log_normal, uniform
 
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 F64 = torch.float64

@@ -12,7 +12,7 @@ from test_modules import KINDS, inputs, run
 from torch import nn
 
 import snnparams as sp
-from snnparams.constraints import Decay, Interval, Log, Softplus, bend, straighten
+from snnparams.parameters.constraints import Decay, Interval, Log, Softplus, bend, straighten
 
 F64 = torch.float64
 DT = 1e-3

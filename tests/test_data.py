@@ -14,7 +14,8 @@ import pytest
 import torch
 import torchvision
 
-from snnparams import CorruptDataError, data, load_mnist
+from snnparams import CorruptDataError, load_mnist
+from snnparams.data import mnist as data
 
 
 def idx_files():

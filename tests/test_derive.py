@@ -15,7 +15,7 @@ from snnparams import kernels
 from snnparams.kernels import derive, elementwise, fused_sequence, reference
 from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS
-from snnparams.surrogate import DERIVATIVES, threshold
+from snnparams.neurons.surrogate import DERIVATIVES, threshold
 
 F32, F64 = torch.float32, torch.float64
 DT = 1e-3

@@ -10,7 +10,7 @@ from scipy import stats
 from torch.distributions import Beta, Exponential, Gamma, HalfCauchy, HalfNormal, LogNormal, Normal, Uniform
 
 import snnparams as sp
-from snnparams.distributions import (
+from snnparams.parameters.distributions import (
     TruncatedNormal,
     bounds,
     gamma,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from snnparams.disturbances import add_noise, time_warp
+from snnparams.experiments.disturbances import add_noise, time_warp
 
 
 def test_time_warp_by_hand():

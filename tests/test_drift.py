@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from snnparams import tasks
-from snnparams.designs import Architecture, Neurons
-from snnparams.drift import STEPS, derivatives, differences, rate_held, run_drift
-from snnparams.networks import build
-from snnparams.trial import loss_of
+from snnparams.data import tasks
+from snnparams.experiments.designs import Architecture, Neurons
+from snnparams.experiments.drift import STEPS, derivatives, differences, rate_held, run_drift
+from snnparams.experiments.networks import build
+from snnparams.experiments.trial import loss_of
 
 TASK = tasks.windows(2, 15, train=120, validation=10, test=10, high=0.2)
 

@@ -41,7 +41,8 @@ def test_graded_spikes_are_graded_everywhere_or_refused(monkeypatch):
     x, p = torch.linspace(0, 3, 5), sp.LIFParameters(method="sigmoid", alpha=5.0)
     expected = sp.constant_current_lif_encode(x.requires_grad_(), 9, p)
     assert ((expected > 0) & (expected < 1)).all()
-    monkeypatch.setattr("snnparams.encoding.choose", lambda *_: "triton")  # as on a GPU, whose kernel has hard ones
+    # as on a GPU, whose kernel has hard ones
+    monkeypatch.setattr("snnparams.data.encoding.choose", lambda *_: "triton")
     assert torch.equal(sp.constant_current_lif_encode(x.detach(), 9, p), expected)
     for method, message in (("sigmoid", "layout: expected torch.strided"), ("adjoint", "expected a surrogate")):
         p = sp.LIFParameters(method=method)

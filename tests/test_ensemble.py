@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 
 import snnparams as sp
-from snnparams.models import mnist_model
+from snnparams.training.models import mnist_model
 
 
 class Double(nn.Module):

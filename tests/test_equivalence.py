@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import snnparams as sp
-from snnparams.surrogate import DERIVATIVES
+from snnparams.neurons.surrogate import DERIVATIVES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),  # PyTorch's own forward mode uses it

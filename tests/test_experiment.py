@@ -20,10 +20,10 @@ import pytest
 import torch
 
 import snnparams
-import snnparams.experiment as ex
-from snnparams import versions
-from snnparams.experiment import ResultsError, grid, run
-from snnparams.processes import in_processes
+import snnparams.experiments.experiment as ex
+from snnparams.experiments import versions
+from snnparams.experiments.experiment import ResultsError, grid, run
+from snnparams.experiments.processes import in_processes
 
 POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
@@ -334,7 +334,7 @@ def test_a_process_that_is_killed_from_outside_is_replaced(tmp_path):
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from snnparams.experiment import run\n"
+        "from snnparams.experiments.experiment import run\n"
         "def nothing(trials): return [{}]\n"
         f"run(nothing, [{{'x': k}} for k in range(50)], {str(tmp_path / 'results')!r}, processes=2)"
     )

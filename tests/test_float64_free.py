@@ -14,8 +14,8 @@ from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_any, tree_map
 
 import snnparams as sp
-from snnparams.constraints import Interval
-from snnparams.distributions import TruncatedNormal, gamma, log_normal, uniform
+from snnparams.parameters.constraints import Interval
+from snnparams.parameters.distributions import TruncatedNormal, gamma, log_normal, uniform
 
 MPS = torch.device("mps")
 

@@ -6,7 +6,7 @@ from test_constraints import build
 from torch import nn
 
 import snnparams as sp
-from snnparams.models import mnist_model
+from snnparams.training.models import mnist_model
 
 
 def model(constraint=None):

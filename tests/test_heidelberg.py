@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from snnparams.data import CorruptDataError
-from snnparams.heidelberg import spiking_heidelberg_digits
+from snnparams.data.heidelberg import spiking_heidelberg_digits
+from snnparams.data.mnist import CorruptDataError
 
 h5py = pytest.importorskip("h5py")
 

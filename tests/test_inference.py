@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from snnparams.predictions import decide
-from snnparams.statistics import (
+from snnparams.experiments.predictions import decide
+from snnparams.experiments.statistics import (
     contrast,
     corrected_contrast,
     equivalence,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import snnparams as sp
-from snnparams.initialisation import fluctuation_driven_, reach_rate_
+from snnparams.layers.initialisation import fluctuation_driven_, reach_rate_
 
 RATE, DT, INPUTS = 40.0, 1e-3, 150
 

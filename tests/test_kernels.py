@@ -1,4 +1,4 @@
-"""The fused kernels against the reference: the loop over `snnparams.dynamics`, differentiated by autograd."""
+"""The fused kernels against the reference: the loop over `snnparams.neurons.dynamics`, differentiated by autograd."""
 
 import re
 from unittest import mock
@@ -12,7 +12,7 @@ from torch import nn
 import snnparams as sp
 from snnparams import kernels
 from snnparams.kernels import gpu
-from snnparams.surrogate import DERIVATIVES
+from snnparams.neurons.surrogate import DERIVATIVES
 
 F32, F64 = torch.float32, torch.float64
 DEVICES = {"reference": "cpu", "cpu": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import snnparams as sp
-from snnparams import sequences, states
+from snnparams.layers import sequences, states
 
 
 def modules():

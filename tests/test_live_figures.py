@@ -19,8 +19,8 @@ from live_figures import LIVE, NAMES, still, write_page
 from scipy.stats import norm
 
 import snnparams as sp
-from snnparams import memory
-from snnparams.designs import spaced
+from snnparams.experiments import memory
+from snnparams.experiments.designs import spaced
 
 if os.environ.get("SNNPARAMS_BROWSER") == "required":
     assert chromium(), "no Chromium: install Debian's package chromium"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from snnparams import memory
-from snnparams.designs import Architecture, Neurons, spaced
-from snnparams.layers import LI
-from snnparams.memory import filter_count, memory_capacity, temporal_filters, visible_filters, white_noise
-from snnparams.parameters import LIParameters
+from snnparams.experiments import memory
+from snnparams.experiments.designs import Architecture, Neurons, spaced
+from snnparams.experiments.memory import filter_count, memory_capacity, temporal_filters, visible_filters, white_noise
+from snnparams.layers.layer import LI
+from snnparams.layers.neuron_parameters import LIParameters
 
 
 def exact_rank(tau_mem, tau_syn, lags=24):

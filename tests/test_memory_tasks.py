@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from snnparams import tasks
+from snnparams.data import tasks
 
 SMALL = {"train": 400, "validation": 50, "test": 150}
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 
 import snnparams as sp
-from snnparams.models import decode, mnist_model
+from snnparams.training.models import decode, mnist_model
 
 HALF = [torch.bfloat16, torch.float16]
 

@@ -16,7 +16,7 @@ from norse.torch.functional import lif as norse_lif
 from norse.torch.functional.threshold import threshold as norse_threshold
 
 import snnparams as sp
-from snnparams.surrogate import threshold
+from snnparams.neurons.surrogate import threshold
 
 METHODS = ["heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc"]
 ALPHAS = {"heaviside": 1.0, "super": 1.0, "triangle": 0.3, "tanh": 4.0, "circ": 0.5, "heavi_erfc": 3.0}

@@ -16,8 +16,8 @@ from test_modules import KINDS, inputs, run
 from torch import nn
 
 import snnparams as sp
-from snnparams.constraints import Interval, Log
-from snnparams.distributions import log_normal
+from snnparams.parameters.constraints import Interval, Log
+from snnparams.parameters.distributions import log_normal
 
 F64 = torch.float64
 HOW = [*LEARNED, "none"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from snnparams import Layer, LIFParameters, RecurrentLayer, neurons, rate_bounds_loss
-from snnparams.resets import RESETS, LIFWithReset, check_reset
+from snnparams.experiments.resets import RESETS, LIFWithReset, check_reset
 
 
 def spikes_of(*rates, steps=20):

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from snnparams import reference_levels, tasks
-from snnparams.reference_levels import GRU, all_bins, counts, gru, gru_size, linear_filters, run_reference
-from snnparams.trial import TASKS
+from snnparams.data import tasks
+from snnparams.experiments import reference_levels
+from snnparams.experiments.reference_levels import GRU, all_bins, counts, gru, gru_size, linear_filters, run_reference
+from snnparams.experiments.trial import TASKS
 
 SIZES = {"train": 600, "validation": 200, "test": 400}
 EASY = {"low": 0.01, "high": 0.4, "length": 10, **SIZES}

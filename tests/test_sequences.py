@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import snnparams as sp
-from snnparams import sequences, states
+from snnparams.layers import sequences, states
 
 LENGTHS = [7, 12, 3, 7, 10]
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import snnparams as sp
-from snnparams import states
+from snnparams.layers import states
 
 
 def double_spikes(*shape, share=0.3, seed=0):

@@ -7,7 +7,6 @@ from notebooks import ROOT
 
 FILES = sorted((ROOT / "snnparams").rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60  # lines, of a function without its docstring
-TO_BE_DIVIDED = {"delay.py", "ensemble.py", "exchange.py"}
 
 
 def lines_of(function):
@@ -20,8 +19,6 @@ def lines_of(function):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_and_no_function_is_too_long(path):
-    if path.name in TO_BE_DIVIDED:
-        pytest.skip("known to be too long")
     text = path.read_text()
     if "enerated by" in text.splitlines()[0]:  # printed by a program, and read where it is made
         return

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from snnparams.statistics import compare, holm, mean_interval, paired_difference, permutation_test
+from snnparams.experiments.statistics import compare, holm, mean_interval, paired_difference, permutation_test
 
 
 def by_seed(values):

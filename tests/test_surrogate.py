@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snnparams as sp
-from snnparams.surrogate import DERIVATIVES, threshold
+from snnparams.neurons.surrogate import DERIVATIVES, threshold
 
 
 @pytest.mark.parametrize("method", [m for m in DERIVATIVES if m != "sigmoid"])

@@ -18,8 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from snnparams import CorruptDataError, data, sound, tasks
-from snnparams.encoding import integrate_and_fire, threshold_crossings
+from snnparams import CorruptDataError
+from snnparams.data import mnist as data
+from snnparams.data import spoken_digits as sound
+from snnparams.data import tasks
+from snnparams.data.encoding import integrate_and_fire, threshold_crossings
 
 SMALL = {"train": 300, "validation": 100, "test": 100}
 

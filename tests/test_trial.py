@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from snnparams import Split, tasks, trial
-from snnparams.designs import DT, Architecture, Neurons, spaced
-from snnparams.initialisation import RateError, voltage_variance
-from snnparams.memory import temporal_filters
-from snnparams.networks import build, filters, reach_rate
-from snnparams.trial import Training, make_task, measure, run_raster, run_trial, train
+from snnparams import Split
+from snnparams.data import tasks
+from snnparams.experiments import trial
+from snnparams.experiments.designs import DT, Architecture, Neurons, spaced
+from snnparams.experiments.memory import temporal_filters
+from snnparams.experiments.networks import build, filters, reach_rate
+from snnparams.experiments.trial import Training, make_task, measure, run_raster, run_trial, train
+from snnparams.layers.initialisation import RateError, voltage_variance
 
 SIZES = {"train": 200, "validation": 60, "test": 80}
 WINDOWS = {"name": "windows", "count": 3, "length": 10, **SIZES}

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from snnparams.tuning import Knob, best, enclosed, neighbours, next_places, values
+from snnparams.experiments.tuning import Knob, best, enclosed, neighbours, next_places, values
 
 KNOBS = {"tau": Knob(20, 2, low=1.5), "rate": Knob(0.01), "spread": Knob(7, 2, low=1, high=30)}
 FIRST = [(0, 0, 0), (1, 0, 0), (-1, 0, 0)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from snnparams.yin_yang import CLASSES, SEEDS, classify, latency_encode, yin_yang, yin_yang_points
+from snnparams.data.yin_yang import CLASSES, SEEDS, classify, latency_encode, yin_yang, yin_yang_points
 
 RESULTS = Path(__file__).resolve().parents[1] / "book" / "results" / "yin_yang.json"
 

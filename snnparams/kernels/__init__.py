@@ -6,7 +6,7 @@ The CPU kernel computes any neuron, a user's own among them: `snnparams.kernels.
 ============== =========================================== =======================================
 name           what it is                                  what it takes
 ============== =========================================== =======================================
-`"reference"`  a loop over `snnparams.dynamics`            every device and floating-point type
+`"reference"`  a loop over `snnparams.neurons.dynamics`            every device and floating-point type
 `"cpu"`        one operator, compiled by Numba             tensors on a CPU, float32 or float64
 `"triton"`     one operator, compiled by Triton            tensors on an NVIDIA GPU from the T4 on, float32 or float64
 ============== =========================================== =======================================
@@ -25,11 +25,11 @@ import os
 import torch
 from torch.nn.functional import linear
 
-from snnparams.dynamics import arguments_of_step
 from snnparams.kernels import fused, fused_sequence, lif_on_gpu, reference
 from snnparams.neurons import LIFParameters, Neuron
+from snnparams.neurons.dynamics import arguments_of_step
 from snnparams.neurons.step import PROGRAMS
-from snnparams.surrogate import Surrogate, surrogate_of
+from snnparams.neurons.surrogate import Surrogate, surrogate_of
 
 KERNELS = ("reference", "cpu", "triton")
 PACKAGES = {"cpu": "numba", "triton": "triton"}

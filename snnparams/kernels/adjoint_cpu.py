@@ -1,4 +1,4 @@
-"""The adjoint method on a CPU, compiled by Numba: see `snnparams.adjoint` for what is computed.
+"""The adjoint method on a CPU, compiled by Numba: see `snnparams.kernels.adjoint` for what is computed.
 
 A block of rows is one stretch of memory, of `size` numbers, for which the neuron parameters are repeated: one row of a
 recurrent population, about a thousand numbers of another. Spikes are listed block by block, in a block by time, in a
@@ -180,7 +180,7 @@ def _block(recurrent: bool, rows: int, neurons: int) -> int:
 
 
 def forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep, with_p):
-    """Compute the sequence; see `snnparams.adjoint` for arguments and shapes."""
+    """Compute the sequence; see `snnparams.kernels.adjoint` for arguments and shapes."""
     _, rows, neurons = x.shape
     z, v, i = torch.empty_like(x), v_0.clone(), i_0.clone()
     last = x.new_zeros(4, rows, neurons)
@@ -197,7 +197,7 @@ def forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep, with_p):
 def backward(
     grad_z, grad_z_last, grad_v, grad_i, last, spikes, w, a, b, v_th, v_reset, steps, grazing, largest, with_p, with_w
 ):
-    """Compute the gradients; see `snnparams.adjoint` for arguments and shapes."""
+    """Compute the gradients; see `snnparams.kernels.adjoint` for arguments and shapes."""
     rows, neurons = grad_v.shape
     grad_x = grad_v.new_empty(steps, rows, neurons)
     i_last, grad_v, grad_i = grad_i, grad_v.clone(), grad_i.clone()

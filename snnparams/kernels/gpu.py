@@ -21,7 +21,7 @@ import triton
 from triton.runtime.errors import OutOfResources, TritonError
 
 from snnparams.kernels import gpu_kernels, gpu_recurrent
-from snnparams.surrogate import threshold
+from snnparams.neurons.surrogate import threshold
 
 METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc", "sigmoid")
 BLOCK = 256  # neurons of a program without recurrence

@@ -35,7 +35,7 @@ def fire(v, v_th, v_reset, METHOD: tl.constexpr, ALPHA: tl.constexpr):
 
 @triton.jit
 def step(v, i_now, a, b, v_leak, v_th, v_reset, METHOD: tl.constexpr, ALPHA: tl.constexpr):
-    """Return voltage before reset, spikes, and the state after the step, as in `snnparams.dynamics`."""
+    """Return voltage before reset, spikes, and the state after the step, as in `snnparams.neurons.dynamics`."""
     v_now = v + a * ((v_leak - v) + i_now)
     z, v = fire(v_now, v_th, v_reset, METHOD, ALPHA)
     return v_now, z, v, i_now - b * i_now

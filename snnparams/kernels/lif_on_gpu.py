@@ -7,7 +7,7 @@ from torch.nn.functional import linear
 
 from snnparams.kernels import fused
 from snnparams.neurons import LIFParameters, LIParameters, Neuron
-from snnparams.surrogate import surrogate_of
+from snnparams.neurons.surrogate import surrogate_of
 
 
 def takes(neuron: type[Neuron], recurrent: bool) -> bool:

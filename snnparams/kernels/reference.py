@@ -1,4 +1,4 @@
-"""The reference: a loop over the steps of a neuron, see `snnparams.dynamics`, differentiated by autograd.
+"""The reference: a loop over the steps of a neuron, see `snnparams.neurons.dynamics`, differentiated by autograd.
 
 It is slow, runs on every device in every floating-point type, and is what the kernels are tested against.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from snnparams.dynamics import advance, arguments_of_step
 from snnparams.neurons import Neuron
+from snnparams.neurons.dynamics import advance, arguments_of_step
 
 
 def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, recurrent_weights=None):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from snnparams.neurons.lif import LIFParameters
 from snnparams.neurons.neuron import Value
-from snnparams.neurons.parameter import rate, voltage
+from snnparams.parameters.parameter import rate, voltage
 
 
 class AdaptiveLIF(LIFParameters):

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from snnparams.neurons.neuron import Neuron, Value
-from snnparams.neurons.parameter import rate, voltage
+from snnparams.parameters.parameter import rate, voltage
 
 
 class SEAdLIF(Neuron):

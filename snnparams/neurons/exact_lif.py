@@ -26,7 +26,7 @@ import torch
 
 from snnparams.neurons.lif import LIFParameters
 from snnparams.neurons.neuron import Value
-from snnparams.neurons.parameter import rate
+from snnparams.parameters.parameter import rate
 
 
 def _share_of_decay(x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from snnparams.neurons.neuron import Neuron, Value
-from snnparams.neurons.parameter import rate, voltage
+from snnparams.parameters.parameter import rate, voltage
 
 
 class LIState(NamedTuple):

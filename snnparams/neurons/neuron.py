@@ -18,10 +18,10 @@ from torch import nn
 from torch.distributions import Distribution
 from typing_extensions import dataclass_transform
 
-from snnparams.neurons.parameter import Parameter, rate, voltage
 from snnparams.neurons.step import FUNCTIONS, INPUT, names_of, program_of, registered, traced
-from snnparams.surrogate import Adjoint, Gradient, check_alpha, named
-from snnparams.values import Declared, check_declared, of_times, shown
+from snnparams.neurons.surrogate import Adjoint, Gradient, check_alpha, named
+from snnparams.parameters.declared import Declared, check_declared, of_times, shown
+from snnparams.parameters.parameter import Parameter, rate, voltage
 
 Value = float | torch.Tensor | nn.Parameter | Distribution | Declared
 """What a neuron parameter may be given as. A number, a tensor and a distribution are fixed, an `nn.Parameter` is
@@ -70,7 +70,7 @@ class Neuron:
             then what recurrent weights bring. Without one, `step` takes the sum of both as `x`.
         constants: a function of the time step `dt` in s and of parameters, by name, that returns a dictionary of what
             `step` takes in their place; PyTorch computes it once per call. None if there are none.
-        has_adjoint: whether `snnparams.adjoint` computes the exact gradients of this neuron.
+        has_adjoint: whether `snnparams.kernels.adjoint` computes the exact gradients of this neuron.
 
     Raises:
         TypeError: when the class is made, if `step` does more than it may, forgets a part of the state, does not use a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snnparams.neurons.lif import LIFParameters
 from snnparams.neurons.neuron import Value
-from snnparams.neurons.parameter import voltage
+from snnparams.parameters.parameter import voltage
 
 
 class SlopeLIF(LIFParameters):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from snnparams.neurons.step import PROGRAMS, Expression, Program, Refused, program_of, registered
-from snnparams.surrogate import DERIVATIVES
+from snnparams.neurons.surrogate import DERIVATIVES
 
 ALLOWED = "+ - * /, powers that are multiples of a half, and exp, tanh, sigmoid, sqrt, abs and relu of PyTorch"
 

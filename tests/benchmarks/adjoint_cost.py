@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from yin_yang import DT, STEPS, Net
 
-from snnparams.yin_yang import yin_yang
+from snnparams.data.yin_yang import yin_yang
 
 BATCH, WARM_UP = 100, 3
 

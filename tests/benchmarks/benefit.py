@@ -74,20 +74,20 @@ import stored
 from benefit_design import CAUSES, EQUAL, KINDS, MEM, SYN, Kind, Problem, cell_of
 from benefit_store import Store
 
-from snnparams.designs import Architecture, Neurons
-from snnparams.networks import build
-from snnparams.predictions import decide
-from snnparams.sound import load_spoken_digits
-from snnparams.statistics import smallest_effect
-from snnparams.trial import make_task
-from snnparams.tuning import best, enclosed, next_places, values
+from snnparams.data.spoken_digits import load_spoken_digits
+from snnparams.experiments.designs import Architecture, Neurons
+from snnparams.experiments.networks import build
+from snnparams.experiments.predictions import decide
+from snnparams.experiments.statistics import smallest_effect
+from snnparams.experiments.trial import make_task
+from snnparams.experiments.tuning import best, enclosed, next_places, values
 
 STRENGTHS = (1.0, 10.0, 100.0)  # of the loss term that holds rates
 RATES = (0.05, 0.1, 0.2)
 WITHIN = 0.025  # share of the rate within which a strength must bring all kinds
 SOLVED = 0.98  # accuracy from which a search that ends at an edge is not continued
 FLAT = 0.005  # accuracy that twice the epochs may gain
-NOT_RUN = {"spiking heidelberg digits": "not run: it needs the user's own file, see snnparams.heidelberg"}
+NOT_RUN = {"spiking heidelberg digits": "not run: it needs the user's own file, see snnparams.data.heidelberg"}
 
 
 @dataclasses.dataclass(frozen=True)

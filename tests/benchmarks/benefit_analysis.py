@@ -18,9 +18,9 @@ import numpy as np
 from benefit_design import ALL, ALL_LEARNED, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN, core_problems
 from scipy import stats
 
-from snnparams.predictions import Outcome, decide
-from snnparams.statistics import Contrast, corrected_contrast, equivalence, mean_contrast
-from snnparams.tuning import enclosed
+from snnparams.experiments.predictions import Outcome, decide
+from snnparams.experiments.statistics import Contrast, corrected_contrast, equivalence, mean_contrast
+from snnparams.experiments.tuning import enclosed
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "results" / "benefit"  # the one place that says where
 MARGIN = 1.0  # points of accuracy: the largest difference that counts as none
@@ -295,7 +295,7 @@ class Results:
     # ---------------------------------------------------------------------------------- predictions and gradients
 
     def rows(self) -> list[dict]:
-        """Return the results as `snnparams.predictions.decide` takes them."""
+        """Return the results as `snnparams.experiments.predictions.decide` takes them."""
         found = []
         for stage in ("core", "causes", "equal_spikes", "adaptation"):
             for (task, condition), lines in self.runs(stage).items():

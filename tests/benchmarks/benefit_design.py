@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from snnparams.tuning import Knob, Place
+from snnparams.experiments.tuning import Knob, Place
 
 LEARNED = ("tau_mem", "tau_syn", "v_th")
 TUNING_SEEDS = (1001, 1002)  # used for nothing else

@@ -8,7 +8,7 @@ from benefit_analysis import COLOR, TITLE, Difference, Results, natural_name
 from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SYN
 from matplotlib.colors import LogNorm
 
-from snnparams import tasks
+from snnparams.data import tasks
 
 SYMBOL = {"tau_mem": r"$\tau_\mathrm{mem}$", "tau_syn": r"$\tau_\mathrm{syn}$", "v_th": r"$v_\mathrm{th}$"}
 OTHERS = [kind for kind in KINDS if kind != EQUAL]
@@ -178,7 +178,7 @@ def rasters(trained: Mapping[str, Mapping]) -> plt.Figure:
     """Hidden spikes of four trained networks for one input, neurons sorted and coloured by time constant.
 
     Args:
-        trained: what `snnparams.trial.run_raster` returns of four kinds.
+        trained: what `snnparams.experiments.trial.run_raster` returns of four kinds.
     """
     fig, axes = plt.subplots(2, 2, figsize=(7.2, 5.8), sharex=True, sharey=True)
     for ax, (kind, result) in zip(axes.flat, trained.items(), strict=True):

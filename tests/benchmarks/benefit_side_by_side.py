@@ -1,6 +1,7 @@
 """Many trials of chapter 6's experiment side by side, for a GPU, which one small network would leave idle.
 
-A trial alone is `snnparams.trial.run_trial`. This computes the same for E networks of one size at once: equal initial
+A trial alone is `snnparams.experiments.trial.run_trial`. This computes the same for E networks of one size at once:
+equal initial
 numbers, batches in the same order, the same loss, gradients shortened for each network by itself, Adam with a learning
 rate for each. Results differ by rounding only, and by what rounding does to a training that amplifies it. All tensors
 have the axis of the networks in front; `snnparams.kernels.fused` computes it as one more axis.
@@ -16,15 +17,15 @@ import math
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from snnparams.designs import ADAPTATION, DETACH, DT, LEARNABLE, Architecture, Neurons
-from snnparams.disturbances import add_noise, time_warp
-from snnparams.initialisation import RateError
+from snnparams.experiments.designs import ADAPTATION, DETACH, DT, LEARNABLE, Architecture, Neurons
+from snnparams.experiments.disturbances import add_noise, time_warp
+from snnparams.experiments.networks import build
+from snnparams.experiments.resets import RESETS
+from snnparams.experiments.trial import NOISE, WARPS, Training, make_task, neuron_values, one_thread
 from snnparams.kernels import fused
-from snnparams.networks import build
-from snnparams.regularisation import rate_bounds_loss
-from snnparams.resets import RESETS
-from snnparams.surrogate import threshold
-from snnparams.trial import NOISE, WARPS, Training, make_task, neuron_values, one_thread
+from snnparams.layers.initialisation import RateError
+from snnparams.neurons.surrogate import threshold
+from snnparams.training.regularisation import rate_bounds_loss
 
 RATES = ("learning_rate", "neuron_learning_rate")
 # under which a neuron parameter is stored
@@ -62,7 +63,7 @@ class SideBySide:
     """The networks of some cells, and their training.
 
     Args:
-        cells: those of `snnparams.trial.run_trial`, with one `size_of`.
+        cells: those of `snnparams.experiments.trial.run_trial`, with one `size_of`.
         device: where to compute.
 
     `failed` says of each network why it could not be built, or None.
@@ -344,7 +345,8 @@ class SideBySide:
 
     @torch.no_grad()
     def measure(self, images: torch.Tensor, labels: torch.Tensor, slot: torch.Tensor, elements: float = 1.5e8) -> list:
-        """Return for each network what `snnparams.trial.measure` returns, on inputs (S, N, T, I), its own at `slot`."""
+        """Return for each network what `snnparams.experiments.trial.measure` returns, on inputs (S, N, T, I), its own
+        at `slot`."""
         count = labels.shape[1]
         size = max(1, min(500, int(elements / (len(slot) * images.shape[2] * self.hidden_size))))
         right, loss, rates, spikes = [], 0.0, 0.0, 0.0
@@ -426,7 +428,7 @@ class SideBySide:
 
 
 def run_trials(cells: list[dict], device: torch.device | str = "cuda") -> list[dict]:
-    """Return what `snnparams.trial.run_trial` returns for each of some cells, computed side by side.
+    """Return what `snnparams.experiments.trial.run_trial` returns for each of some cells, computed side by side.
 
     Args:
         cells: all with the same `size_of`.

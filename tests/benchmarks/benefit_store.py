@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from benefit_side_by_side import run_trials, size_of
 
-from snnparams.drift import run_drift
-from snnparams.experiment import versions
-from snnparams.reference_levels import run_reference
-from snnparams.trial import run_raster, run_trial
+from snnparams.experiments.drift import run_drift
+from snnparams.experiments.experiment import versions
+from snnparams.experiments.reference_levels import run_reference
+from snnparams.experiments.trial import run_raster, run_trial
 
 MEMBERS = 50  # trials computed side by side, at most: enough to fill a GPU, and little is lost when one is stopped
 JOBS = {"trial": run_trial, "reference": run_reference, "gradients": run_drift, "raster": run_raster}

@@ -39,7 +39,7 @@ import torch
 from torch import nn
 
 import snnparams as sp
-from snnparams.models import mnist_model
+from snnparams.training.models import mnist_model
 
 with warnings.catch_warnings():  # of torch.jit, on import
     warnings.simplefilter("ignore")

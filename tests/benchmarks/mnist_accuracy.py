@@ -11,7 +11,7 @@ import stored
 import torch
 
 import snnparams as sp
-from snnparams.models import mnist_model
+from snnparams.training.models import mnist_model
 
 CONDITIONS = {
     "learned, alpha 1": {"learned": True, "alpha": 1.0},

@@ -20,7 +20,7 @@ import stored
 import torch
 
 import snnparams as sp
-from snnparams.models import PixelCurrents, decode, mnist_model
+from snnparams.training.models import PixelCurrents, decode, mnist_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import snnparams as sp
-from snnparams import experiment
-from snnparams.yin_yang import yin_yang
+from snnparams.data.yin_yang import yin_yang
+from snnparams.experiments import experiment
 
 CONDITIONS = {
     "weights and parameters": {"learned": True},

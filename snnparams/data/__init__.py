@@ -1,0 +1,1 @@
+"""Data sets and generated tasks as tensors in memory, and how they become spikes."""

@@ -1,0 +1,219 @@
+"""Spoken digits: the Free Spoken Digit Dataset, and sound as spikes of frequency bands.
+
+3,000 recordings of 6 speakers, mono, 8 kHz, 16 bits. `load_spoken_digits` looks in this order: the folder `FSDD` in
+the folder that the environment variable `SNNPARAMS_DATA` names; the local cache; a download of the tagged archive
+into that cache. All recordings are checked, wherever they come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import io
+import math
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import urllib.request
+import wave
+import zlib
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+import torch
+
+from snnparams.data.mnist import DOWNLOAD_TIMEOUT, CorruptDataError
+from snnparams.folders import cache_folder, given_folder
+
+FSDD_URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
+FSDD_SHA256 = "ddb17656a0bca4c5ddace082be188ca630516dc2ef1110afe3c4e9cc71173de4"
+"""Of the contents of all recordings, one after the other in the order of their names."""
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+RECORDINGS = tuple(sorted(f"{d}_{speaker}_{k}.wav" for d in range(10) for speaker in SPEAKERS for k in range(50)))
+SAMPLE_RATE = 8000  # Hz
+LARGEST_DOWNLOAD = 200 * 2**20  # bytes; the archive has about 16 MB
+
+
+class SpokenDigits(NamedTuple):
+    """Recordings of spoken digits, in the order of their file names."""
+
+    waves: list[torch.Tensor]  # int16, each (samples,), at 8 kHz
+    digits: torch.Tensor  # int64, (N,)
+    speakers: torch.Tensor  # int64, (N,), an index into SPEAKERS
+    indices: torch.Tensor  # int64, (N,), 0 to 49: which repetition; 0 to 4 are the official test split
+
+
+def read_wave(content: bytes, name: str) -> torch.Tensor:
+    """Return the samples (int16) of a recording, checked.
+
+    Args:
+        content: a file in the WAV format.
+        name: what to call it in an error.
+
+    Raises:
+        CorruptDataError: if it is no WAV file, is cut off or empty, or not mono with 16 bits at 8 kHz.
+    """
+    try:
+        with wave.open(io.BytesIO(content)) as file:
+            layout = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
+            frames, data = file.getnframes(), file.readframes(file.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise CorruptDataError(
+            f"{name}: expected a WAV file, got {len(content)} bytes that are none ({error})"
+        ) from None
+    if layout != (1, 16, SAMPLE_RATE):
+        got = "{} channels, {} bits, {} Hz".format(*layout)
+        raise CorruptDataError(f"{name}: expected 1 channel, 16 bits, {SAMPLE_RATE} Hz, got {got}")
+    if not frames or len(data) != 2 * frames:
+        raise CorruptDataError(f"{name}: expected {max(frames, 1)} samples, got {len(data) // 2}; the file is cut off")
+    return torch.frombuffer(bytearray(data), dtype=torch.int16)
+
+
+def _read(folder: Path) -> SpokenDigits:
+    """Read all recordings of a folder and check them, each by itself and then all together."""
+    missing = [name for name in RECORDINGS if not (folder / name).is_file()]
+    if missing:
+        raise CorruptDataError(
+            f"{folder}: expected {len(RECORDINGS)} recordings, {len(missing)} are missing: {missing[0]}, ..."
+        )
+    contents = {name: (folder / name).read_bytes() for name in RECORDINGS}
+    waves = [read_wave(content, str(folder / name)) for name, content in contents.items()]
+    digest = hashlib.sha256(b"".join(contents.values())).hexdigest()
+    if digest != FSDD_SHA256:
+        raise CorruptDataError(f"{folder}: expected the recordings of v1.0.10, sha256 {FSDD_SHA256}, got {digest}")
+    parts = [re.split("[_.]", name) for name in RECORDINGS]
+    return SpokenDigits(
+        waves,
+        torch.tensor([int(digit) for digit, *_ in parts]),
+        torch.tensor([SPEAKERS.index(speaker) for _, speaker, *_ in parts]),
+        torch.tensor([int(index) for _, _, index, _ in parts]),
+    )
+
+
+def _download(folder: Path) -> SpokenDigits:
+    """Download the archive, check the recordings in it, and only then move them into their place."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        archive, fresh = Path(temporary) / "archive.tar.gz", Path(temporary) / "recordings"
+        fresh.mkdir()
+        with urllib.request.urlopen(FSDD_URL, timeout=DOWNLOAD_TIMEOUT) as answer, archive.open("wb") as file:
+            while block := answer.read(2**20):
+                file.write(block)
+                if file.tell() > LARGEST_DOWNLOAD:
+                    raise CorruptDataError(f"{FSDD_URL}: expected at most {LARGEST_DOWNLOAD} bytes, got more")
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                name = member.name.rpartition("/")[2]
+                if member.isfile() and member.size < 2**20 and name in RECORDINGS:  # nothing else reaches the disk
+                    (fresh / name).write_bytes(cast(IO[bytes], tar.extractfile(member)).read())
+        recordings = _read(fresh)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(fresh, folder)
+    return recordings
+
+
+def load_spoken_digits(cache: str | os.PathLike | None = None) -> SpokenDigits:
+    """Load the Free Spoken Digit Dataset, version 1.0.10.
+
+    Args:
+        cache: folder for the download, instead of `cache_folder()`. Nothing is downloaded where the environment
+            variable `SNNPARAMS_OFFLINE` is set.
+
+    Raises:
+        FileNotFoundError: if it is nowhere and cannot be downloaded, or `SNNPARAMS_DATA` names no folder.
+        NotADirectoryError: if that is a file.
+        PermissionError: if a data folder cannot be read.
+        CorruptDataError: if recordings in `SNNPARAMS_DATA` are missing, cut off, of another sample rate, or not those
+            of version 1.0.10. They are left alone. A corrupt cache is downloaded again instead.
+    """
+    root = given_folder()
+    if root is not None and (root / "FSDD" / "recordings").is_dir():
+        try:
+            return _read(root / "FSDD" / "recordings")
+        except CorruptDataError as error:
+            hint = "Copy the recordings anew, or unset SNNPARAMS_DATA to download them"
+            raise CorruptDataError(f"{error}. {hint}.") from None
+    folder = (cache_folder() if cache is None else Path(cache)) / "FSDD" / "recordings"
+    if folder.is_dir():
+        try:
+            return _read(folder)
+        except CorruptDataError as error:
+            print(f"The cached recordings are not used but replaced by a download: {error}")
+    reason = "SNNPARAMS_OFFLINE is set"
+    if not os.environ.get("SNNPARAMS_OFFLINE"):
+        try:
+            return _download(folder)
+        except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error, CorruptDataError) as error:
+            reason = f"the download failed: {(str(error) or type(error).__name__).splitlines()[0]}"
+    raise FileNotFoundError(
+        f"the Free Spoken Digit Dataset could not be had ({reason}). Unpack {FSDD_URL} and put its folder `recordings` "
+        "into a folder FSDD in the folder that SNNPARAMS_DATA names"
+    )
+
+
+def mel_filters(bands: int, fft_size: int, sample_rate: float = SAMPLE_RATE) -> torch.Tensor:
+    r"""Return triangular filters that are equally spaced on the mel scale, :math:`2595 \log_{10}(1 + f / 700)`.
+
+    Args:
+        bands: number of filters, from 0 Hz to half the sample rate.
+        fft_size: number of samples of the Fourier transform.
+        sample_rate: in Hz.
+
+    Returns:
+        Weights of the frequencies in each band, float64, shape (fft_size // 2 + 1, bands), at most 1.
+
+    Raises:
+        ValueError: if a band is so narrow that no frequency of the Fourier transform lies in it.
+    """
+    highest = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    mel = torch.linspace(0, highest, bands + 2, dtype=torch.float64)
+    low, centre, high = (700 * (10 ** (mel / 2595) - 1)).unfold(0, 3, 1).unbind(1)  # Hz, each (bands,)
+    f = torch.linspace(0, sample_rate / 2, fft_size // 2 + 1, dtype=torch.float64)[:, None]
+    filters = torch.minimum((f - low) / (centre - low), (high - f) / (high - centre)).clamp(min=0)
+    if (empty := int((filters.sum(dim=0) == 0).sum())) > 0:
+        raise ValueError(
+            f"bands: expected fewer for an fft_size of {fft_size}, got {bands}, of which {empty} are empty"
+        )
+    return filters
+
+
+def mel_levels(
+    waves: list[torch.Tensor],
+    steps: int = 200,
+    bands: int = 32,
+    hop: int = 40,
+    window: int = 200,
+    decibel: float = 40.0,
+) -> torch.Tensor:
+    """Return how loud each frequency band of each recording is over time, from 0 to 1.
+
+    1 is the loudest that any band of the recording ever gets, 0 is `decibel` below that or less; linear in decibel
+    between them. Recordings are cut off or followed by silence.
+
+    Args:
+        waves: recordings, each of shape (samples,).
+        steps: number of time steps T.
+        bands: number of frequency bands.
+        hop: samples in a time step: 40 are 5 ms at 8 kHz.
+        window: samples that a time step looks at (Hann window), from its beginning on.
+        decibel: the dynamic range.
+
+    Returns:
+        Levels, float32, shape (N, T, bands).
+    """
+    fft_size = 2 ** math.ceil(math.log2(2 * window))
+    filters, shape = mel_filters(bands, fft_size), torch.hann_window(window, dtype=torch.float64)
+    length = (steps - 1) * hop + window
+    levels = torch.zeros(len(waves), steps, bands)
+    for first in range(0, len(waves), 100):  # as many at once as fit into the cache
+        some = waves[first : first + 100]
+        sound = torch.zeros(len(some), length, dtype=torch.float64)
+        for row, samples in zip(sound, some, strict=True):
+            row[: len(samples)] = samples[:length]
+        energy = torch.fft.rfft(sound.unfold(1, window, hop) * shape, fft_size).abs().square() @ filters
+        loudest = energy.amax(dim=(1, 2), keepdim=True).clamp(min=1e-300)  # silence stays silent
+        levels[first : first + 100] = (1 + 10 * torch.log10(energy / loudest) / decibel).clamp(min=0)
+    return levels

@@ -1,0 +1,1 @@
+"""Cells and layers: neuron parameters as PyTorch registers them, one time step, whole sequences."""

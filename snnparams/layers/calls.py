@@ -1,0 +1,94 @@
+"""How a cell or layer is called: in the type of its parameters, and by nobody who would lose its state."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import nn
+
+from snnparams.layers.checks import autocast_is_on, widened
+
+Forward = TypeVar("Forward", bound=Callable)
+
+
+def _refuse_reentrant_checkpoint() -> None:
+    """Refuse to be called by `torch.utils.checkpoint` with use_reentrant=True.
+
+    That lets no gradient through tensors within a tuple, so that the one by the state would be lost without a word.
+
+    Raises:
+        RuntimeError: it is.
+    """
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or checkpoint is None:
+        return  # a reentrant checkpoint runs everything without gradient first
+    code = checkpoint.CheckpointFunction.forward.__code__
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is code:
+            raise RuntimeError(
+                "torch.utils.checkpoint: expected use_reentrant=False, got True, which would lose the gradient by a "
+                "population's state"
+            )
+        frame = frame.f_back
+
+
+def _refuse_plain_sequential(module: nn.Module) -> None:
+    """Refuse to be called by an `nn.Sequential` that would hand output and state on to its next module.
+
+    Raises:
+        TypeError: it does.
+    """
+    if torch.compiler.is_compiling():
+        return
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename == nn.modules.module.__file__:  # what calls a module
+        frame = frame.f_back
+    if frame is None or frame.f_code is not nn.Sequential.forward.__code__:
+        return
+    modules = list(frame.f_locals["self"])
+    if modules[-1] is not module:
+        following = type(modules[modules.index(module) + 1]).__name__
+        raise TypeError(
+            f"{type(module).__name__}: expected snnparams.Sequential as its container, which hands states along, got "
+            f"PyTorch's, which would give {following} both output and state"
+        )
+
+
+def as_numbers(x: Any, dtype: torch.dtype) -> Any:
+    """Return spikes of type bool or uint8, and under autocast numbers of half precision, in the type of parameters."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    if x.dtype in (torch.bool, torch.uint8):
+        return x.to(dtype)
+    return widened(x, dtype) if autocast_is_on(x) else x
+
+
+def in_own_type(forward: Forward) -> Forward:
+    """Let a cell or layer compute in the type of its parameters, also under autocast.
+
+    Spikes may also be of type bool or uint8. Under autocast a cell or layer is like the operators that PyTorch keeps in
+    float32: an input or a state in half precision, which a layer before it has made, is cast to the type of the
+    parameters, and all products and sums are of that type.
+    """
+
+    def own(self, input, state=None, *lengths, **options):
+        _refuse_reentrant_checkpoint()
+        _refuse_plain_sequential(self)
+        dtype = self.p.raw(self.p.neuron_fields[0]).dtype
+        input = as_numbers(input, dtype)
+        if not isinstance(input, torch.Tensor) or not autocast_is_on(input):
+            return forward(self, input, state, *lengths, **options)
+        if isinstance(state, tuple):
+            state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
+        with torch.autocast(input.device.type, enabled=False):
+            return forward(self, input, state, *lengths, **options)
+
+    # torch.compile counts how often it compiles one code object: each forward has its own, as if there were no wrapper
+    own.__code__ = own.__code__.replace(co_name=forward.__qualname__)
+    return cast(Forward, functools.wraps(forward)(own))

@@ -1,0 +1,172 @@
+"""Checks of what enters a cell or layer; each error says what was expected and what came."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import torch
+
+from snnparams.parameters.declared import check_size
+
+
+def autocast_is_on(x: torch.Tensor) -> bool:
+    """Return whether autocast is on for the device of a tensor."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
+def widened(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor of half precision, as autocast makes them, in another type; others as they are."""
+    return x.to(dtype) if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def check_input(
+    x: torch.Tensor,
+    layout: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    features: int | None = None,
+    sparse: bool = False,
+) -> None:
+    """Check an input tensor.
+
+    Args:
+        x: the input.
+        layout: the expected axes, for instance "(T, B, I)"; an ending ", ..." allows further ones.
+        dtype: the expected floating-point type, that of the parameters.
+        device: the expected device, that of the parameters.
+        features: the expected length of the last axis, or None for any.
+        sparse: whether it may be a sparse COO tensor, all of whose axes are sparse.
+
+    Raises:
+        TypeError: if `x` is no tensor, of another type, or stored in another way.
+        ValueError: if an axis is missing, too many, empty or of another length, or the device differs.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"input: expected a tensor of shape {layout}, got {type(x).__name__}")
+    _check_storage(x, layout, sparse)
+    axes = layout.strip("()").split(", ")
+    open_ended = axes[-1] == "..."
+    least = len(axes) - open_ended
+    if x.dim() < least or (x.dim() > least and not open_ended):
+        raise ValueError(f"input: expected shape {layout}, got {x.dim()} dimensions, {tuple(x.shape)}")
+    for axis, length in itertools.zip_longest(axes[: x.dim()], x.shape, fillvalue="..."):
+        if length == 0:
+            known = {"T": "at least one time step", "B": "a batch of at least one", "...": "at least one neuron"}
+            raise ValueError(
+                f"input: expected {known.get(axis, f'{axis} > 0')} in shape {layout}, got {tuple(x.shape)}"
+            )
+    if features is not None and x.shape[-1] != features:
+        raise ValueError(f"input: expected {features} features in shape {layout}, got {tuple(x.shape)}")
+    if x.dtype != dtype:
+        hint = "call .to() on the input or on the module"
+        raise TypeError(f"input: expected {dtype}, the type of the parameters, got {x.dtype}; {hint}")
+    if x.device != device:
+        raise ValueError(f"input: expected device {device}, that of the parameters, got {x.device}")
+
+
+def _check_storage(x: torch.Tensor, layout: str, sparse: bool) -> None:
+    """Check that a tensor is dense, or where that is allowed sparse in the COO layout.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if x.layout == torch.strided or (sparse and x.layout == torch.sparse_coo and x.sparse_dim() == x.dim()):
+        return
+    expected, got = "a dense tensor", str(x.layout)
+    if sparse:
+        expected += f", or a sparse COO one with all axes of {layout} sparse"
+    if x.layout == torch.sparse_coo:
+        got += f" with {x.sparse_dim()} sparse axes of {x.dim()}"
+    raise TypeError(f"input: expected {expected}, got {got}; use .to_dense()")
+
+
+def check_state(state: NamedTuple, kind: Any, shape: tuple[int, ...], like: torch.Tensor) -> None:
+    """Check a given state.
+
+    Args:
+        state: the state.
+        kind: the expected class.
+        shape: the expected shape of each of its tensors.
+        like: the input, for device and type.
+
+    Raises:
+        TypeError: if the state is of another class or floating-point type.
+        ValueError: if a tensor has another shape or device.
+    """
+    if not isinstance(state, kind):
+        raise TypeError(f"state: expected {kind.__name__} or None, got {type(state).__name__}")
+    for name, value in zip(kind._fields, state, strict=True):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"state.{name}: expected a tensor, got {type(value).__name__}")
+        if tuple(value.shape) != shape:
+            raise ValueError(f"state.{name}: expected shape {shape}, got {tuple(value.shape)}")
+        if value.device != like.device:
+            raise ValueError(f"state.{name}: expected device {like.device}, that of the input, got {value.device}")
+        if value.dtype != like.dtype:
+            raise TypeError(f"state.{name}: expected {like.dtype}, the type of the input, got {value.dtype}")
+
+
+def check_population(names: tuple[str, ...], p, shape: tuple[int, ...]) -> None:
+    """Check that the values p of parameters with these names broadcast to a population of the given shape.
+
+    Raises:
+        ValueError: if a parameter has more or other axes than the population.
+    """
+    for name in names:
+        check_size(name, getattr(p, name), shape)
+
+
+def check_weights(name: str, weights: torch.Tensor, shape: tuple[int, int]) -> None:
+    """Check weights that were given to a recurrent cell or layer.
+
+    Raises:
+        TypeError: if they are no floating-point tensor.
+        ValueError: if they have another shape or are not finite.
+    """
+    if not isinstance(weights, torch.Tensor) or not weights.is_floating_point():
+        got = weights.dtype if isinstance(weights, torch.Tensor) else type(weights).__name__
+        raise TypeError(f"{name}: expected a floating-point tensor, got {got}")
+    if tuple(weights.shape) != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(weights.shape)}")
+    check_finite(name, weights)
+
+
+def check_finite(name: str, values: torch.Tensor) -> None:
+    """Check that there is no NaN and no infinity, also under `torch.vmap` and `torch.compile`.
+
+    Raises:
+        ValueError: with the number of values that are not finite.
+        RuntimeError: instead of that under `torch.compile`, which cannot trace what depends on values.
+    """
+    if torch.compiler.is_compiling():
+        check_finite_later(name, values)
+    else:
+        _Finite.apply(values.detach(), name)
+
+
+def check_finite_later(name: str, values: torch.Tensor) -> None:
+    """Check that there is no NaN and no infinity, on a GPU without making the host wait.
+
+    Raises:
+        RuntimeError: if there is; on a GPU when the host next waits for it.
+    """
+    torch._assert_async(torch.isfinite(values).all(), f"{name}: expected finite values, got some that are not")
+
+
+class _Finite(torch.autograd.Function):
+    """The check of values that exist, which `torch.vmap` reaches by a rule of its own."""
+
+    @staticmethod
+    def forward(values: torch.Tensor, name: str) -> torch.Tensor:
+        if count := int((~torch.isfinite(values)).sum()):
+            raise ValueError(f"{name}: expected finite values, got {count} that are not")
+        return values.new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info, in_dims, values: torch.Tensor, name: str):
+        return _Finite.apply(values, name), None

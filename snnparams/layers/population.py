@@ -1,0 +1,331 @@
+"""What cells and layers share: neuron parameters, weights, initial state and the checks of what comes in."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from snnparams import kernels
+from snnparams.kernels import adjoint
+from snnparams.layers.calls import as_numbers
+from snnparams.layers.checks import (
+    check_finite,
+    check_input,
+    check_population,
+    check_state,
+    check_weights,
+)
+from snnparams.layers.neuron_parameters import NeuronParameters
+from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
+from snnparams.neurons import Neuron
+from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step, detaches
+from snnparams.neurons.surrogate import Adjoint, Gradient
+
+
+class Population(nn.Module):
+    """What all cells and layers share: the neuron parameters `p` and the time step."""
+
+    accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
+    layout: ClassVar[str]  # axes of the input
+    detach_reset: bool = False  # of a module that was pickled before it was kept
+    kernel: str | None = None  # likewise
+
+    def __init__(self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, **how) -> None:
+        super().__init__()
+        if p is None and self.accepts is not Neuron:
+            p = self.accepts()
+        kind = p.neuron if isinstance(p, NeuronParameters) else type(p)
+        if not issubclass(kind, self.accepts):
+            expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
+            raise TypeError(f"p: expected {expected}, got {kind.__name__}")
+        if isinstance(p, NeuronParameters):
+            p.check_use(**how)
+        self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
+        self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
+        self.kernel = kernels.check_kernel_of(self.neuron, kernel, recurrent)
+        if self._exact:
+            adjoint.refuse_triton(kernel)
+
+    @property
+    def dt(self) -> float:
+        """Time step in s."""
+        return self.p.dt
+
+    @property
+    def neuron(self) -> type[Neuron]:
+        """Class of the neurons."""
+        return self.p.neuron
+
+    @property
+    def gradient(self) -> Gradient | None:
+        """How the gradient of the spikes is computed, by a surrogate or the adjoint; None if there are none."""
+        return self.p.gradient
+
+    @property
+    def _exact(self) -> bool:
+        """Whether gradients are those of the adjoint method."""
+        return isinstance(self.gradient, Adjoint)
+
+    def extra_repr(self) -> str:
+        """Show the time step, and how gradients are computed."""
+        text = f"dt={self.dt}"
+        if self.gradient is not None:
+            text += f", gradient={self.gradient!r}"
+        if "reset" in self.neuron.arguments and not self._exact:
+            text += f", detach_reset={self.detach_reset}"
+        return text
+
+    def initial_state(self, input: torch.Tensor) -> Any:
+        """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
+        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
+        return self._with_batch(x, None, lambda x, _: (x, self._start(x, self.layout, None)[1]))[1]
+
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
+        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
+        raise NotImplementedError
+
+    def _population_axes(self) -> int | None:
+        """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
+        raise NotImplementedError
+
+    def _with_batch(self, x, state, compute) -> tuple[torch.Tensor, Any]:
+        """Compute an input that may lack the axis of the batch, as in `nn.RNN`; then so do output and state."""
+        time, axes = int(self.layout.startswith("(T")), self._population_axes()
+        refuse_packed(x)
+        if not isinstance(x, torch.Tensor) or axes is None or x.dim() != time + axes:
+            return compute(x, state)
+        if isinstance(state, tuple):
+            state = type(state)(*(t[None] if isinstance(t, torch.Tensor) else t for t in state))
+        output, last = compute(x.unsqueeze(time), state)
+        return output.squeeze(time), type(last)(*(t.squeeze(0) for t in last))
+
+    def _sequence(self, x: torch.Tensor, state, lengths: Lengths | None = None) -> tuple[torch.Tensor, Any]:
+        """Return the outputs of all time steps, and the state after the last, or after the last of each sequence."""
+        if lengths is not None:
+            return over_lengths(self._compute, x, state, lengths, apart=self._exact)
+        return self._with_batch(x, state, self._compute)
+
+    def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        """Return the output of one time step, and the new state."""
+        return self._with_batch(x, state, self._compute_step)
+
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        raise NotImplementedError
+
+    def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        raise NotImplementedError
+
+    def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
+        """Return the state in which a population starts: voltage at the leak potential, all else zero.
+
+        The initial voltage is data, not a function of `v_leak`: no gradient flows through it, as in Norse.
+        """
+        rest = self.neuron.rest
+        return [
+            getattr(p, rest[name]).detach().expand(shape).clone()
+            if name in rest
+            else torch.zeros(shape, dtype=like.dtype, device=like.device)
+            for name in self.neuron.state
+        ]
+
+
+class FeedForward(Population):
+    """A population without weights, whose parameters broadcast against its input."""
+
+    channels: int | None = None  # of a module that was pickled before it was kept
+
+    def __init__(
+        self,
+        p: Neuron | NeuronParameters | None = None,
+        *,
+        size: int | tuple[int, ...] | None = None,
+        channels: int | None = None,
+        dt: float = 0.001,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
+        kernel: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if channels is not None:
+            if type(channels) is not int or channels < 1:
+                raise ValueError(f"channels: expected a positive integer, got {channels!r}")
+            if size is not None:
+                raise ValueError(f"channels: expected either it or size, got both, {channels} and {size}")
+            size = channels
+        shape = (size,) if type(size) is int else size
+        if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
+            raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
+        how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
+        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, **how)
+        self.channels = channels
+        if shape is not None:
+            check_population(self.p.neuron_fields, self.p.values(), shape)
+
+    def initial_state(self, input: torch.Tensor) -> Any:
+        """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
+        state = super().initial_state(input)
+        return AdjointState(state.v, state.i, torch.zeros_like(state.v)) if self._exact else state
+
+    def _population_axes(self) -> int | None:
+        if self.channels is not None:
+            return None
+        if isinstance(self.p.size, tuple):
+            return len(self.p.size)
+        one_per_neuron = max(self.p.raw(name).dim() for name in self.p.neuron_fields) == 1
+        return 1 if one_per_neuron else None
+
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
+        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
+        p, kind = self.p.values(), kind or self.neuron.State
+        check_input(x, layout, p[0].dtype, p[0].device)
+        shape = tuple(x.shape[1:] if layout.startswith("(T") else x.shape)
+        if self.channels is not None and len(shape) < 2:
+            raise ValueError(f"channels: expected an axis of {self.channels} behind the batch, got {tuple(x.shape)}")
+        if self.channels is not None:  # the axis behind the batch; the values of one channel serve all places
+            p = p._replace(
+                **{
+                    name: value.view(-1, *[1] * (len(shape) - 2))
+                    for name, value in zip(self.p.neuron_fields, p, strict=False)
+                    if value.dim()
+                }
+            )
+        check_population(self.p.neuron_fields, p, shape[1:])
+        if state is None:
+            return p, kind(*self._at_rest(p, shape, x))
+        check_state(state, kind, shape, x)
+        return p, state
+
+    def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        if self._exact:
+            p, start = self._start(x, self.layout, state, adjoint.state_of(state))
+            z, last = adjoint.lif(x[None], start, p, self.dt)
+            return z[0], last
+        p, state = self._start(x, self.layout, state)
+        return advance(self.neuron, x, state, arguments_of_step(self.neuron, p, self.dt, self.detach_reset))
+
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        if self._exact:
+            p, start = self._start(x, self.layout, state, adjoint.state_of(state))
+            return adjoint.lif(x, start, p, self.dt, self.kernel)
+        p, state = self._start(x, self.layout, state)
+        return kernels.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, self.kernel)
+
+
+class Recurrent(Population):
+    """A population with input and recurrent weights; `LIFRecurrent` documents the arguments."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: Neuron | NeuronParameters | None = None,
+        *,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        gradient: Gradient | None = None,
+        detach_reset: bool | None = None,
+        kernel: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {size!r}")
+        how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
+        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, **how)
+        self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
+        self.input_weights = self._weights("input_weights", input_weights, input_size)
+        self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
+        if not autapses and recurrent_weights is None:
+            with torch.no_grad():
+                self.recurrent_weights.fill_diagonal_(0.0)
+        self._check_diagonal(self.recurrent_weights)
+
+    def _weights(self, name: str, given: torch.Tensor | None, inputs: int) -> nn.Parameter:
+        like, shape = self.p.raw(self.p.neuron_fields[0]), (self.hidden_size, inputs)
+        if given is None:
+            scale = math.sqrt(2 / self.hidden_size)
+            return nn.Parameter(scale * torch.randn(shape, dtype=like.dtype, device=like.device))
+        check_weights(name, given, shape)
+        if isinstance(given, nn.Parameter):
+            if given.dtype != like.dtype:
+                raise TypeError(f"{name}: expected a parameter of type {like.dtype}, got {given.dtype}")
+            return given
+        if given.requires_grad:
+            raise TypeError(
+                f"{name}: expected an nn.Parameter or a tensor without gradient, got a tensor that requires one; "
+                "it would be cut off from what it was computed from"
+            )
+        return nn.Parameter(given.detach().to(dtype=like.dtype, device=like.device, copy=True))
+
+    def _check_diagonal(self, weights: torch.Tensor) -> None:
+        if not self.autapses and not weights.is_meta and (count := int(weights.diagonal().count_nonzero())):
+            raise ValueError(
+                f"recurrent_weights: expected a zero diagonal because autapses=False, got {count} non-zero values on "
+                "it; set them to zero or pass autapses=True"
+            )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for name in ("input_weights", "recurrent_weights"):  # checked before they take the place of valid ones
+            weights = state_dict.get(prefix + name)
+            if isinstance(weights, torch.Tensor) and not weights.is_meta:
+                check_finite(name, weights)
+        if isinstance(weights := state_dict.get(prefix + "recurrent_weights"), torch.Tensor) and weights.dim() == 2:
+            self._check_diagonal(weights)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def effective_recurrent_weights(self) -> torch.Tensor:
+        """Return the recurrent weights, shape (H, H), with a diagonal of zeros unless autapses are allowed.
+
+        Masked at use, so that its gradient is exactly zero there and neither an optimiser nor a copy of the
+        module can bring an autapse back.
+        """
+        if self.autapses:
+            return self.recurrent_weights
+        diagonal = torch.eye(self.hidden_size, dtype=torch.bool, device=self.recurrent_weights.device)
+        return self.recurrent_weights.masked_fill(diagonal, 0.0)
+
+    def extra_repr(self) -> str:
+        """Show the sizes, whether autapses are allowed, the time step, and how gradients are computed."""
+        sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"
+        return f"{sizes}, {super().extra_repr()}"
+
+    def _population_axes(self) -> int | None:
+        return 1
+
+    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
+        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
+        weights, p = self.input_weights, self.p.values()
+        check_input(x, layout, weights.dtype, weights.device, self.input_size, sparse=True)
+        shape = (x.shape[-2], self.hidden_size)
+        kind = kind or self.neuron.RecurrentState
+        if state is None:
+            first = self._at_rest(p, shape, x)
+            return p, kind(torch.zeros_like(first[0]), *first)
+        check_state(state, kind, shape, x)
+        return p, state
+
+    def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, state = self._start(x, self.layout, state)
+        current = linear(kernels.dense(x) if x.is_sparse else x, self.input_weights)
+        weights = self.effective_recurrent_weights()
+        if self._exact:
+            z, state = adjoint.lif_recurrent(current[None], state, weights, p, self.dt)
+            return z[0], state
+        given = arguments_of_step(self.neuron, p, self.dt, self.detach_reset)
+        return advance(self.neuron, current, state, given, weights)
+
+    def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, state = self._start(x, self.layout, state)
+        currents = kernels.input_currents(x, self.input_weights, self.kernel)
+        weights = self.effective_recurrent_weights()
+        if self._exact:
+            return adjoint.lif_recurrent(currents, state, weights, p, self.dt, self.kernel)
+        return kernels.sequence(self.neuron, currents, state, p, self.dt, self.detach_reset, self.kernel, weights)

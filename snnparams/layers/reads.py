@@ -1,0 +1,185 @@
+"""How neuron parameters are read: a change in place of what was read, which would be lost, is noticed."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from snnparams.parameters.declared import check_value
+
+if TYPE_CHECKING:
+    from snnparams.neurons import Neuron
+
+
+class Reads(dict):
+    """What was read of neuron parameters, by name.
+
+    The tensor, its version, which PyTorch counts, a copy, and whether it was computed when it was read.
+    """
+
+    def __deepcopy__(self, memo: dict) -> Reads:
+        """Return what finds in a copy of the module what would be found in the module itself."""
+        reads = Reads()
+        for name, (value, version, copied, computed) in self.items():
+            again = copy.deepcopy(value, memo)
+            reads[name] = again, again._version - (value._version != version), copied, computed
+        return reads
+
+    def __reduce__(self):
+        return Reads, ()  # in a file, and where modules are compared, it does not count
+
+
+class Noted(nn.Module):
+    """What `snnparams.NeuronParameters` are to one who reads them: each read is noted."""
+
+    neuron: type[Neuron]
+    neuron_fields: tuple[str, ...]
+    declaration: str
+    dt: float
+    _reads: Reads
+
+    if TYPE_CHECKING:  # what a type checker sees of a parameter: one reads a tensor, and writes what declares it
+        parametrizations: Any
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
+
+    def constraint(self, name: str) -> nn.Module | None:
+        """Return what keeps the parameter of that name valid, or None.
+
+        Raises:
+            AttributeError: if there is no such parameter.
+        """
+        self._check_name(name)
+        return self.get_submodule(f"parametrizations.{name}.0") if parametrize.is_parametrized(self, name) else None
+
+    def raw(self, name: str) -> torch.Tensor:
+        """Return what is stored and, if it is learned, changed by an optimiser.
+
+        That is the unconstrained numbers where there is a constraint, else the values.
+
+        Raises:
+            AttributeError: if there is no such parameter.
+        """
+        constrained = self.constraint(name) is not None
+        return self.parametrizations[name].original if constrained else self._in_use(name)
+
+    def _check_name(self, name: str) -> None:
+        if name not in self.neuron_fields:
+            raise AttributeError(
+                f"unknown {name} of {self.declaration}; expected one of {', '.join(self.neuron_fields)}"
+            )
+
+    def _in_use(self, name: str) -> torch.Tensor:
+        """Return the values that the neurons use, without noting that they were read."""
+        if hasattr(type(self), name):  # computed; a user may have registered the parametrization
+            return getattr(self, f"_{name}" if hasattr(type(self), f"_{name}") else name)
+        # a replica of nn.DataParallel has parameters as plain attributes
+        value = self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
+        return cast(torch.Tensor, value)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> torch.Tensor | nn.Module:
+            neuron = self.__dict__.get("neuron")
+            if neuron is not None and name in neuron.times:
+                return self._noted(name, 1 / self._in_use(neuron.times[name]))
+            value = super().__getattr__(name)
+            return self._noted(name, value) if neuron is not None and name in neuron.parameters else value
+
+    def _noted(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """Return a value that is read, and note it, so that `check_reads` finds a change in place."""
+        if (
+            torch.compiler.is_compiling()
+            or type(value) not in (torch.Tensor, nn.Parameter)
+            or value.is_meta
+            or value.is_inference()
+            or torch._C._functorch.is_functorch_wrapped_tensor(value)
+        ):
+            return value
+        if name in self._reads:
+            self._check_read(name)
+        noted = value.detach()  # with the same memory and version, and without the graph
+        # of what is stored a user's own constraint may make no more than a view
+        stored = self.raw(self.neuron.times.get(name, name))
+        computed = noted.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr()
+        self._reads[name] = noted, noted._version, noted.clone(), computed
+        return value
+
+    def _forget_reads(self, name: str) -> None:
+        """Forget what was read of a parameter that gets new values: a change in place would be overwritten as well."""
+        for read in (name, *(time for time, rate in self.neuron.times.items() if rate == name)):
+            self._reads.pop(read, None)
+
+    def check_reads(self, wait: bool = False) -> None:
+        """Check that no value was changed in place since it was read, if that change would be lost or is invalid.
+
+        It is not noticed if a value was read again before it was changed, and the tensor of before is changed; if it
+        came from `values()`, or was read in compiled code, in inference mode or in a transform of `torch.func`; and if
+        the module is pickled before it is used. A change by way of `.data` or NumPy, which PyTorch does not count, is
+        noticed by the first check after the value was read, and of a fixed value never.
+
+        Args:
+            wait: whether to look for those on a GPU as well, for which the host waits, as for a checkpoint.
+
+        Raises:
+            RuntimeError: if a value was changed that is computed whenever it is read; once.
+            ValueError: if a fixed value was changed to one that is invalid.
+        """
+        for name in list(self._reads):
+            self._check_read(name, wait)
+
+    def _check_read(self, name: str, wait: bool = False) -> None:
+        value, version, copied, computed = self._reads[name]
+        changed = value._version != version
+        if computed and copied is not None and (wait or value.is_cpu):
+            same = torch.equal(value, copied) or torch.equal(value.nan_to_num(), copied.nan_to_num())
+            changed, copied = changed or not same, None
+        if changed and computed:
+            del self._reads[name]
+            raise RuntimeError(
+                f"{name}: expected an assignment, as in p.{name} = values, got a change in place of what p.{name} "
+                "returned, which is computed anew whenever it is read: the change was lost, and the neurons have the "
+                "values of before. For numbers of your own call .clone() first"
+            )
+        if changed:
+            if name in self._buffers and self.constraint(name) is None:
+                check_value(self.neuron.parameters[name], value, self.dt)
+            copied = value.clone()
+        self._reads[name] = value, value._version, copied, computed
+
+    def _get_name(self) -> str:
+        return self.declaration
+
+    def __repr__(self) -> str:
+        lines = self.extra_repr().replace("\n", "\n  ")
+        return f"{self._get_name()}(\n  {lines}\n)"
+
+    def extra_repr(self) -> str:
+        """Show each parameter as it was declared: a value, or median and range, whether it is learned, and how."""
+        lines = []
+        for name in self.neuron_fields:
+            value, parameter = self._in_use(name), self.neuron.parameters[name]
+            shown, unit, flat = name, parameter.unit, value.detach().flatten()
+            if name in self.in_seconds:
+                shown, unit, flat = parameter.time, "s", 1 / flat
+            if value.is_meta:
+                text = f"shape {tuple(value.shape)}"
+            elif value.dim() == 0:
+                text = f"{flat.item():g}"
+            else:
+                low, high = flat.min().item(), flat.max().item()
+                text = f"{flat.numel()} values, median {flat.median().item():.4g}, {low:.4g} to {high:.4g}"
+            stored = self.raw(name)
+            kind = "learned" if stored.requires_grad else "fixed"
+            if isinstance(stored, nn.Parameter) and not stored.requires_grad:
+                kind = "learned, frozen"
+            if isinstance(stored, nn.Parameter) and not value.dim():
+                kind += ", shared"
+            if (constraint := self.constraint(name)) is not None:
+                kind += f", {constraint!r}"
+            lines.append(f"{shown}={text}{' ' if unit else ''}{unit} ({kind})")
+        return "\n".join(lines)

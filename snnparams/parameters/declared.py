@@ -1,0 +1,287 @@
+"""What a neuron parameter may be declared as, and what makes a value valid.
+
+A field of `snnparams.LIFParameters` takes a number, a tensor, an `nn.Parameter`, a distribution, or one of those in
+`Learned` or `Fixed`, which say the rest: whether it is learned, by which constraint it stays valid, and whether the
+neurons of a layer share it. Explained in chapters 3 and 5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import numbers
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.distributions import Distribution
+
+from snnparams.parameters.distributions import bounds, described, reciprocal
+
+if TYPE_CHECKING:
+    from snnparams.parameters.parameter import Parameter
+
+TIMES = {"tau_syn": "tau_syn_inv", "tau_mem": "tau_mem_inv"}  # of a LIF neuron: what chapter 6 compares
+CONSTRAINTS = ("log", "softplus", "decay", "none")
+SLOWEST = 1.0  # s; a longer time constant was more likely meant in milliseconds
+
+
+def _check_plain(name: str, value) -> None:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name}: expected a number or a floating-point tensor, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point tensor, got {value.dtype}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Declared:
+    """What `Fixed` and `Learned` have in common."""
+
+    value: float | torch.Tensor | Distribution
+    shared: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, nn.Parameter):
+            raise TypeError("value: expected a number, a tensor or a distribution, got an nn.Parameter; give it itself")
+        if not isinstance(self.value, Distribution):
+            _check_plain("value", self.value)
+        shape = self.value.batch_shape if isinstance(self.value, Distribution) else torch.as_tensor(self.value).shape
+        if self.shared and len(shape):
+            raise ValueError(f"value: expected one value to share, got shape {tuple(shape)}")
+        if isinstance(self.value, Distribution) and self.value.event_shape:
+            raise ValueError(f"value: expected a distribution of single numbers, got {self.value}")
+
+    def __repr__(self) -> str:
+        constraint, shared = getattr(self, "constraint", None), ", shared=True" if self.shared else ""
+        how = "" if constraint is None else f", {constraint!r}"
+        return f"{type(self).__name__}({shown(self.value)}{how}{shared})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Fixed(Declared):
+    """A neuron parameter that is not learned.
+
+    Args:
+        value: a number, a tensor of one value per neuron, or a `torch.distributions.Distribution` to draw from when
+            a cell or layer is built.
+        shared: draw one value for the whole layer instead of one per neuron.
+
+    Raises:
+        TypeError: if the value is none of these.
+        ValueError: if a tensor of several values is to be shared.
+    """
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Learned(Declared):
+    """A neuron parameter that is learned, from the given initial value on.
+
+    Each cell or layer that is built from it gets a parameter of its own; `NeuronParameters.share` makes two use one.
+
+    Args:
+        value: a number that every neuron starts with, a tensor of one value per neuron, or a
+            `torch.distributions.Distribution` to draw from when a cell or layer is built.
+        constraint: what keeps it valid: "log" (the default for time constants), "softplus", "decay",
+            `snnparams.parameters.constraints.Interval(low, high)`, "none" (the default for voltages), or any module
+            with a
+            `forward` and a `right_inverse`. See `snnparams.parameters.constraints`.
+        shared: learn one value for the whole layer instead of one per neuron.
+
+    Raises:
+        TypeError: if the value or the constraint is none of these.
+        ValueError: if a tensor of several values is to be shared, or the constraint's name is unknown.
+    """
+
+    constraint: str | nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        constraint = self.constraint
+        if constraint is None or (isinstance(constraint, nn.Module) and hasattr(constraint, "right_inverse")):
+            return
+        if not isinstance(constraint, str):
+            got = type(constraint).__name__
+            raise TypeError(f"constraint: expected a name or an nn.Module with a right_inverse, got {got}")
+        if constraint not in CONSTRAINTS:
+            expected = f"{', '.join(CONSTRAINTS)}, or constraints.Interval(low, high) with its bounds"
+            raise ValueError(f"unknown constraint={constraint!r}; expected one of {expected}")
+
+
+def shown(value: Any) -> str:
+    """Return a declared value as text: numbers, and of tensors and distributions what tells them apart."""
+    if isinstance(value, Distribution):
+        return described(value)
+    if isinstance(value, torch.Tensor):
+        kind = "nn.Parameter" if isinstance(value, nn.Parameter) else "tensor"
+        if value.dim() or value.is_meta:
+            return f"{kind} of shape {tuple(value.shape)}"
+        return f"{kind}({value.item():g})"
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def as_tensor(value: float | torch.Tensor) -> torch.Tensor:
+    """Return a tensor where it is, a number on the CPU: the default device may be one without numbers, meta."""
+    return value if isinstance(value, torch.Tensor) else torch.tensor(value, device="cpu")
+
+
+def moved(value: torch.Tensor, device: torch.device | str | None, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor on a device and in a type; on the way it is never float64 where Apple's GPUs have none."""
+    return value.to(device).to(dtype) if dtype == torch.float64 else value.to(dtype).to(device)
+
+
+def check_value(parameter: Parameter, value: float | torch.Tensor, dt: float | None = None) -> None:
+    r"""Check that the integrator can handle a value of a neuron parameter.
+
+    All values must be finite and within the range of the parameter. Inverse time constants of a neuron that is
+    integrated by forward Euler steps must also satisfy :math:`\Delta t \, \tau^{-1} < 1`, where the time step is known:
+    beyond that limit a step overshoots its target. The neuron says so, see `snnparams.rate`.
+
+    Args:
+        parameter: what the neuron says of it.
+        value: its value or values, any shape.
+        dt: time step in s.
+
+    Raises:
+        ValueError: with the parameter, the offending value and the limit.
+    """
+    flat, name = as_tensor(value).detach().flatten(), parameter.name
+    if flat.is_meta:  # a shape without values
+        return
+
+    def refuse(bad: torch.Tensor, expected: str) -> None:
+        if bad.any():
+            first = int(bad.nonzero()[0])
+            which = f" at neuron {first} ({int(bad.sum())} of {len(flat)} values are invalid)" if len(flat) > 1 else ""
+            got = parameter.with_unit(flat[first].item())
+            raise ValueError(f"{name}: expected {expected}, got {got}{which}")
+
+    refuse(~torch.isfinite(flat), "finite values")
+    refuse(flat <= parameter.low, parameter.above)
+    refuse(flat >= parameter.high, f"values below {parameter.with_unit(parameter.high)}")
+    most = parameter.most_per_step
+    if most < math.inf and dt is not None:
+        limit = parameter.with_unit(most / dt)
+        refuse(dt * flat >= most, f"dt * {name} < {most:g}, that is values below {limit} at dt = {dt:g} s")
+
+
+def check_no_gradient(name: str, value: torch.Tensor) -> None:
+    """Check that a tensor was not computed from another one, which would then learn nothing.
+
+    Raises:
+        TypeError: if it was.
+    """
+    if value.requires_grad:
+        raise TypeError(
+            f"{name}: expected an nn.Parameter or a tensor without gradient, got a tensor that requires "
+            "one; a cell would cut it off from what it was computed from. Give the nn.Parameter itself, "
+            "or call the step function with this tensor; NeuronParameters.share lets two layers learn one parameter, "
+            "and .detach() gives the values alone"
+        )
+
+
+def check_size(name: str, value: torch.Tensor, size: int | tuple[int, ...] | None) -> None:
+    """Check that there is one value, or one per neuron where the population is known.
+
+    Args:
+        name: the parameter.
+        value: its value or values.
+        size: number of neurons, or a shape that values need only fit; None where it is unknown.
+
+    Raises:
+        ValueError: if there are others.
+    """
+    got = tuple(value.shape)
+    if isinstance(size, int) and got not in ((), (size,)):
+        raise ValueError(f"{name}: expected one value, or one per neuron of shape ({size},), got {got}")
+    if isinstance(size, tuple):
+        pairs = zip(reversed(got), reversed(size), strict=False)
+        if len(got) > len(size) or any(a not in (1, b) for a, b in pairs):
+            raise ValueError(f"{name}: expected one value, or values that fit a population of {size}, got {got}")
+
+
+def check_dt(dt: float) -> float:
+    """Return the time step `dt` in s as a float.
+
+    Raises:
+        ValueError: if it is not positive and finite.
+    """
+    if not (math.isfinite(dt) and dt > 0):
+        raise ValueError(f"dt: expected a positive, finite time step in s, got {dt}")
+    return float(dt)
+
+
+def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Declared:
+    """Return what was declared: a float, which is exact in any type, a tensor, or a `Learned` or `Fixed`.
+
+    Raises:
+        ValueError: if a value, or a value that a distribution can give, is invalid at every time step.
+        TypeError: if it is not one of these.
+    """
+    name = parameter.name
+    if isinstance(value, Distribution):
+        value = Fixed(value)
+    if not isinstance(value, Declared):
+        _check_plain(name, value)
+        check_value(parameter, value)
+        return value if isinstance(value, torch.Tensor) else float(value)
+    if not isinstance(value.value, Distribution):
+        check_value(parameter, value.value)
+    elif (low := bounds(value.value)[0]) < parameter.low:
+        expected = f"a distribution of {parameter.above}"
+        raise ValueError(f"{name}: expected {expected}, got {shown(value.value)} from {low:g} on")
+    if not parameter.per_step and getattr(value, "constraint", None) == "decay":
+        raise ValueError(f"{name}: expected a constraint for voltages, got 'decay', which is one for time constants")
+    return value
+
+
+def _check_seconds(name: str, longest: float, rate: str) -> None:
+    """Refuse time constants that were meant in milliseconds."""
+    if rate and longest > SLOWEST:
+        raise ValueError(
+            f"{name}: expected a time constant in s, at most {SLOWEST:g} s, got {longest:g} s; were milliseconds "
+            f"meant, {longest * 1e-3:g} s? A neuron that slow is declared by its rate, {rate}={1 / longest:g}"
+        )
+
+
+def of_times(name: str, value, rate: str = ""):
+    """Turn time constants in s into rates in 1/s, or back: a number, a tensor, a distribution, `Learned` or `Fixed`.
+
+    Args:
+        name: of what is given.
+        value: the value.
+        rate: name of the rate that a time constant is turned into; "" for one that is turned back.
+
+    Raises:
+        ValueError: if one is not positive and finite, or a time constant is longer than one second.
+        TypeError: if it is an `nn.Parameter`, which holds the rate itself.
+    """
+    if isinstance(value, Declared):
+        return dataclasses.replace(value, value=of_times(name, value.value, rate))
+    if isinstance(value, Distribution):
+        try:
+            found = reciprocal(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        _check_seconds(name, _typical(value), rate)
+        return found
+    if isinstance(value, nn.Parameter):
+        raise TypeError(f"{name}: expected Learned({name}) or a value, got an nn.Parameter; give one to {rate}")
+    _check_plain(name, value)
+    flat = as_tensor(value).detach().flatten()
+    if not flat.is_meta and (bad := ~(torch.isfinite(flat) & (flat > 0))).any():
+        raise ValueError(f"{name}: expected positive, finite times in s, got {flat[bad][0].item():g}")
+    if flat.numel() and not flat.is_meta:
+        _check_seconds(name, flat.max().item(), rate)
+    return 1 / value
+
+
+def _typical(distribution: Distribution) -> float:
+    """Return the mean of a distribution, or its median, or 0 if it knows neither."""
+    with torch.device("cpu"):
+        for number in (lambda: distribution.mean, lambda: distribution.icdf(torch.tensor(0.5))):
+            with contextlib.suppress(NotImplementedError):
+                return float(torch.as_tensor(number()).max())
+    return 0.0

@@ -1,0 +1,1 @@
+"""The training loop, optimiser groups, what is watched meanwhile, and many networks at once."""

@@ -1,0 +1,101 @@
+"""Data in batches: tensors in memory, data sets and loaders, in an order that is drawn or in their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, Dataset
+
+from snnparams.data.mnist import Split
+from snnparams.layers.checks import check_finite
+
+Data = Split | Dataset | DataLoader
+
+
+def _check_split(split: Split, batch_size: int) -> None:
+    if len(split.labels) == 0 or len(split.inputs) != len(split.labels):
+        got = f"{len(split.inputs)} images and {len(split.labels)} labels"
+        raise ValueError(f"split: expected as many labels as images and at least one, got {got}")
+    if split.inputs.is_floating_point():
+        check_finite("images", split.inputs)
+
+
+def check_data(data: Data, batch_size: int, generator) -> None:
+    """Check that there are data, of a kind that can be had in batches, and that the generator can order them.
+
+    Raises:
+        TypeError: if they are of another kind.
+        ValueError: if the size of a batch is no positive integer, a split is empty or not finite, or a generator would
+            not be used.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
+    if isinstance(data, Split):
+        _check_split(data, batch_size)
+    elif not isinstance(data, (DataLoader, Dataset)):
+        raise TypeError(f"data: expected a Split, a Dataset or a DataLoader, got {type(data).__name__}")
+    elif isinstance(generator, (list, tuple)):
+        raise ValueError("generator: expected one alone with a Dataset or DataLoader, got several, for members")
+    elif isinstance(data, DataLoader) and generator is not None:
+        raise ValueError("generator: expected None with a DataLoader, which draws the order from its own, got one")
+
+
+def _of_loader(loader, device: torch.device | None) -> Iterator[tuple[Any, Any]]:
+    """Go through the batches of a loader, on the device of the model."""
+    count = 0
+    for batch in loader:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            got = f"{len(batch)} of them" if isinstance(batch, (tuple, list)) else type(batch).__name__
+            raise TypeError(f"data: expected batches of two, inputs and labels, got {got}")
+        count += 1
+        yield tuple(tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, batch))
+    if not count:
+        raise ValueError("data: expected at least one batch, got none")
+
+
+def shuffled(data: Data, batch_size: int, generator, device) -> tuple[Any, int | None]:
+    """Return batches in an order that is drawn, and their number if it is known."""
+    if isinstance(data, Split):
+        several = isinstance(generator, (list, tuple))
+        draws = [torch.randperm(len(data.labels), generator=g) for g in (generator if several else [generator])]
+        order = (torch.stack(draws) if several else draws[0]).to(data.labels.device)
+        parts = order.split(batch_size, dim=-1)
+        return ((data.inputs[part], data.labels[part]) for part in parts), len(parts)
+    loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size, True, generator=generator)
+    count = len(loader) if hasattr(loader.dataset, "__len__") else None  # type: ignore[arg-type, attr-defined]
+    return _of_loader(loader, device), count
+
+
+def in_order(data: Data, batch_size: int, device) -> Iterator[tuple[Any, Any]]:
+    """Return batches in the order of the data."""
+    if isinstance(data, Split):
+        return zip(data.inputs.split(batch_size), data.labels.split(batch_size), strict=True)
+    return _of_loader(data if isinstance(data, DataLoader) else DataLoader(data, batch_size), device)
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Return the device of a model, or None if it has no tensor."""
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
+
+
+def check_generators(generator, members: int | None) -> bool:
+    """Return whether each member has its own."""
+    if not isinstance(generator, (list, tuple)):
+        return False
+    if members is None or len(generator) != members:
+        expected = "one generator for one model" if members is None else f"one for each of {members} members"
+        raise ValueError(f"generator: expected {expected}, got {len(generator)}")
+    return True
+
+
+def generators_of(data: Data, generator) -> list[torch.Generator]:
+    """Return the generators that say in which order data come, but for the global one."""
+    given = list(generator) if isinstance(generator, (list, tuple)) else [generator]
+    if isinstance(data, DataLoader):
+        samplers = (data, data.sampler, data.batch_sampler, getattr(data.batch_sampler, "sampler", None))
+        given += [getattr(sampler, "generator", None) for sampler in samplers]
+    return list(dict.fromkeys(g for g in given if g is not None))

@@ -1,0 +1,101 @@
+"""Is it learning? What neuron parameters do during training, and neurons that take no part in it.
+
+Explained in chapter 5.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from snnparams.layers.neuron_parameters import NeuronParameters
+
+
+def learned_values(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of the values of all learned neuron parameters, under names such as "hidden.p.tau_mem_inv"."""
+    found = {}
+    for path, module in model.named_modules():
+        if isinstance(module, NeuronParameters):
+            for name in module.neuron_fields:
+                if isinstance(module.raw(name), nn.Parameter):
+                    found[f"{path}.{name}" if path else name] = getattr(module, name).detach().clone()
+    return found
+
+
+def gradient_to_value(model: nn.Module) -> dict[str, float]:
+    """Return for each parameter with a gradient how large that is, relative to what is stored.
+
+    The median of :math:`|g| / |x|` over the numbers of the parameter that are not zero. Plain gradient descent changes
+    a parameter by this share of itself, times the learning rate. Adam divides by the size of the gradient: there, a
+    step is about the learning rate over :math:`|x|`, whatever the gradient. A parameter of zeros only, such as a
+    logarithm of 10 ms at a unit of 100 per second, is left out.
+
+    Args:
+        model: after a backward pass.
+
+    Raises:
+        ValueError: if no parameter has a gradient.
+    """
+    graded = {name: (p, p.grad) for name, p in model.named_parameters() if p.grad is not None}
+    if not graded:
+        raise ValueError("model: expected one after a backward pass, got no gradient")
+    ratios = {}
+    for name, (parameter, gradient) in graded.items():
+        if (known := parameter != 0).any():
+            ratios[name] = (gradient.to_dense()[known] / parameter.detach()[known]).abs().median().item()
+    return ratios
+
+
+def zero_gradients(model: nn.Module) -> dict[str, int]:
+    """Count the neurons whose gradient is exactly zero, for each learned neuron parameter.
+
+    Such a neuron does not learn: no surrogate gradient reaches it in this batch, a clamp cuts it off, or its loss is
+    zero already.
+
+    Args:
+        model: after a backward pass.
+
+    Raises:
+        ValueError: if no learned neuron parameter has a gradient.
+    """
+    counts = {}
+    for path, module in model.named_modules():
+        if isinstance(module, NeuronParameters):
+            for name in module.neuron_fields:
+                stored = module.raw(name)
+                if isinstance(stored, nn.Parameter) and stored.grad is not None:
+                    counts[f"{path}.{name}" if path else name] = int((stored.grad == 0).sum())
+    if not counts:
+        raise ValueError("model: expected learned neuron parameters after a backward pass, got no gradient")
+    return counts
+
+
+class Activity(NamedTuple):
+    """Numbers of neurons: those that never spike, those that spike nearly always, and all."""
+
+    silent: int
+    saturated: int
+    neurons: int
+
+
+def activity(spikes: torch.Tensor, saturation: float = 0.5) -> Activity:
+    """Count the neurons that say nothing because they never spike, or because they hardly stop.
+
+    Args:
+        spikes: 0 or 1, shape (T, B, ...), dense or sparse.
+        saturation: share of the steps, 0 to 1; a neuron that spikes in so many or more is saturated.
+
+    Raises:
+        TypeError: if the spikes are no tensor.
+        ValueError: if they have fewer axes, or `saturation` is out of range.
+    """
+    if not isinstance(spikes, torch.Tensor):
+        raise TypeError(f"spikes: expected a tensor of shape (T, B, ...), got {type(spikes).__name__}")
+    if spikes.dim() < 3:
+        raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
+    if not 0 < saturation <= 1:
+        raise ValueError(f"saturation: expected a share of at most 1, got {saturation}")
+    share = spikes.detach().to_dense().flatten(0, 1).float().mean(0)
+    return Activity(int((share == 0).sum()), int((share >= saturation).sum()), share.numel())

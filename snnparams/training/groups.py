@@ -1,0 +1,78 @@
+"""Optimiser groups: weights in one, each kind of neuron parameter in another, with learning rates of their own.
+
+Explained in chapter 5.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+
+from torch import nn
+
+from snnparams.layers.neuron_parameters import NeuronParameters
+
+
+def neuron_parameter_kinds(model: nn.Module) -> dict[nn.Parameter, str]:
+    """Return the kind, for instance "tau_mem_inv", of every parameter that holds a learned neuron parameter."""
+    kinds: dict[nn.Parameter, str] = {}
+    for module in model.modules():
+        if isinstance(module, NeuronParameters):
+            for name in module.neuron_fields:
+                stored = module.raw(name)
+                if isinstance(stored, nn.Parameter):
+                    kinds.setdefault(stored, name)
+    return kinds
+
+
+def _check_rate(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+
+
+def parameter_groups(
+    model: nn.Module, lr: float, neuron_lr: float | Mapping[str, float] | None = None, weight_decay: float = 0.0
+) -> list[dict]:
+    """Split the parameters of a model into groups for a `torch.optim.Optimizer`.
+
+    Each group is a dictionary of `params`, `lr`, `weight_decay` and `name`: "weights", or a kind of neuron parameter.
+    Weight decay pulls towards zero, which for a neuron parameter means nothing (a threshold of zero, a logarithm of
+    zero), so those have none.
+
+    Args:
+        model: any module.
+        lr: learning rate of the weights.
+        neuron_lr: learning rate of the neuron parameters: a number, or one for each kind, as in
+            `{"tau_mem": 1e-2, "v_th": 1e-3}`; `lr` for what is not named. It is the rate of what is stored: under a
+            constraint, of unconstrained numbers, and else of the rate in 1/s, `tau_mem_inv`.
+        weight_decay: of the weights.
+
+    Returns:
+        Groups that are not empty. Every parameter of the model is in one of them, in one place.
+
+    Raises:
+        ValueError: if a rate is negative or not finite, or a kind is unknown or not learned by this model.
+    """
+    kinds = neuron_parameter_kinds(model)
+    parts = [module for module in model.modules() if isinstance(module, NeuronParameters)]
+    order = dict.fromkeys(name for module in parts for name in module.neuron_fields)
+    times = {time: name for module in parts for time, name in module.neuron.times.items()}
+    rates: dict[str, float] = {}
+    for kind, rate in neuron_lr.items() if isinstance(neuron_lr, Mapping) else ():
+        if times.get(kind, kind) in rates:
+            raise ValueError(f"neuron_lr: expected either {kind} or its inverse, got both")
+        rates[times.get(kind, kind)] = rate
+    learned = [kind for kind in order if kind in kinds.values()]
+    if unknown := [kind for kind in rates if kind not in learned]:
+        raise ValueError(f"neuron_lr: expected kinds that the model learns ({', '.join(learned)}), got {unknown[0]!r}")
+    if not isinstance(neuron_lr, Mapping):
+        rates = dict.fromkeys(learned, lr if neuron_lr is None else neuron_lr)
+    for name, rate in {"lr": lr, "weight_decay": weight_decay, **rates}.items():
+        _check_rate(name, rate)
+    groups: dict[str, dict] = {"weights": {"params": [], "lr": lr, "weight_decay": weight_decay, "name": "weights"}}
+    for kind in learned:
+        groups[kind] = {"params": [], "lr": rates.get(kind, lr), "weight_decay": 0.0, "name": kind}
+    for parameter in model.parameters():
+        groups[kinds.get(parameter, "weights")]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]

@@ -1,0 +1,79 @@
+"""What is measured of a model on a batch: its loss and how many classes it finds, or those of each member."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import nll_loss
+from torch.utils._pytree import tree_map
+
+from snnparams.training.ensemble import Ensemble
+
+Loss = Callable[[Any, Any], torch.Tensor]
+
+
+def _check_log_probabilities(outputs: Any) -> None:
+    """Check what `nll_loss` does not: outputs that are no log-probabilities give it a loss without a lower bound."""
+    hint = "end with torch.log_softmax(..., dim=1), or give a loss of your own, as in loss=nn.functional.cross_entropy"
+    if not isinstance(outputs, torch.Tensor) or outputs.dim() != 2 or not outputs.is_floating_point():
+        got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise TypeError(f"model: expected log-probabilities (B, classes), got {got}; give decode=..., or {hint}")
+    sums = outputs.detach().float().logsumexp(dim=1)
+    sums = sums[sums.isfinite()].exp()
+    if ((sums - 1).abs() > 0.05).any():
+        got = f"{sums.min().item():.3g} to {sums.max().item():.3g}"
+        raise ValueError(
+            f"model: expected log-probabilities, of probabilities whose sum is 1, got a sum of {got}; {hint}"
+        )
+
+
+class Measure:
+    """Loss and accuracy of what a model returns, or of the members of an ensemble."""
+
+    def __init__(self, model: nn.Module, loss: Loss, decode) -> None:
+        if not callable(loss):
+            raise TypeError(f"loss: expected a function of outputs and labels, got {type(loss).__name__}")
+        self.model, self.loss, self.decode = model, loss, decode
+        self.members = model.size if isinstance(model, Ensemble) else None
+        self.unchecked = loss is nll_loss
+
+    def outputs(self, inputs, labels, apart: bool = False) -> list[tuple[Any, Any]]:
+        """Return what the model, or each member, makes of a batch, and the labels; `apart` if each has its own."""
+        outputs = self.model(inputs, in_dims=0) if apart else self.model(inputs)
+        parts = [outputs]
+        if self.members is not None:
+            parts = [tree_map(lambda x, k=k: x[k], outputs) for k in range(self.members)]
+        pairs = [(part if self.decode is None else self.decode(part), labels) for part in parts]
+        if apart:
+            pairs = [(part, labels[k]) for k, (part, _) in enumerate(pairs)]
+        if self.unchecked:
+            for part, _ in pairs:
+                _check_log_probabilities(part)
+            self.unchecked = False
+        return pairs
+
+    def losses(self, pairs) -> torch.Tensor:
+        """Return the loss of each, shape (1,) or (E,)."""
+        found = [self.loss(part, labels) for part, labels in pairs]
+        for value in found:
+            if not isinstance(value, torch.Tensor) or value.dim():
+                got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+                raise TypeError(f"loss: expected it to return one number as a tensor, the mean of a batch, got {got}")
+        return torch.stack(found)
+
+    def shaped(self, values: list[float]):
+        """Return one number for a model and a list for an ensemble."""
+        return values[0] if self.members is None else values
+
+
+def classes_found(outputs: Any, labels: Any) -> float:
+    """Return how many classes are found, or NaN where there are none to find."""
+    if not isinstance(outputs, torch.Tensor) or outputs.dim() != 2 or not isinstance(labels, torch.Tensor):
+        return math.nan
+    if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+        return math.nan
+    return float((outputs.argmax(dim=1) == labels).sum())

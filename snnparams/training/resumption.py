@@ -1,0 +1,162 @@
+"""A training run as a file: all that it needs to go on with the same numbers."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from snnparams.training.ensemble import Ensemble
+from snnparams.training.history import History
+
+
+class Run:
+    """What changes during a training run.
+
+    Args:
+        model: the model.
+        optimizer: its optimiser.
+        generators: of the order of the data, but for the global one.
+        scheduler: of the learning rate, or None.
+        callbacks: called after each epoch.
+        keep_best: whether to keep the values of the epoch of the lowest test loss, in `best`.
+
+    Raises:
+        TypeError: if a scheduler or callback is none.
+        ValueError: if the scheduler is one of another optimiser.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generators: list[torch.Generator],
+        scheduler: Any = None,
+        callbacks: Sequence = (),
+        keep_best: bool = False,
+    ) -> None:
+        if scheduler is not None and not all(hasattr(scheduler, name) for name in ("step", "state_dict", "optimizer")):
+            raise TypeError(f"scheduler: expected one of torch.optim.lr_scheduler, got {type(scheduler).__name__}")
+        if scheduler is not None and scheduler.optimizer is not optimizer:
+            raise ValueError("scheduler: expected one of the optimiser that is given, got one of another")
+        for callback in callbacks:
+            if not callable(callback):
+                raise TypeError(f"callbacks: expected functions of model and history, got {type(callback).__name__}")
+        self.model, self.optimizer, self.generators = model, optimizer, generators
+        self.scheduler, self.callbacks, self.keep_best = scheduler, list(callbacks), keep_best
+        self.history = History()
+        self.best: dict[str, Any] | None = None
+
+    def end_epoch(self, test_loss: Any) -> None:
+        """Do what is to be done after the evaluation of an epoch."""
+        if self.keep_best and self.history.best_epoch == self.history.epochs:
+            self.best = copy.deepcopy(self.model.state_dict())
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(sum(test_loss) / len(test_loss) if isinstance(test_loss, list) else test_loss)
+        elif self.scheduler is not None:
+            self.scheduler.step()
+        for callback in self.callbacks:
+            if callback(self.model, self.history) is True and not self.history.stopped:
+                self.history.stopped = getattr(callback, "__name__", type(callback).__name__)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint beside its place, then move it there: a killed run leaves the last whole one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all(),
+            "order": [generator.get_state() for generator in self.generators],
+            "history": dataclasses.asdict(self.history),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "callbacks": [c.state_dict() if hasattr(c, "state_dict") else None for c in self.callbacks],
+            "best": self.best,
+            "halted": sorted(self.model.halted) if isinstance(self.model, Ensemble) else [],
+        }
+        temporary = path.with_name(path.name + ".partial")
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+
+    def resume(self, path: Path, epochs: int) -> None:
+        """Go on where a checkpoint was written. If it is refused, the model is as it was.
+
+        Raises:
+            ValueError: if it holds more epochs than are wanted, or was written by another kind of run.
+            RuntimeError: if it is of another model.
+        """
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        order = (
+            state["order"] if isinstance(state["order"], list) else [state["order"]]
+        )  # of version 0.1.0: one or None
+        order = [saved for saved in order if saved is not None]
+        self._check_kind(path, state, order)
+        history = History(**state["history"])
+        if history.epochs > epochs:
+            raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
+        before = copy.deepcopy(self.model.state_dict())
+        self.model.load_state_dict(state["model"])
+        try:
+            self._check_constraints(path, state["model"])
+            _check_optimizer(path, self.optimizer, state["optimizer"])
+        except ValueError:
+            self.model.load_state_dict(before)
+            raise
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        for callback, saved in zip(self.callbacks, state.get("callbacks", []), strict=True):
+            if saved is not None:
+                callback.load_state_dict(saved)
+        if isinstance(self.model, Ensemble):
+            for k in state.get("halted", []):
+                self.model.halt(k)
+        torch.set_rng_state(state["random"])
+        torch.cuda.set_rng_state_all(state["random_cuda"][: torch.cuda.device_count()])
+        for generator, saved in zip(self.generators, order, strict=True):
+            generator.set_state(saved)
+        self.history, self.best = history, state.get("best")
+
+    def _check_kind(self, path: Path, state: dict, order: list) -> None:
+        pairs = {
+            "generator": (len(order), len(self.generators)),
+            "scheduler": (state.get("scheduler") is not None, self.scheduler is not None),
+            "callbacks": (
+                [saved is not None for saved in state.get("callbacks", [])],
+                [hasattr(callback, "state_dict") for callback in self.callbacks],
+            ),
+            "restore_best": (state.get("best") is not None, self.keep_best),
+        }
+        for name, (expected, got) in pairs.items():
+            if expected != got:
+                raise ValueError(f"{name}: expected one as in the checkpoint {path} ({expected}), got {got}")
+
+    def _check_constraints(self, path: Path, state: dict) -> None:
+        for name, parameter in self.model.named_parameters():
+            module, _, last = name.rpartition(".")
+            saved = None if f"{module}.parametrizations.{last}.original" in state else state.get(name)
+            if saved is None or not torch.equal(parameter.detach(), saved.to(parameter)):
+                raise ValueError(
+                    f"{name}: expected the constraint, its range and time step of the checkpoint {path}, got others, "
+                    "for which its optimiser state has no meaning; to start from its values, load its 'model' alone"
+                )
+
+
+def _check_optimizer(path: Path, optimizer, saved: dict) -> None:
+    """Check that an optimiser is of the kind whose state a checkpoint holds."""
+
+    def kind(groups) -> list[tuple]:
+        return [(len(group["params"]), *sorted(set(group) - {"params", "initial_lr"})) for group in groups]
+
+    expected, got = kind(saved["param_groups"]), kind(optimizer.state_dict()["param_groups"])
+    if expected != got:
+        raise ValueError(
+            f"optimizer: expected one as in the checkpoint {path}, with groups of {expected} (number of parameters, "
+            f"options), got {got}"
+        )
