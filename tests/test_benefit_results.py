@@ -65,10 +65,7 @@ def test_settings_of_the_core_are_those_that_tuning_chose():
                 and {**x.run["cell"]["training"], "epochs": training["epochs"]} == training
             )
             best = max(x.accuracy for x in tries)  # several may be
-            if task == "windows 2":  # the page says that its opponent is not the best that was tried
-                assert chosen.accuracy > 97
-            else:
-                assert chosen.accuracy == pytest.approx(best)
+            assert chosen.accuracy == pytest.approx(best)
 
 
 def test_every_kind_of_a_task_had_as_many_tries():
