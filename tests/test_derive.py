@@ -186,10 +186,10 @@ def problem(neuron, seed, steps, rows, neurons, dtype, recurrent, per_neuron=Tru
 def solve(how, neuron, given, detach_reset, seed=0):
     """Return outputs and last state, and all gradients of a random sum of them."""
     x, state, p, weights = given
-    if how == "derived":
-        out, last = kernels.derived_sequence(neuron, x, state, p, DT, detach_reset, "cpu", weights)
-    else:
+    if how == "reference":
         out, last = reference.sequence(neuron, x, state, p, DT, detach_reset, weights)
+    else:
+        out, last = kernels.derived_sequence(neuron, x, state, p, DT, detach_reset, how, weights)
     draw = torch.Generator().manual_seed(seed)
     loss = sum((torch.rand(t.shape, dtype=F64, generator=draw).to(t) * t).sum() for t in (out, *last))
     leaves = [x, *state, *(getattr(p, name) for name in neuron.neuron_fields)]
@@ -199,8 +199,8 @@ def solve(how, neuron, given, detach_reset, seed=0):
     return [out, *last], [zero if g is None else g for g, zero in zip(gradients, zeros, strict=True)]
 
 
-def assert_same(neuron, given, detach_reset, exact):
-    results, gradients = solve("derived", neuron, given, detach_reset)
+def assert_same(neuron, given, detach_reset, exact, kernel="cpu"):
+    results, gradients = solve(kernel, neuron, given, detach_reset)
     expected, right = solve("reference", neuron, given, detach_reset)
     for ours, theirs in zip(results, expected, strict=True):
         if exact:
@@ -247,7 +247,7 @@ def test_any_step_has_the_outputs_and_gradients_of_the_reference(
 def test_float32_has_the_bits_of_pytorch(neuron):
     """Every operation is rounded like PyTorch's: no fused multiply-add, no float64 in between."""
     given = problem(neuron, 1, 40, 5, 33, F32, recurrent=False)
-    (out, *last), gradients = solve("derived", neuron, given, False)
+    (out, *last), gradients = solve("cpu", neuron, given, False)
     (expected, *state), right = solve("reference", neuron, given, False)
     for ours, theirs in zip((out, *last), (expected, *state), strict=True):
         assert ours.dtype == F32
@@ -282,7 +282,7 @@ def test_weights_and_gradients_that_are_not_finite_reach_what_they_reach_in_the_
     *_, weights = given = problem(AdaptiveLIF, 3, 6, 2, 5, F64, recurrent=True)
     with torch.no_grad():
         weights[2, 3] = torch.inf
-    ours, theirs = (solve(how, AdaptiveLIF, given, True) for how in ("derived", "reference"))
+    ours, theirs = (solve(how, AdaptiveLIF, given, True) for how in ("cpu", "reference"))
     for a, b in zip([*ours[0], *ours[1]], [*theirs[0], *theirs[1]], strict=True):
         assert torch.equal(a.isnan(), b.isnan())
 

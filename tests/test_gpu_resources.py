@@ -23,6 +23,7 @@ import gpu_resources
 
 STORED = json.loads((ROOT / "book" / "results" / "gpu_resources.json").read_text())
 ROWS = STORED["rows"]
+DERIVED = json.loads((ROOT / "book" / "results" / "gpu_resources_derived.json").read_text())
 
 
 def arrangement(row):
@@ -36,7 +37,7 @@ def check(row):
     assert row["starts"], row
     assert row["shared_bytes"] <= row["shared_limit"]
     assert row["registers"] <= 255
-    if row["kernel"].startswith("recurrent"):
+    if "recurrent" in row["kernel"]:
         how = arrangement(row)
         assert row["path"] == how.path
         assert row["shared_bytes"] <= gpu.shared_memory(how, getattr(torch, row["dtype"]).itemsize)
@@ -75,6 +76,21 @@ def test_kernels_without_recurrence_and_on_chip_up_to_64_neurons_spill_little():
             assert row["spilled_bytes"] <= 64, row
 
 
+def test_derived_kernels_of_an_adaptive_neuron_start_and_spill_little():
+    """Up to 64 neurons of float32, and without recurrence, nothing at all; LIF's own kernels are held to 64 bytes."""
+    assert DERIVED["command"] == "python tests/benchmarks/gpu_resources.py --derived"
+    found = {(row["target"], row["kernel"], row["dtype"], row["precision"], row["neurons"]) for row in DERIVED["rows"]}
+    targets = [f"sm_{target}" for target in gpu_resources.TARGETS]
+    numbers = [("float32", "highest"), ("float32", "high"), ("float64", "highest")]
+    of_kernels = itertools.product(targets, gpu_resources.DERIVED, numbers, (64, 128, 512))
+    assert found == {(target, kernel, *of, neurons) for target, kernel, of, neurons in of_kernels}
+    assert len(DERIVED["rows"]) == len(found)
+    for row in DERIVED["rows"]:
+        check(row)
+        if row["path"] == "blocks" or (row["dtype"] == "float32" and row["neurons"] <= 64):
+            assert row["spilled_bytes"] == 0, row
+
+
 @pytest.mark.parametrize(("target", "path"), [(75, "tiles"), (80, "on chip"), (86, "tiles"), (89, "tiles"),
                                               (90, "on chip"), (100, "on chip"), (120, "tiles")])  # fmt: skip
 def test_a_hundred_neurons_stay_on_the_chip_where_there_is_room(target, path):
@@ -93,10 +109,20 @@ import torch
 from unittest import mock
 sys.path.insert(0, "tests/benchmarks")
 import gpu_resources
-from gpu_resources import KERNELS, TARGETS, AbsentGPU, launch, row
-from snnparams.kernels import gpu, gpu_kernels, gpu_recurrent
+from gpu_resources import DERIVED, KERNELS, TARGETS, AbsentGPU, launch, launch_derived, row
+from snnparams.kernels import gpu, gpu_any_neuron, gpu_kernels, gpu_recurrent
+import snnparams as sp
 
-found = {"rows": [], "failed": [], "products": []}
+class Own(sp.Neuron):
+    state = ("v", "u")
+    tau_inv, v_th = sp.rate(50.0, time="tau"), sp.voltage(0.4)
+
+    def step(x, v, u, tau_inv, v_th, spike, reset, where):
+        v = (v + 3 * x / 7) / (2 + u * u)
+        z = spike(v, v_th)
+        return z * v, where(z, v - v_th, v) * (2 - reset(z)), u * tau_inv - v
+
+found = {"rows": [], "fused": [], "forward": 0, "products": []}
 for target, neurons, dtype, precision in (
     (75, 64, "float32", "highest"), (75, 100, "float32", "highest"), (75, 128, "float64", "highest"),
     (86, 128, "float32", "highest"), (120, 100, "float32", "high"), (90, 128, "float64", "highest"),
@@ -114,7 +140,23 @@ with AbsentGPU(90, TARGETS[90]) as device:
             launch(kernel, (1, 3, 5, 7), torch.float64, method, voltages=method == "heaviside")
     for kernel in KERNELS[2:4]:
         launch(kernel, (1, 3, 5, 7), torch.float64, "sigmoid", voltages=True)
-for module in (gpu_kernels, gpu_recurrent):
+    for sizes in one[3:]:
+        for kernel in DERIVED:
+            launch(kernel, sizes, torch.float32)
+    for kernel in KERNELS[:4]:
+        launch_derived(kernel, (1, 3, 5, 7), torch.float64, "sigmoid", False, Own)
+        launch_derived(kernel, (1, 3, 5, 7), torch.float32, "tanh", True, Own)
+        launch_derived(kernel, (1, 3, 5, 7), torch.float64, "super", True, Own)
+for target in TARGETS:
+    with AbsentGPU(target, TARGETS[target]) as device:
+        for kernel in DERIVED:
+            found["rows"].append(row(device, kernel, 64, 256, "float32", "highest"))
+for cache, *_ in gpu_any_neuron.forward.device_caches.values():
+    for compiled in cache.values():
+        if "math.exp" not in compiled.asm["ttir"]:  # which is computed with fused multiply-add
+            found["forward"] += 1
+            found["fused"] += re.findall("fma.rn|div.full", compiled.asm["ptx"])
+for module in (gpu_kernels, gpu_recurrent, gpu_any_neuron):
     for kernel in vars(module).values():
         for cache, *_ in getattr(kernel, "device_caches", {}).values():
             for compiled in cache.values():
@@ -135,9 +177,16 @@ def compiled():
 
 
 def test_what_is_compiled_now_starts(compiled):
-    assert len(compiled["rows"]) == 12
+    assert len(compiled["rows"]) == 12 + 4 * len(gpu_resources.TARGETS)
     for row in compiled["rows"]:
         check(row)
+        assert row["spilled_bytes"] == 0 or row["neurons"] > 64
+
+
+def test_a_derived_step_is_rounded_as_pytorch_does(compiled):
+    """The instructions for a GPU have no fused multiply-add, and no division that is not exact."""
+    assert compiled["forward"] > len(gpu_resources.TARGETS)
+    assert compiled["fused"] == []
 
 
 def test_every_size_can_be_one_and_no_offset_has_32_bits(compiled):
@@ -194,7 +243,7 @@ def test_kernels_run_on_the_device_of_their_tensors(monkeypatch):
     with FakeTensorMode():
         x = torch.empty(2, device="cuda:1")
     kernel = Kernel(current)
-    gpu._launch(x, lambda device: [(kernel, 1, (), {})])
+    gpu.launch(x, lambda device: [(kernel, 1, (), {})])
     assert kernel.devices == [[torch.device("cuda:1")]]
     assert not current
 
@@ -203,12 +252,12 @@ def test_errors_of_triton_name_the_reference():
     x = torch.empty(2)
     full = Kernel(error=OutOfResources(512, 256, "threads"))
     with pytest.raises(RuntimeError, match=r"needs 512 threads, a GPU of .* has 256; use kernel='reference'") as error:
-        gpu._launch(x, lambda device: [(full, 1, (), {})])
+        gpu.launch(x, lambda device: [(full, 1, (), {})])
     assert error.value.__cause__ is full.error
     unknown = Kernel(error=PTXASError("no such target"))
     message = f"PTXASError of Triton {re.escape(triton.__version__)} for a GPU of .*; use kernel='reference'"
     with pytest.raises(RuntimeError, match=message):
-        gpu._launch(x, lambda device: [(unknown, 1, (), {}), (Kernel([]), 1, (), {})])
+        gpu.launch(x, lambda device: [(unknown, 1, (), {}), (Kernel([]), 1, (), {})])
 
 
 def on_a_gpu():

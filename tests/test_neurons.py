@@ -372,10 +372,6 @@ def test_sparse_input_and_kernels(row):
     torch.testing.assert_close(layer(spikes.to_sparse())[0], layer(spikes)[0])
     with pytest.raises(ValueError, match="unknown kernel='numba'"):
         recurrent(row, declared(row.neuron), kernel="numba")
-    if row.neuron is not sp.LIFParameters:
-        message = f"kernel='triton': there is none for {row.neuron.__name__}; use kernel='reference' or None"
-        with pytest.raises(ValueError, match=message):
-            recurrent(row, declared(row.neuron), kernel="triton")
 
 
 @each
@@ -432,8 +428,6 @@ def test_a_neuron_with_other_constants_is_not_taken_for_the_one_that_it_is_made_
             values[name] = (1 - np.exp(-DT * values[name])) / DT
         _, (v, _) = lif_by_hand(x.numpy(), values, np.zeros((NEURONS, NEURONS)), lambda u: 1.0 * (u > 0))
         np.testing.assert_allclose(state.v, v, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="kernel='triton': there is none for ExponentialLIF"):
-        sp.LIF(ExponentialLIF(), kernel="triton")
     for build in (lambda: ExponentialLIF(method="adjoint"), lambda: sp.LIF(ExponentialLIF(), gradient=sp.Adjoint())):
         with pytest.raises(
             ValueError, match=r"gradient=Adjoint\(\): there is none for ExponentialLIF; use a Surrogate"

@@ -1,7 +1,8 @@
 """How a whole sequence is computed, forward and backward: a kernel for the device, or the reference.
 
-The CPU kernel computes any neuron, a user's own among them: `snnparams.kernels.derive` derives its backward pass, and
-`snnparams.kernels.elementwise` makes machine code of both. The Triton kernel computes LIF, and LI without recurrence.
+Both kernels compute any neuron, a user's own among them: `snnparams.kernels.derive` derives its backward pass. Of both
+`snnparams.kernels.elementwise` makes machine code for a CPU, and `snnparams.kernels.gpu_steps` functions for Triton.
+LIF, and LI without recurrence, have Triton kernels of their own.
 
 ============== =========================================== =======================================
 name           what it is                                  what it takes
@@ -101,17 +102,6 @@ def choose(kernel: str | None, x: torch.Tensor) -> str:
     return kernel
 
 
-def check_kernel_of(neuron: type[Neuron], kernel: str | None, recurrent: bool = False) -> str | None:
-    """Return `kernel` if it names one that computes a neuron, or None.
-
-    Raises:
-        ValueError: it does not; the message lists those that do.
-    """
-    if check_kernel(kernel) == "triton" and not lif_on_gpu.takes(neuron, recurrent):
-        raise ValueError(f"kernel={kernel!r}: there is none for {neuron.__name__}; use kernel='reference' or None")
-    return kernel
-
-
 def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, kernel=None, recurrent_weights=None):
     """Compute a population of any neuron over a whole sequence.
 
@@ -131,28 +121,23 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, k
     Raises:
         ValueError: if the kernel is unknown or cannot take the neuron or the input.
     """
-    recurrent = recurrent_weights is not None
     gradient = surrogate_of(p) if neuron.spiking else None
-    chosen = _choose_for(neuron, gradient, kernel, currents, recurrent)
+    chosen = _choose_for(gradient, kernel, currents)
     if chosen == "reference":
         return reference.sequence(neuron, currents, state, p, dt, detach_reset, recurrent_weights)
-    compute = derived_sequence if chosen == "cpu" else lif_on_gpu.sequence
+    by_hand = chosen == "triton" and lif_on_gpu.takes(neuron, gradient, recurrent_weights is not None)
+    compute = lif_on_gpu.sequence if by_hand else derived_sequence
     return compute(neuron, currents, state, p, dt, detach_reset, chosen, recurrent_weights)
 
 
-def _choose_for(neuron: type[Neuron], gradient: Surrogate | None, kernel: str | None, x, recurrent: bool) -> str:
-    """Return the kernel to use for a neuron with that spike function and input, see `choose`."""
-    check_kernel_of(neuron, kernel, recurrent)
-    chosen, refusal = choose(kernel, x), ""
-    if chosen == "triton" and not lif_on_gpu.takes(neuron, recurrent):
-        refusal = f"there is none for {neuron.__name__}"
-    elif chosen == "triton" and gradient is not None and gradient.derivative is not None:
-        refusal = f"there is none for {gradient!r}"
-    elif chosen == "cpu" and gradient is not None and gradient.refusal:
-        refusal = f"{gradient!r}: {gradient.refusal}"
-    if refusal and kernel is not None:
-        raise ValueError(f"kernel={kernel!r}: {refusal}; use kernel='reference' or None")
-    return "reference" if refusal else chosen
+def _choose_for(gradient: Surrogate | None, kernel: str | None, x) -> str:
+    """Return the kernel to use for an input and a spike function, see `choose`."""
+    chosen = choose(kernel, x)
+    if chosen == "reference" or gradient is None or not gradient.refusal:
+        return chosen
+    if kernel is not None:
+        raise ValueError(f"kernel={kernel!r}: {gradient!r}: {gradient.refusal}; use kernel='reference' or None")
+    return "reference"
 
 
 def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset, kernel, recurrent_weights=None):

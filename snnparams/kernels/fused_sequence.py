@@ -25,7 +25,7 @@ from torch import Tensor
 from snnparams.kernels.fused import _call, _function, _keep_nothing, _refuse_second_derivative, _vectorised, plain
 from snnparams.neurons.step import PROGRAMS
 
-BACKENDS = {"cpu": "snnparams.kernels.cpu"}
+BACKENDS = {"cpu": "snnparams.kernels.cpu", "triton": "snnparams.kernels.gpu_sequence"}
 
 
 def _backend(name: str):
@@ -118,7 +118,7 @@ def sequence(x, state, w, p, program, method, alpha, detach_reset, keep, backend
         alpha: its shape parameter.
         detach_reset: whether no gradient passes the spike in the reset.
         keep: whether there may be a backward pass.
-        backend: "cpu".
+        backend: "cpu" or "triton".
     """
     how = program, method, alpha, detach_reset, keep, backend
     return _call(_Forward, _forward_operator, x, state, w, p, *how)

@@ -11,11 +11,11 @@ so the tests run without a GPU.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import triton
 from triton.runtime.errors import OutOfResources, TritonError
@@ -115,11 +115,12 @@ def arrangements(device: Device, neurons: int, dtype: torch.dtype, tf32: bool) -
     return fitting or possible[-1:]
 
 
-def _arrangements(device: Device, x: torch.Tensor) -> list[Arrangement]:
+def arrangements_for(device: Device, x: torch.Tensor) -> list[Arrangement]:
+    """Return the ways to compute a recurrent population with inputs x, the fastest first."""
     return arrangements(device, x.shape[-1], x.dtype, tf32=torch.get_float32_matmul_precision() != "highest")
 
 
-def _launch(x: torch.Tensor, attempts: Callable[[Device], Iterable[tuple]]) -> None:
+def launch(x: torch.Tensor, attempts: Callable[[Device], Iterable[tuple]]) -> None:
     """Launch a kernel on the device of a tensor: the first attempt that Triton, having compiled it, finds to fit.
 
     Args:
@@ -129,7 +130,8 @@ def _launch(x: torch.Tensor, attempts: Callable[[Device], Iterable[tuple]]) -> N
     Raises:
         RuntimeError: if none fits, or one cannot be compiled.
     """
-    with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
+    # PyTorch does not warn of numbers that are not finite, NumPy, by which the interpreter computes, would
+    with torch.cuda.device(x.device) if x.is_cuda else np.errstate(all="ignore"):
         device = device_of(x)
         gpu = f"a GPU of compute capability {device.capability / 10}"
         for kernel, programs, arguments, options in attempts(device):
@@ -165,7 +167,7 @@ def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, keep
 
     def with_recurrence(device):
         programs = members * triton.cdiv(rows, ROWS)
-        for how in _arrangements(device, x):
+        for how in arrangements_for(device, x):
             if how.path == "on chip":
                 given = x, v_0, i_0, w, *p, z, v, i, v_pre, i_pre, steps, rows, neurons
                 yield gpu_recurrent.recurrent_forward, programs, given, exact | how.options()
@@ -173,7 +175,7 @@ def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, keep
                 given = x, v, i, w.mT.contiguous(), *p, z, v_pre, i_pre, steps, rows, neurons
                 yield gpu_recurrent.tiled_forward, programs, given, exact | how.options()
 
-    _launch(x, without_recurrence if w is None else with_recurrence)
+    launch(x, without_recurrence if w is None else with_recurrence)
     return z, v, i, v_pre, i_pre
 
 
@@ -199,7 +201,7 @@ def lif_backward(
         yield gpu_kernels.backward, members * triton.cdiv(rows * neurons, BLOCK), given, options | {"BLOCK": BLOCK}
 
     def with_recurrence(device):
-        for how in _arrangements(device, v_pre):
+        for how in arrangements_for(device, v_pre):
             if how.path == "on chip":
                 results = grad_x, grad_v_0, grad_i_0, grad_p
                 given = *grads, grad_v, grad_i, v_pre, i_pre, v_0, w, *p, *results, steps, rows, neurons
@@ -210,10 +212,10 @@ def lif_backward(
 
     if w is None:
         grad_p = v_pre.new_empty(members, 5, rows, neurons)
-        _launch(v_pre, without_recurrence)
+        launch(v_pre, without_recurrence)
         return grad_x, grad_v_0, grad_i_0, grad_w, grad_p.sum(dim=2)
     grad_p = v_pre.new_zeros(members, parts, 5, neurons)  # tiles add to it
-    _launch(v_pre, with_recurrence)
+    launch(v_pre, with_recurrence)
     if with_w and steps > 1:
         spikes = threshold(v_pre[:, :-1] - v_th[:, None, None], method, alpha)
         torch.bmm(grad_x[:, 1:].flatten(1, 2).transpose(1, 2), spikes.flatten(1, 2), out=grad_w)
@@ -226,5 +228,5 @@ def encode(x, steps: int, a, v_leak, v_th, v_reset):
     if x.numel():
         given = x, a, v_leak, v_th, v_reset, z, steps, x.numel()
         options = {"BLOCK": BLOCK, "enable_fp_fusion": False}
-        _launch(x, lambda _: [(gpu_kernels.encode, triton.cdiv(x.numel(), BLOCK), given, options)])
+        launch(x, lambda _: [(gpu_kernels.encode, triton.cdiv(x.numel(), BLOCK), given, options)])
     return z

@@ -116,7 +116,7 @@ def recurrent_backward(
 
 
 @triton.jit
-def _times_weights(values, place, w, n, row_mask, neurons, PRECISION: tl.constexpr, N: tl.constexpr):
+def times_weights(values, place, w, n, row_mask, neurons, PRECISION: tl.constexpr, N: tl.constexpr):
     """Multiply rows of values (K) with a tile of N columns of the weights."""
     total = tl.zeros((place.shape[0], N), values.dtype.element_ty)
     for first in range(0, neurons, N):
@@ -154,7 +154,7 @@ def tiled_forward(
             v, i = tl.load(v_state + state, mask, other=0.0), tl.load(i_state + state, mask, other=0.0)
             i_now = i + tl.load(x + place + n[None, :], mask, other=0.0)
             if t > 0:
-                i_now += _times_weights(
+                i_now += times_weights(
                     z, place - size, w_t + member * neurons * neurons, n, row_mask, neurons, PRECISION, N
                 )  # fmt: skip
             v_now, spikes, v, i = step(v, i_now, a_n, b_n, leak_n, th_n, reset_n, METHOD, ALPHA)
@@ -207,7 +207,7 @@ def tiled_backward(
             if WITH_V:
                 g_v_pre += tl.load(grad_v_pre + here, mask, other=0.0)
             if back > 0:
-                g_z += _times_weights(
+                g_z += times_weights(
                     grad_x, place + size, w + member * neurons * neurons, n, row_mask, neurons, PRECISION, N
                 )  # fmt: skip
             g_x, g_v, p_a, p_b, p_leak, p_th, p_reset = step_back(
@@ -216,17 +216,17 @@ def tiled_backward(
             tl.store(grad_x + here, g_x, mask)
             tl.store(g_v_state + state, g_v, mask)
             tl.store(g_i_state + state, g_x, mask)
-            _add_rows(grad_p + of_program, p_a, n, neurons)
-            _add_rows(grad_p + of_program + neurons, p_b, n, neurons)
-            _add_rows(grad_p + of_program + 2 * neurons, p_leak, n, neurons)
-            _add_rows(grad_p + of_program + 3 * neurons, p_th, n, neurons)
-            _add_rows(grad_p + of_program + 4 * neurons, p_reset, n, neurons)
+            add_rows(grad_p + of_program, p_a, n, neurons)
+            add_rows(grad_p + of_program + neurons, p_b, n, neurons)
+            add_rows(grad_p + of_program + 2 * neurons, p_leak, n, neurons)
+            add_rows(grad_p + of_program + 3 * neurons, p_th, n, neurons)
+            add_rows(grad_p + of_program + 4 * neurons, p_reset, n, neurons)
         tl.debug_barrier()  # the next step reads what other threads of this program wrote
         place -= size
 
 
 @triton.jit
-def _add_rows(sums, terms, n, neurons):
+def add_rows(sums, terms, n, neurons):
     """Add the rows of terms to sums, which belong to this program alone."""
     mask = n < neurons
     tl.store(sums + n, tl.load(sums + n, mask, other=0.0) + tl.sum(terms, axis=0), mask)

@@ -1,4 +1,4 @@
-"""LIF and LI neurons by the Triton kernels, which are written for LIF alone: what these take, and how to call them."""
+"""LIF and LI neurons by the Triton kernels that are written for LIF alone: what these take, and how to call them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from torch.nn.functional import linear
 
 from snnparams.kernels import fused
 from snnparams.neurons import LIFParameters, LIParameters, Neuron
-from snnparams.neurons.surrogate import surrogate_of
+from snnparams.neurons.surrogate import Surrogate, surrogate_of
 
 
-def takes(neuron: type[Neuron], recurrent: bool) -> bool:
-    """Return whether a neuron is LIF, LI without recurrence, or one that differs from them in nothing."""
+def takes(neuron: type[Neuron], gradient: Surrogate | None, recurrent: bool) -> bool:
+    """Return whether a neuron is LIF, LI without recurrence, or like them, with a spike function of this package."""
+    if gradient is not None and gradient.derivative is not None:
+        return False
     parts = ("step", "constants", "receives", "state")
     known = LIFParameters if neuron.spiking else LIParameters
     return all(getattr(known, part) == getattr(neuron, part) for part in parts) and (neuron.spiking or not recurrent)

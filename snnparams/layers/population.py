@@ -46,7 +46,7 @@ class Population(nn.Module):
             p.check_use(**how)
         self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
         self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
-        self.kernel = kernels.check_kernel_of(self.neuron, kernel, recurrent)
+        self.kernel = kernels.check_kernel(kernel)
         if self._exact:
             adjoint.refuse_triton(kernel)
 

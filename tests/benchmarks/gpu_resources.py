@@ -2,6 +2,8 @@
 
 Run from the repository root, about five minutes of one core, and less again, because Triton keeps what it compiled:
 python tests/benchmarks/gpu_resources.py
+With `--derived` it is about the kernels that are derived for any neuron, here for the adaptive LIF, and writes
+book/results/gpu_resources_derived.json, in about as long.
 
 Triton is told of a GPU that is not there. Then the package launches its kernels, as on any other: it chooses, Triton
 compiles, compares with what there is, and would start. NVIDIA's `cuobjdump`, which comes with Triton, reads the
@@ -20,13 +22,17 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from snnparams.kernels import gpu
+from snnparams.kernels import gpu, gpu_sequence
+from snnparams.neurons import AdaptiveLIF
+from snnparams.neurons.step import PROGRAMS
 
 TARGETS = {75: 65536, 80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}  # shared memory, bytes
 NEURONS = (1, 10, 64, 65, 100, 128, 129, 256, 512, 1024)
 BATCHES = (1, 256)
 PRECISIONS = (("float32", "highest"), ("float32", "high"), ("float64", "highest"))  # "high" allows TF32
 KERNELS = ("feed-forward forward", "feed-forward backward", "recurrent forward", "recurrent backward", "encoder")
+DERIVED = tuple(f"derived, {kernel}" for kernel in KERNELS[:4])
+SIZES_OF_DERIVED = {"neurons": (64, 128, 512), "batches": (256,)}
 PATHS = {"recurrent_forward": "on chip", "recurrent_backward": "on chip"}
 PATHS |= {"tiled_forward": "tiles", "tiled_backward": "tiles"}
 STEPS = 100
@@ -91,12 +97,15 @@ def launch(kernel: str, sizes: tuple, dtype: torch.dtype, method: str = "super",
     """Let the package launch a kernel; tensors without storage do, since nobody computes with them.
 
     Args:
-        kernel: one of KERNELS.
+        kernel: one of KERNELS or DERIVED.
         sizes: networks, time steps, batch, neurons.
         dtype: of all tensors.
         method: the spike function.
         voltages: whether a gradient by the voltages is given, not by the spikes, and nothing is kept for it.
     """
+    if kernel in DERIVED:
+        launch_derived(kernel.removeprefix("derived, "), sizes, dtype, method, not voltages)
+        return
     members, steps, batch, neurons = sizes
 
     def empty(*shape):
@@ -112,6 +121,34 @@ def launch(kernel: str, sizes: tuple, dtype: torch.dtype, method: str = "super",
     else:
         grads = (None, x) if voltages else (x, None)
         gpu.lif_backward(*grads, state, state, x, x, state, w, *p, method, 1.0, recurrent, True, recurrent)
+
+
+def launch_derived(kernel: str, sizes: tuple, dtype: torch.dtype, method: str, with_out: bool, neuron=AdaptiveLIF):
+    """Let the package launch a kernel that it derives; see `launch`.
+
+    Args:
+        kernel: one of KERNELS.
+        sizes: networks, time steps, batch, neurons.
+        dtype: of all tensors.
+        method: the spike function.
+        with_out: whether the output has a gradient, and the parameters get one; if not, nothing is kept for any.
+        neuron: class of the neurons.
+    """
+    members, _, batch, neurons = sizes
+    program, recurrent = PROGRAMS[neuron.program], kernel.startswith("recurrent")
+
+    def empty(*shape):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    x, state = empty(*sizes), empty(members, len(program.state), batch, neurons)
+    p = empty(members, len(program.parameters), neurons)
+    w = empty(members, neurons, neurons) if recurrent else None
+    if kernel.endswith(" forward"):
+        gpu_sequence.sequence_forward(x, state, w, p, neuron.program, method, 1.0, with_out)
+    else:
+        kept, how = empty(members, len(program.kept), *sizes[1:]), (neuron.program, method, 1.0)
+        grad_out = x if with_out else None
+        gpu_sequence.sequence_backward(grad_out, state, kept, w, p, *how, recurrent, with_out, recurrent)
 
 
 def row(device: AbsentGPU, kernel: str, neurons: int, batch: int, dtype: str, precision: str) -> dict:
@@ -142,8 +179,11 @@ if __name__ == "__main__":
     import stored
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("book/results/gpu_resources.json"))
-    output = parser.parse_args().output
+    parser.add_argument("--derived", action="store_true", help="the kernels that are derived for any neuron")
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    name = "gpu_resources_derived" if given.derived else "gpu_resources"
+    output = given.output or Path(f"book/results/{name}.json")
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise SystemExit("TRITON_INTERPRET: expected to be unset, the interpreter compiles nothing")
     try:
@@ -151,9 +191,10 @@ if __name__ == "__main__":
     except RuntimeError as error:
         raise SystemExit(f"{error}; set TRITON_CUOBJDUMP_PATH to that of a CUDA toolkit") from None
     found = []
-    for k, new in enumerate(rows()):
+    for k, new in enumerate(rows(kernels=DERIVED, **SIZES_OF_DERIVED) if given.derived else rows()):
         found.append(new)
         if k % 50 == 0:
             print(new, flush=True)
-    head = stored.header("gpu_resources.py", machine=f"{stored.CPU}, the compiler alone", triton=triton.__version__)
+    command = "gpu_resources.py --derived" if given.derived else "gpu_resources.py"
+    head = stored.header(command, machine=f"{stored.CPU}, the compiler alone", triton=triton.__version__)
     stored.write(output, head | {"rows": found}, indent=None)

@@ -1,0 +1,93 @@
+"""Whole sequences of any neuron on a GPU: the launches of the kernels in `snnparams.kernels.gpu_any_neuron`.
+
+`snnparams.kernels.gpu` says in blocks of what size they work, and what a device must have for them.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+
+from snnparams.kernels import gpu, gpu_any_neuron, gpu_steps
+from snnparams.kernels.gpu import BLOCK, ROWS
+from snnparams.neurons.step import PROGRAMS
+
+
+def _options(step, program, alpha: float, kept: int) -> dict:
+    """Return what all kernels are told."""
+    sizes = {"S": len(program.state), "P": len(program.parameters), "K": kept}
+    return {"STEP": step, "ALPHA": alpha, "enable_fp_fusion": False} | sizes
+
+
+def sequence_forward(x, state, w, p, name, method, alpha, keep):
+    """Compute the sequence; see `snnparams.kernels.fused_sequence` for shapes."""
+    program = PROGRAMS[name]
+    members, steps, rows, neurons = x.shape
+    out, last = torch.empty_like(x), state.clone()
+    kept = x.new_empty(members, len(program.kept), *x.shape[1:]) if keep else x.new_empty(members, 0, 0, 0, 0)
+    if not x.numel():
+        return out, last, kept
+    options = _options(gpu_steps.forward(name, method), program, alpha, kept.shape[1])
+
+    def without_recurrence(device):
+        given = x, state, p, out, last, kept, steps, rows * neurons, neurons
+        programs = members * triton.cdiv(rows * neurons, BLOCK)
+        yield gpu_any_neuron.forward, programs, given, options | {"BLOCK": BLOCK}
+
+    def with_recurrence(device):
+        programs, sizes = members * triton.cdiv(rows, ROWS), (steps, rows, neurons)
+        for how in gpu.arrangements_for(device, x):
+            if how.path == "on chip":
+                given = x, state, w, p, out, last, kept, *sizes
+                yield gpu_any_neuron.recurrent_forward, programs, given, options | how.options()
+            else:
+                given = x, w.mT.contiguous(), p, out, last, kept, *sizes
+                yield gpu_any_neuron.tiled_forward, programs, given, options | how.options()
+
+    gpu.launch(x, without_recurrence if w is None else with_recurrence)
+    return out, last, kept
+
+
+def sequence_backward(grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w):
+    """Compute the gradients; see `snnparams.kernels.fused_sequence` for shapes."""
+    program = PROGRAMS[name]
+    members, _, steps, rows, neurons = kept.shape
+    grad_x, before = kept.new_empty(members, steps, rows, neurons), grad_state.clone()
+    grad_w = kept.new_zeros(members, *((neurons, neurons) if with_w else (0, 0)))
+    parts = rows if w is None else triton.cdiv(rows, ROWS)
+    terms = p.shape[1] if with_p else 0
+    if not kept.numel():
+        return grad_x, before, grad_w, torch.zeros_like(p)
+    options = _options(gpu_steps.backward(name, method, detach_reset), program, alpha, kept.shape[1])
+    options |= {"TERMS": terms, "WITH_OUT": grad_out is not None}
+    given_out = kept if grad_out is None else grad_out  # a pointer that is not read
+    with_w = with_w and steps > 1
+    out = torch.empty_like(grad_x) if with_w else kept
+
+    def without_recurrence(device):
+        given = given_out, grad_state, kept, p, grad_x, before, grad_p, steps, rows * neurons, neurons
+        programs = members * triton.cdiv(rows * neurons, BLOCK)
+        yield gpu_any_neuron.backward, programs, given, options | {"BLOCK": BLOCK}
+
+    def with_recurrence(device):
+        sizes = steps, rows, neurons
+        for how in gpu.arrangements_for(device, kept):
+            more = options | how.options() | {"WITH_W": with_w}
+            if how.path == "on chip":
+                given = given_out, grad_state, kept, w, p, grad_x, before, grad_p, out, *sizes
+                yield gpu_any_neuron.recurrent_backward, members * parts, given, more
+            else:
+                given = given_out, kept, w, p, grad_x, before, grad_p, out, *sizes
+                yield gpu_any_neuron.tiled_backward, members * parts, given, more
+
+    if w is None:
+        grad_p = kept.new_empty(members, terms, rows, neurons)
+        gpu.launch(kept, without_recurrence)
+        totals = grad_p.sum(dim=2)
+    else:
+        grad_p = kept.new_zeros(members, parts, terms, neurons)  # tiles add to it
+        gpu.launch(kept, with_recurrence)
+        totals = grad_p.sum(dim=1)
+    if with_w:
+        torch.bmm(grad_x[:, 1:].flatten(1, 2).transpose(1, 2), out[:, :-1].flatten(1, 2), out=grad_w)
+    return grad_x, before, grad_w, totals if with_p else torch.zeros_like(p)
