@@ -93,7 +93,7 @@ def test_values_are_copied_and_saved():
     images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
     assert torch.equal(other(images), ensemble(images))
     assert len(ensemble) == 2
-    sp.training.validate_neuron_parameters(ensemble)
+    sp.validate_neuron_parameters(ensemble)
 
 
 def test_a_shared_parameter_stays_one():

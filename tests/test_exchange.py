@@ -363,7 +363,7 @@ def test_modules_of_norse_come_in_with_the_same_spikes_and_gradients():
     with torch.no_grad():
         theirs[0].weight.mul_(4)
     ours = sp.from_norse(theirs)
-    kinds = [nn.Linear, sp.LIF, sp.LIFRecurrent, sp.sequential.OverTime, sp.LI]
+    kinds = [nn.Linear, sp.LIF, sp.LIFRecurrent, sp.OverTime, sp.LI]
     assert [type(module) for module in ours] == kinds
     x, found = spikes(dtype=torch.float32), []
     for model in (theirs, ours):

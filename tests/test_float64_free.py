@@ -124,7 +124,7 @@ def test_a_layer_is_built_used_changed_saved_and_loaded(device, what):
     layer = sp.LIFRecurrent(4, 3, sp.LIFParameters(**declared), device="mps")
     assert {t.device for t in layer.state_dict().values()} == {MPS}
     assert {t.dtype for t in layer.state_dict().values()} == {torch.float32}
-    assert "tau_mem_inv=" in repr(layer)
+    assert "tau_mem=" in repr(layer)
 
     x = (torch.rand(12, 2, 4, device="mps") < 0.6).float()
     spikes, state = layer(x)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import snnparams as sp
+from snnparams.training import loop
 
 
 class Classifier(torch.nn.Module):
@@ -257,4 +258,4 @@ def test_sparse_gradients_are_checked_as_dense_ones_are():
     half = torch.full((2, 3), torch.finfo(torch.float32).max)  # each is finite, their sum is not
     sparse.embedding.weight.grad = torch.sparse_coo_tensor([[1, 1]], half, (10, 3), check_invariants=True)
     with pytest.raises(FloatingPointError, match=r"batch 4: .* for embedding\.weight"):
-        sp.training._check_gradients(sparse, 4)
+        loop._check_gradients(sparse, 4)

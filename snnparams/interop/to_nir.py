@@ -47,7 +47,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -79,9 +79,6 @@ def _nir() -> ModuleType:
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy().copy()
-
-
-# --------------------------------------------------------------------------------------------------------- to NIR
 
 
 def _parts(model: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:
@@ -137,6 +134,76 @@ def _into_weights(r: np.ndarray, node):
     )
 
 
+class _Graph:
+    """Nodes and edges, in the order of a network's parts.
+
+    Args:
+        resistance: that of neurons, as in `to_nir`.
+    """
+
+    def __init__(self, resistance: str) -> None:
+        self.resistance = resistance
+        self.nodes: dict[str, Any] = {}
+        self.edges: list[tuple[str, str]] = []
+        self.last, self.size = "input", cast("int | None", None)  # the node before the next, and its neurons
+
+    def add(self, kind: str, node) -> str:
+        """Append a node, and return its name."""
+        name = f"{kind}_{len(self.nodes)}"
+        self.nodes[name] = node
+        self.edges.append((self.last, name))
+        self.last = name
+        return name
+
+    def part(self, part: nn.Module) -> None:
+        """Append a module."""
+        name = type(part).__name__
+        if isinstance(part, nn.Linear):
+            self.add("linear", _weights(part.weight, part.bias))
+            self.size = part.out_features
+        elif isinstance(part, Delay):
+            shape = (self.size,) if self.size is not None else part.p.size or tuple(part.p.delay.shape)
+            if not isinstance(shape, tuple) or len(shape) != 1:
+                raise ValueError(f"{name}: expected a known number of neurons on one axis; build it with size=...")
+            self.size = shape[0]
+            self.add("delay", _delay(part.p.delay, shape[0]))
+        elif isinstance(part, Recurrent):
+            self.recurrent(part, name)
+        elif isinstance(part, FeedForward):
+            self.feed_forward(part, name)
+        else:
+            expected = "cells and layers of LIF and LI neurons, nn.Linear and Delay"
+            raise TypeError(f"model: expected {expected}, got {name}, for which NIR has nothing")
+
+    def recurrent(self, part: Recurrent, name: str) -> None:
+        """Append input weights, neurons, and the way back from them to themselves."""
+        node, self.size = _neurons(part, None, name)
+        weights = _weights(part.input_weights)
+        back = _weights(part.effective_recurrent_weights(), autapses=part.autapses)
+        if self.resistance != "1":
+            node.r = node.tau_mem / node.tau_mem.dtype.type(part.dt)
+            weights, back = _into_weights(node.r, weights), _into_weights(node.r, back)
+        self.add("linear", weights)
+        neurons = self.add("lif", node)
+        if isinstance(part, DelayedRecurrentLayer):
+            if part.per_synapse:
+                raise TypeError(f"{name}: expected delays of neurons, which NIR has, got one per synapse")
+            self.add("delay", _delay(part.delays.delay, self.size, less=part.dt))
+        self.edges.append((self.add("recurrent", back), neurons))
+        self.last = neurons
+
+    def feed_forward(self, part: FeedForward, name: str) -> None:
+        """Append neurons, and where a resistance asks for it weights before them."""
+        nir = _nir()
+        node, self.size = _neurons(part, self.size, name)
+        if self.resistance != "1":
+            node.r = node.tau_mem / node.tau_mem.dtype.type(part.dt)
+            if not isinstance(self.nodes.get(self.last), (nir.Linear, nir.Affine)):
+                self.add("linear", nir.Linear(weight=np.eye(self.size, dtype=node.r.dtype)))
+            self.nodes[self.last] = _into_weights(node.r, self.nodes[self.last])
+        self.add("lif" if part.neuron is LIFParameters else "li", node)
+
+
 def to_nir(model: nn.Module | Sequence[nn.Module], *, resistance: str = "1") -> Any:
     """Return a network as a graph of NIR, which `nir.write` writes into a file.
 
@@ -159,73 +226,18 @@ def to_nir(model: nn.Module | Sequence[nn.Module], *, resistance: str = "1") -> 
     nir = _nir()
     if resistance not in RESISTANCES:
         raise ValueError(f"resistance: expected one of {', '.join(map(repr, RESISTANCES))}, got {resistance!r}")
-    nodes: dict[str, Any] = {}
-    edges: list[tuple[str, str]] = []
-    last, size, steps = "input", None, {}
-
-    def add(kind: str, node) -> str:
-        nonlocal last
-        name = f"{kind}_{len(nodes)}"
-        nodes[name] = node
-        edges.append((last, name))
-        last = name
-        return name
-
     parts = _parts(model)
     if not parts:
         raise ValueError("model: expected at least one module, got none")
+    graph = _Graph(resistance)
     for part in parts:
-        name = type(part).__name__
-        if isinstance(part, (Population, Delay)):
-            steps[part.dt] = name
-        if isinstance(part, nn.Linear):
-            add("linear", _weights(part.weight, part.bias))
-            size = part.out_features
-        elif isinstance(part, Delay):
-            shape = (size,) if size is not None else part.p.size or tuple(part.p.delay.shape)
-            if not isinstance(shape, tuple) or len(shape) != 1:
-                raise ValueError(f"{name}: expected a known number of neurons on one axis; build it with size=...")
-            size = shape[0]
-            add("delay", _delay(part.p.delay, size))
-        elif isinstance(part, Recurrent):
-            node, size = _neurons(part, None, name)
-            weights = _weights(part.input_weights)
-            back = _weights(part.effective_recurrent_weights(), autapses=part.autapses)
-            if resistance != "1":
-                node.r = node.tau_mem / node.tau_mem.dtype.type(part.dt)
-                weights, back = _into_weights(node.r, weights), _into_weights(node.r, back)
-            add("linear", weights)
-            neurons = add("lif", node)
-            if isinstance(part, DelayedRecurrentLayer):
-                if part.per_synapse:
-                    raise TypeError(f"{name}: expected delays of neurons, which NIR has, got one per synapse")
-                add("delay", _delay(part.delays.delay, size, less=part.dt))
-            edges.append((add("recurrent", back), neurons))
-            last = neurons
-        elif isinstance(part, FeedForward):
-            node, size = _neurons(part, size, name)
-            if resistance != "1":
-                node.r = node.tau_mem / node.tau_mem.dtype.type(part.dt)
-                if not isinstance(nodes.get(last), (nir.Linear, nir.Affine)):
-                    add("linear", nir.Linear(weight=np.eye(size, dtype=node.r.dtype)))
-                nodes[last] = _into_weights(node.r, nodes[last])
-            add("lif" if part.neuron is LIFParameters else "li", node)
-        else:
-            raise TypeError(
-                f"model: expected cells and layers of LIF and LI neurons, nn.Linear and Delay, got {name}, for which "
-                "NIR has nothing"
-            )
+        graph.part(part)
+    steps = dict.fromkeys(part.dt for part in parts if isinstance(part, (Population, Delay)))
     if len(steps) > 1:
         raise ValueError(f"model: expected one time step, got {', '.join(f'{dt:g} s' for dt in steps)}")
-    add("output", nir.Output(output_type={"output": nodes[last].output_type["output"]}))
-    first = next(iter(nodes.values()))
-    nodes = {"input": nir.Input(input_type={"input": first.input_type["input"]})} | nodes
-    nodes["output"] = nodes.pop(last)
-    edges = [(a, "output" if b == last else b) for a, b in edges]
+    graph.add("output", nir.Output(output_type={"output": graph.nodes[graph.last].output_type["output"]}))
+    first = next(iter(graph.nodes.values()))
+    nodes = {"input": nir.Input(input_type={"input": first.input_type["input"]})} | graph.nodes
+    nodes["output"] = nodes.pop(graph.last)
+    edges = [(a, "output" if b == graph.last else b) for a, b in graph.edges]
     return nir.NIRGraph(nodes=nodes, edges=edges)
-
-
-# ------------------------------------------------------------------------------------------------------- from NIR
-
-
-# ----------------------------------------------------------------------------------------------------- from Norse
