@@ -72,7 +72,7 @@ def test_distributions_are_shown_by_where_they_lie_and_how_wide_they_are(distrib
     ("value", "got"),
     [
         (10, "10"),
-        (torch.tensor([0.01, 20.0]), "20"),
+        (torch.tensor([5.0, 20.0, 30.0]), "20"),
         (sp.Learned(5.0), "5"),
         (sp.Fixed(torch.distributions.Uniform(5.0, 15.0)), "10"),
         (torch.distributions.Gamma(4.0, 0.5), "8"),
@@ -89,6 +89,7 @@ def test_a_time_constant_that_looks_like_milliseconds_is_asked_about(kind, value
         with pytest.raises(ValueError, match="is declared by its rate, tau_syn_inv="):
             p.tau_syn = value
     assert kind(tau_mem=1.0, tau_syn_inv=0.1).tau_syn == pytest.approx(10.0)  # asked for by its rate
+    assert kind(tau_mem=torch.tensor([0.01, 0.02, 20.0])).tau_mem[2] == 20  # one slow neuron among others
 
 
 def test_learned_is_another_thing_than_fixed():

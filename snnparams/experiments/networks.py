@@ -67,13 +67,12 @@ class SpikingLayer(nn.Module):
         self.reset, self.clear_synapse = architecture.reset, architecture.clear_synapse
         declared: dict = {}
         for name, value in values.items():
-            is_time = name.startswith("tau")
-            x = value.float() * (DT if is_time else 1.0)
+            x, field, constraint = value.float(), name, "log"
+            if name.startswith("tau"):  # as rates: searches go beyond what may be declared as a time
+                x, field, constraint = 1 / (x * DT), f"{name}_inv", "decay"
             if name in neurons.learned:
-                constraint = "decay" if is_time else "log"
-                declared[name] = Learned(x[0].item() if neurons.shared else x, constraint, shared=neurons.shared)
-            else:
-                declared[name] = x
+                x = Learned(x[0].item() if neurons.shared else x, constraint, shared=neurons.shared)
+            declared[field] = x
         kind: type = LIFParameters if neurons.tau_adapt is None else AdaptiveLIF
         if self.reset != "zero" or self.clear_synapse:
             if neurons.tau_adapt is not None:
