@@ -24,7 +24,7 @@ class KeepTogether(SphinxPostTransform):
             after = formula.next_node(descend=False, siblings=True, ascend=False)
             if isinstance(after, nodes.Text) and (mark := AFTER.match(after)):
                 rest = nodes.Text(after[mark.end() :])
-                both = nodes.inline("", "", formula.copy(), nodes.Text(mark[0]))
+                both = nodes.inline("", "", formula.deepcopy(), nodes.Text(mark[0]))
                 both["classes"].append("together")
                 parent.replace(after, rest)
                 parent.replace(formula, both)
