@@ -566,7 +566,6 @@ def test_a_line_does_not_begin_with_the_mark_after_a_formula(page, address):
     visit(page, address, "book/1_lif_neuron.html")
     pairs = page.locator(".together")
     assert pairs.count() > 10
-    assert all(len(text) > 1 for text in pairs.all_inner_texts())  # the formula, and the mark
     for width in (360, 500, 768, 1280):
         page.set_viewport_size({"width": width, "height": 900})
         rows = "all => all.filter(x => x.getClientRects().length > 1).length"
