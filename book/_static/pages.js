@@ -40,7 +40,8 @@
     });
   }
 
-  const resized = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+  // what a box holds may grow after the box stands, as formulas in a table do
+  const resized = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target.closest(BOXES))));
   const watched = new WeakSet();
   function watch() {
     widen();
@@ -49,6 +50,7 @@
       watched.add(box);
       box.addEventListener("scroll", () => mark(box), { passive: true });
       resized.observe(box);
+      if (box.firstElementChild) resized.observe(box.firstElementChild);
     });
   }
 
