@@ -56,7 +56,7 @@
 
   function start() {
     const typeset = window.MathJax?.startup?.promise ?? Promise.resolve();
-    typeset.then(() => requestAnimationFrame(watch));
+    Promise.all([typeset, document.fonts.ready]).then(() => requestAnimationFrame(watch));
     window.addEventListener("resize", watch);
   }
 
