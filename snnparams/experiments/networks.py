@@ -3,8 +3,7 @@ r"""The networks of chapter 6: one or two spiking layers, whose neurons are equa
 Networks of one seed have equal weights before training and begin with equal firing rates, whatever their time
 constants. For that, a neuron's weights are those of the seed times a factor that gives all voltages one variance, as in
 fluctuation-driven initialization (see `snnparams.layers.initialisation.voltage_variance`), times one number for the
-layer,
-found by bisection. Time constants count in time steps.
+layer, found by bisection. Time constants count in time steps.
 """
 
 from __future__ import annotations

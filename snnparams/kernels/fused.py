@@ -1,8 +1,7 @@
 r"""A whole sequence of LIF neurons on a GPU as one operator of PyTorch, and what all fused kernels share.
 
 The operator does for all steps what `snnparams.neurons.dynamics` does for one. Shapes: E networks of one shape (a
-single one
-is E = 1), T steps, B rows (the batch), N neurons.
+single one is E = 1), T steps, B rows (the batch), N neurons.
 
 ============================================  ============  ====================================================
 `x`                                           (E, T, B, N)  input currents

@@ -79,8 +79,7 @@ class OverTime(nn.Sequential):
 
     Called with a tensor (T, B, ...), it gives the modules (T * B, ...) and returns (T, B, ...). With `lengths`, see
     `snnparams.layers.sequences`, the modules see only the steps that count, as a copy, and the others are zero in what
-    is
-    returned.
+    is returned.
 
     Raises:
         TypeError: on building, if there is no module, or one carries a state.
@@ -135,9 +134,8 @@ class Sequential(nn.Sequential):
     Called with a tensor (T, B, ...), or for cells (B, ...), and optionally a state, it returns the output of the last
     module and the state: a tuple with the state of each module, `()` for those without. Input and modules without an
     axis for the batch work as the modules do. With `lengths`, see `snnparams.layers.sequences`, the output is zero
-    behind the
-    end of each sequence, and the states are those after the last step of each. A module of your own that mixes time
-    steps then finds zeros there.
+    behind the end of each sequence, and the states are those after the last step of each. A module of your own that
+    mixes time steps then finds zeros there.
 
     Raises:
         TypeError: on calling, if cells and layers are mixed, a module returns something else, an `nn.Sequential` holds

@@ -1,10 +1,9 @@
 """Many trials of chapter 6's experiment side by side, for a GPU, which one small network would leave idle.
 
 A trial alone is `snnparams.experiments.trial.run_trial`. This computes the same for E networks of one size at once:
-equal initial
-numbers, batches in the same order, the same loss, gradients shortened for each network by itself, Adam with a learning
-rate for each. Results differ by rounding only, and by what rounding does to a training that amplifies it. All tensors
-have the axis of the networks in front; `snnparams.kernels.fused` computes it as one more axis.
+equal initial numbers, batches in the same order, the same loss, gradients shortened for each network by itself, Adam
+with a learning rate for each. Results differ by rounding only, and by what rounding does to a training that amplifies
+it. All tensors have the axis of the networks in front; `snnparams.kernels.fused` computes it as one more axis.
 
 On a GPU, one update is recorded once (a CUDA graph) and then repeated: its hundred small kernels would take longer to
 launch than to run.
