@@ -24,6 +24,7 @@ called through `torch.autograd.Function`, which costs less and knows the transfo
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,6 +117,9 @@ def _backward_by(run_backward):
     return backward
 
 
+_untraced: Any = torch._disable_dynamo
+
+
 def _vectorised(run):
     """Return the rule of `torch.vmap`: the new axis joins that of the networks."""
 
@@ -129,7 +133,9 @@ def _vectorised(run):
         out = run(*(join(value, dim) for value, dim in zip(args, in_dims, strict=True)))
         return tuple(t.unflatten(0, (info.batch_size, -1)) for t in out), (0,) * len(out)
 
-    return rule
+    # Where torch.compile leaves a transform to be run without it, it would still trace this function, into itself until
+    # the stack is full. torch.compiler.disable would import the compiler here, this does so at the first call.
+    return _untraced(rule)
 
 
 _Backward: type[torch.autograd.Function] = _function(

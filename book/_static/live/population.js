@@ -28,7 +28,7 @@
 
 	/** Return log-normal time constants in ms, from the shortest; each stands for an equal share of the distribution. */
 	function spreadOut({median, variation}) {
-		const width = Math.sqrt(Math.log(1 + variation ** 2))
+		const width = Math.sqrt(Math.log1p(variation ** 2))
 		return DEVIATES.map(deviate => median * Math.exp(width * deviate))
 	}
 
