@@ -12,6 +12,9 @@ CHECKED := $(addprefix tests/test_,names.py imports.py sizes.py signatures.py de
 # a cell may take half an hour on a slow machine; the limit behind it is for a kernel that does not answer at all
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000
 
+# Processes that wait for their threads by turning round, as OpenMP's do, take the processor from those beside them.
+PARALLEL := OMP_WAIT_POLICY=PASSIVE
+
 # progress bars are for people at a screen, not for stored pages
 export TQDM_DISABLE := 1
 # frozen-module notices of the debugger have no place in a notebook
@@ -68,7 +71,7 @@ test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygien
 	$(BIN)/ruff format --check .
 	$(BIOME) ci --error-on-warnings
 	$(BIN)/mypy snnparams
-	$(BIN)/pytest --ignore tests/test_browser.py -m "not slow"
+	$(PARALLEL) $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal --ignore tests/test_browser.py -m "not slow"
 	$(BIN)/pytest $(NBVAL) $(NOTEBOOKS)
 
 test-all: test test-processors test-offline ## test, and what takes longer: other processors, without a network, the browser
