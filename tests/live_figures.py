@@ -5,7 +5,6 @@ first. `python tests/live_figures.py --timings` measures and writes book/results
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmarks"))
 import benefit_analysis
 import benefit_explorer
 import benefit_store
+import stored
 
 LIVE = Path(__file__).resolve().parent.parent / "book" / "_static" / "live"
 RESULTS = LIVE.parents[1] / "results" / "live_figures.json"
@@ -108,7 +108,9 @@ def timings(browser, address: str) -> dict:
         }
         for speed, of_speed in took.items()
     }
-    return {"processor": benefit_store.processor(), "browser": f"Chromium {browser.version}", "ms per frame": found}
+    made = {"command": "python tests/live_figures.py --timings", **stored.header_of_device(benefit_store.processor())}
+    made["versions"]["chromium"] = browser.version
+    return made | {"ms per frame": found}
 
 
 def main() -> None:
@@ -123,7 +125,7 @@ def main() -> None:
         browser = launch(playwright)
         address = write_page(Path(folder))
         if measure:
-            RESULTS.write_text(json.dumps(timings(browser, address), indent=1) + "\n")
+            stored.write(RESULTS, timings(browser, address))
         else:
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.goto(address)

@@ -408,8 +408,9 @@ def test_without_javascript_there_are_pictures_and_nothing_to_press(browser, add
 def test_what_a_frame_takes_was_recorded():
     """On which processor and browser; it is compared with nothing here, as it differs from machine to machine."""
     recorded = json.loads(RESULTS.read_text())
-    assert recorded["processor"]
-    assert recorded["browser"].startswith("Chromium ")
+    assert {"command", "date", "machine", "versions"} <= set(recorded)
+    assert recorded["machine"]
+    assert "chromium" in recorded["versions"]
     for figures in recorded["ms per frame"].values():
         assert sorted(figures) == NAMES
         assert all(0 < ms["median"] <= ms["95 %"] and ms["frames"] > 1 for ms in figures.values())

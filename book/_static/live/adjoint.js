@@ -82,7 +82,7 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		voltage.text(ms(ARRIVES), 0, "input", "muted", 5, 14)
 
 		const lambda = figure.panel([left, 208, wide, 130], [0, end], [-20, 4], {
-			title: "← backward, λ: worth of a bit of voltage",
+			title: "← λ: worth of a bit of voltage",
 			xLabel: "time (ms)",
 			yTicks: [-20, -10, 0]
 		})

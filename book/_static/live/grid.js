@@ -49,7 +49,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		const [title, unit] = measures[state.measure]
 		const columns = narrow ? 5 : 10
 		const wide = (width - 14) / columns
-		figure.write(0, 16, "seeds: press to take one in or leave it out", "title")
+		figure.write(0, 16, "seeds: press to take or leave", "title")
 		figure.tiles = differences.map((value, k) => {
 			const place = {x: (k % columns) * wide, y: 28 + 48 * Math.floor(k / columns), width: wide}
 			const taken = picked.includes(k)

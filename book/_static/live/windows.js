@@ -98,7 +98,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 
 		const top = 252
 		const row = 170 / count
-		figure.write(left, top - 9, "best sum for each window, how often right", "title")
+		figure.write(left, top - 9, "best sums, and how often right", "title")
 		found.sums.forEach((sum, k) => {
 			const y = top + k * row
 			const panel = figure.panel([left, y, wide, row - 6], time, [-1, 2])
