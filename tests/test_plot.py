@@ -1,4 +1,6 @@
 import re
+import sys
+import types
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -99,3 +101,23 @@ def test_arrays_of_one_memory_are_refused_too():
         with pytest.raises(ValueError, match="got the same memory"):
             plot.before_after(plt.subplots()[1], before, after, "x")
     assert isinstance(plot.to_numpy([1, 2]), np.ndarray)
+
+
+def test_tables_are_tables_and_text():
+    table = plot.Table(["", "a < b"], [["one", "1"], ["two", "22"]], "note & more")
+    assert repr(table) == "     a < b\none      1\ntwo     22\nnote & more"
+    html = table._repr_html_()
+    assert '<th scope="col">a &lt; b</th>' in html
+    assert '<tr><th scope="row">two</th><td>22</td></tr>' in html
+    assert "<p>note &amp; more</p>" in html
+    with pytest.raises(ValueError, match=r"rows: expected 2 cells, got \['one'\]"):
+        plot.Table(["", "a"], [["one"]])
+
+
+def test_a_notebook_draws_two_pixels_for_each_point(monkeypatch):
+    chosen = []
+    inline = types.SimpleNamespace(set_matplotlib_formats=chosen.append)
+    monkeypatch.setitem(sys.modules, "matplotlib_inline.backend_inline", inline)
+    with plt.rc_context():
+        plot.use_style()
+    assert chosen == ["retina"]
