@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import benefit_adaptation as adaptation
 import benefit_analysis as analysis
 import benefit_design as design
-from benefit_analysis import Results, Table
+from benefit_analysis import Results
 from benefit_design import EQUAL, LEARNS, MEM, SYN
 
 from snnparams.experiments.statistics import equivalence, mean_contrast
@@ -258,17 +258,6 @@ def test_declared_contrasts_ask_for_what_the_experiment_runs():
 def test_a_declared_contrast_weighs_conditions(results):
     with pytest.raises(KeyError, match=f"expected runs of '{design.ALL}'"):
         results.declared("values differ")
-
-
-def test_tables_are_tables_and_text():
-    table = Table(["", "a < b"], [["one", "1"], ["two", "22"]], "note & more")
-    assert repr(table) == "     a < b\none      1\ntwo     22\nnote & more"
-    html = table._repr_html_()
-    assert '<th scope="col">a &lt; b</th>' in html
-    assert '<tr><th scope="row">two</th><td>22</td></tr>' in html
-    assert "<p>note &amp; more</p>" in html
-    with pytest.raises(ValueError, match=r"rows: expected 2 cells, got \['one'\]"):
-        Table(["", "a"], [["one"]])
 
 
 def test_numbers_in_words():

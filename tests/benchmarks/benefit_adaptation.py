@@ -1,9 +1,11 @@
 """What chapter 8 reads out of the stage "adaptation", of whatever lines there are."""
 
 import matplotlib.pyplot as plt
-from benefit_analysis import COLOR, TITLE, Results, Table
+from benefit_analysis import COLOR, TITLE, Results
 from benefit_design import ADAPT, ADAPT_DIFFERENT, ADAPT_LEARNS, ADAPTATION_TASKS, ADAPTIVE, BESIDE, EQUAL
 from benefit_figures import forest
+
+from snnparams.plot import Table
 
 STAGE = "adaptation"
 PREDICTIONS = "adaptation_predictions.json"

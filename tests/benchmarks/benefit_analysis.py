@@ -6,11 +6,10 @@ have not been run yet (controls, equal spikes, natural tasks, gradients) waits h
 """
 
 import functools
-import html
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from scipy import stats
 from snnparams.experiments.predictions import Outcome, decide
 from snnparams.experiments.statistics import Contrast, corrected_contrast, equivalence, mean_contrast
 from snnparams.experiments.tuning import enclosed
+from snnparams.plot import Table
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "results" / "benefit"  # the one place that says where
 MARGIN = 1.0  # points of accuracy: the largest difference that counts as none
@@ -366,40 +366,6 @@ def _corrected_equivalence(contrast: Contrast, count: int) -> float:
 
 
 # -------------------------------------------------------------------------------------------------------- tables
-
-
-class Table:
-    """A table that a page shows as a table, and a terminal as text.
-
-    Args:
-        header: a name for each column; the first column names the rows.
-        rows: texts, as many in each as there are columns.
-        note: what stands below it.
-    """
-
-    def __init__(self, header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
-        self.header, self.rows, self.note = list(header), [list(map(str, row)) for row in rows], note
-        if wrong := [row for row in self.rows if len(row) != len(self.header)]:
-            raise ValueError(f"rows: expected {len(self.header)} cells, got {wrong[0]}")
-
-    def __repr__(self) -> str:
-        lines = [self.header, *self.rows]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
-        text = [
-            "  ".join(x.ljust(w) if k == 0 else x.rjust(w) for k, (x, w) in enumerate(zip(line, widths, strict=True)))
-            for line in lines
-        ]
-        return "\n".join(line.rstrip() for line in [*text, *([self.note] if self.note else [])])
-
-    def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(x)}</th>' for x in self.header)
-        body = "".join(
-            f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(x)}</td>" for x in rest)}</tr>'
-            for first, *rest in self.rows
-        )
-        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
-        table = f'<table class="table results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        return f'<div class="table-wrapper">{table}</div>{note}'
 
 
 def percent(number: float | None, digits: int = 1) -> str:
