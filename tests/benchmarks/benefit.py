@@ -442,21 +442,17 @@ class Experiment:
 
     # -------------------------------------------------------------------------------------------------- delays
 
-    def _tuned_delays(self, stage: str, tasks: tuple[str, ...]) -> dict:
-        entries = {
-            (task, name): (self.problem(task), kind, kind.first[: self.grid.delay_tries], {})
-            for task in tasks
-            for name, kind in design.DELAYED.items()
-        }
-        return self.search(stage, entries, self.grid.delay_tries, self.grid.delay_tries)
-
-    def delays_tuning(self) -> dict:
-        """Return the knobs of delays on four windows, of as many tries for each kind."""
-        return self._tuned_delays("delays_tuning", (design.DELAY_TASK,))
-
     def _with_delays(self, stage: str, tasks: tuple[str, ...], kinds: tuple[str, ...], seeds: int) -> list[dict]:
-        """Return the lines of some kinds; those without delays train as long as in the core."""
-        tuned = self.stage("tuning") | self.stage(f"{stage}_tuning")
+        """Return the lines of some kinds, after tuning them; those without delays train as long as in the core."""
+        entries = {
+            (task, name): (self.problem(task), design.DELAYED[name], design.DELAYED[name].first[:tries], {})
+            for tries in [self.grid.delay_tries]
+            for task in tasks
+            for name in kinds
+            if name in design.DELAYED
+        }
+        tries = self.grid.delay_tries
+        tuned = self.stage("tuning") | self.search(f"{stage}_tuning", entries, tries, tries)
         planned = [
             (task, name, seed, cell_of(problem, all_kinds[name], tuned[task, name]["knobs"], seed, True))
             for all_kinds in [KINDS | design.DELAYED]
@@ -468,20 +464,20 @@ class Experiment:
         return self.trials(stage, planned)
 
     def delays(self) -> list[dict]:
-        """Return the lines of different delays and equal neurons, then those of all kinds."""
+        """Return the lines of different delays beside kinds of the core, then those of the other delays."""
         tasks, seeds = (design.DELAY_TASK,), self.grid.core_seeds
         first = self._with_delays("delays", tasks, (EQUAL, SYN, design.LEARNS, design.DELAYS), seeds)
         others = [name for name in design.DELAYED if name != design.DELAYS]
         return first + self._with_delays("delays", tasks, tuple(others), min(seeds, self.grid.seeds))
 
-    def delays_later_tuning(self) -> dict:
-        """Return the knobs of delays on the other tasks."""
-        return self._tuned_delays("delays_later_tuning", design.LATER_DELAY_TASKS)
-
     def delays_later(self) -> list[dict]:
-        """Return the lines of delays on the other tasks."""
+        """Return the lines of delays on the other tasks, one after the other."""
         kinds = (EQUAL, SYN, *design.DELAYED)
-        return self._with_delays("delays_later", design.LATER_DELAY_TASKS, kinds, self.grid.seeds)
+        return [
+            line
+            for task in design.LATER_DELAY_TASKS
+            for line in self._with_delays("delays_later", (task,), kinds, self.grid.seeds)
+        ]
 
     # ------------------------------------------------------------------------------------------- natural tasks
 
@@ -663,7 +659,7 @@ class Experiment:
 
 STAGES = (
     *("dial", "tuning", "flat", "core", "control_tuning", "causes", "equal_spikes", "adaptation_tuning", "adaptation"),
-    *("delays_tuning", "delays", "delays_later_tuning", "delays_later"),
+    *("delays", "delays_later"),
     *("natural_tuning", "natural_flat", "natural", "gradients", "references", "rasters", "summary"),
 )
 
