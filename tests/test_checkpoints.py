@@ -3,7 +3,6 @@
 import copy
 import io
 import json
-import pickle
 import re
 import warnings
 
@@ -538,14 +537,3 @@ def test_a_run_goes_on_bit_by_bit_and_not_under_another_constraint(tmp_path):
 def test_declarations_of_the_fixtures_are_those_of_their_names():
     assert declared("fixed")["v_th"] == 0.7
     assert {type(v) for v in declared("decay").values()} == {sp.Learned}
-
-
-@pytest.mark.parametrize("layer", [sp.LIF(size=3), sp.LI(size=3), sp.LIFRecurrent(2, 3)])
-def test_a_module_pickled_before_neurons_were_classes(layer):
-    x = torch.rand(5, 2, 2 if isinstance(layer, sp.LIFRecurrent) else 3)
-    expected = layer(x)[0]
-    kept = copy.deepcopy(layer)
-    del kept.p.neuron
-    again = pickle.loads(pickle.dumps(kept))
-    assert again.neuron is layer.neuron
-    assert torch.equal(again(x)[0], expected)

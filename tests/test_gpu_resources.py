@@ -77,7 +77,7 @@ def test_kernels_without_recurrence_and_on_chip_up_to_64_neurons_spill_little():
 
 
 def test_derived_kernels_of_an_adaptive_neuron_start_and_spill_little():
-    """Up to 64 neurons of float32, and without recurrence, nothing at all; LIF's own kernels are held to 64 bytes."""
+    """Up to 64 neurons of float32, and without recurrence, nothing at all; those of LIF are held to 64 bytes."""
     assert DERIVED["command"] == "python tests/benchmarks/gpu_resources.py --derived"
     found = {(row["target"], row["kernel"], row["dtype"], row["precision"], row["neurons"]) for row in DERIVED["rows"]}
     targets = [f"sm_{target}" for target in gpu_resources.TARGETS]
@@ -110,7 +110,8 @@ from unittest import mock
 sys.path.insert(0, "tests/benchmarks")
 import gpu_resources
 from gpu_resources import DERIVED, KERNELS, TARGETS, AbsentGPU, launch, launch_derived, row
-from snnparams.kernels import gpu, gpu_any_neuron, gpu_kernels, gpu_recurrent
+from snnparams.kernels import gpu, gpu_any_neuron, gpu_encoder
+from snnparams.neurons.surrogate import DERIVATIVES
 import snnparams as sp
 
 class Own(sp.Neuron):
@@ -135,11 +136,11 @@ with AbsentGPU(90, TARGETS[90]) as device:
     for sizes in one:
         for kernel in KERNELS:
             launch(kernel, sizes, torch.float32)
-    for method in gpu.METHODS:
+    for method in DERIVATIVES:
         for kernel in KERNELS[:2]:
-            launch(kernel, (1, 3, 5, 7), torch.float64, method, voltages=method == "heaviside")
+            launch(kernel, (1, 3, 5, 7), torch.float64, method, with_out=method != "heaviside")
     for kernel in KERNELS[2:4]:
-        launch(kernel, (1, 3, 5, 7), torch.float64, "sigmoid", voltages=True)
+        launch(kernel, (1, 3, 5, 7), torch.float64, "sigmoid", with_out=False)
     for sizes in one[3:]:
         for kernel in DERIVED:
             launch(kernel, sizes, torch.float32)
@@ -156,7 +157,7 @@ for cache, *_ in gpu_any_neuron.forward.device_caches.values():
         if "math.exp" not in compiled.asm["ttir"]:  # which is computed with fused multiply-add
             found["forward"] += 1
             found["fused"] += re.findall("fma.rn|div.full", compiled.asm["ptx"])
-for module in (gpu_kernels, gpu_recurrent, gpu_any_neuron):
+for module in (gpu_any_neuron, gpu_encoder):
     for kernel in vars(module).values():
         for cache, *_ in getattr(kernel, "device_caches", {}).values():
             for compiled in cache.values():

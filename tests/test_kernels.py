@@ -230,13 +230,21 @@ def test_many_networks_at_once_by_vmap():
             torch.testing.assert_close(parameters[name].grad[k], parameter.grad, rtol=1e-12, atol=1e-12)
 
 
-def test_registered_operator():
-    """The one of the GPU; test_derive.py has that of the CPU."""
-    x, state = torch.randn(1, 4, 3, 2, requires_grad=True), torch.zeros(1, 3, 2)
-    of_neurons = [torch.full((1, 2), value) for value in (0.1, 0.2, 0.0, 0.3, 0.0)]
-    given = [t.to(DEVICES["triton"]) for t in (x, state, state, torch.randn(1, 2, 2), *of_neurons)]
-    arguments = (*given, "super", 2.0, True, True, "triton")
-    torch.library.opcheck(torch.ops.snnparams.lif, arguments, test_utils=("test_schema", "test_faketensor"))
+@pytest.mark.parametrize("kernel", ["reference", "cpu", "triton"])
+@pytest.mark.parametrize("connected", [False, True])
+def test_no_rows_give_no_outputs_and_no_gradients(kernel, connected):
+    """Layers refuse an empty batch; what computes for them has an answer."""
+    device = DEVICES[kernel]
+    v_th, x = torch.rand(4, device=device, requires_grad=True), torch.rand(5, 0, 4, device=device, requires_grad=True)
+    weights = torch.rand(4, 4, device=device, requires_grad=True) if connected else None
+    kind = sp.LIFParameters.RecurrentState if connected else sp.LIFParameters.State
+    state = kind(*(torch.zeros(0, 4, device=device) for _ in kind._fields))
+    z, last = kernels.sequence(sp.LIFParameters, x, state, sp.LIFParameters(v_th=v_th), 1e-3, False, kernel, weights)
+    z.sum().backward()
+    assert z.shape == x.grad.shape == (5, 0, 4)
+    assert all(part.shape == (0, 4) for part in last)
+    assert v_th.grad.count_nonzero() == 0
+    assert weights is None or weights.grad.count_nonzero() == 0
 
 
 def test_what_a_kernel_cannot_do_is_refused():

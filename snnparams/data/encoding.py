@@ -11,12 +11,11 @@ from snnparams.layers.checks import autocast_is_on, check_finite, check_finite_l
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import LIFParameters, as_given
 from snnparams.neurons.surrogate import Gradient, Surrogate, surrogate_of
-from snnparams.parameters.declared import check_dt, check_size, check_value
+from snnparams.parameters.declared import check_counts, check_dt, check_size, check_value
 
 
 def _check_options(seq_length: int, layout: torch.layout, surrogate: Surrogate) -> None:
-    if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
-        raise ValueError(f"seq_length: expected a positive integer, got {seq_length!r}")
+    check_counts(seq_length=seq_length)
     if layout not in (torch.strided, torch.sparse_coo):
         raise ValueError(f"layout: expected torch.strided or torch.sparse_coo, got {layout}")
     if surrogate.graded and layout == torch.sparse_coo:

@@ -9,6 +9,7 @@ import torch
 
 from snnparams.data.mnist import Split
 from snnparams.data.task import Task
+from snnparams.parameters.declared import check_counts
 
 
 def _encode_bits(bits: torch.Tensor) -> torch.Tensor:
@@ -21,12 +22,6 @@ def _generated(name: str, bits: torch.Tensor, labels: torch.Tensor, sizes: dict[
     learn, choose, measure = (Split(*part) for part in parts)
     steps, inputs = bits.shape[1:]
     return Task(name, learn, choose, measure, _encode_bits, inputs, steps, classes=2, answers=tuple(answers))
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {count!r}")
 
 
 def _check_rates(low: float, high: float) -> None:
@@ -73,7 +68,7 @@ def windows(
         ValueError: if a number is not a positive integer, or not 0 <= low < high <= 1.
     """
     sizes = {"train": train, "validation": validation, "test": test}
-    _check_counts(count=count, length=length, group=group, **sizes)
+    check_counts(count=count, length=length, group=group, **sizes)
     _check_rates(low, high)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(2, (sum(sizes.values()), count), generator=generator, dtype=torch.uint8)
@@ -128,7 +123,7 @@ def multi_timescale_xor(
         ValueError: if a number is not a positive integer, `delay` is not 1 to `gap`, or not 0 <= low < high <= 1.
     """
     sizes = {"train": train, "validation": validation, "test": test}
-    _check_counts(cues=cues, slow=slow, fast=fast, gap=gap, delay=delay, group=group, **sizes)
+    check_counts(cues=cues, slow=slow, fast=fast, gap=gap, delay=delay, group=group, **sizes)
     _check_rates(low, high)
     if delay > gap:
         raise ValueError(f"delay: expected at most gap, {gap}, got {delay}: the next cue would have begun")

@@ -9,7 +9,7 @@ from snnparams.data.encoding import constant_current_lif_encode
 from snnparams.layers.checks import check_finite
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import LIFParameters
-from snnparams.parameters.declared import check_dt
+from snnparams.parameters.declared import check_counts, check_dt
 
 
 def poisson_encode(
@@ -52,13 +52,8 @@ def poisson_encode(
     return (chance < probability).to(input_values.dtype)
 
 
-def _check_seq_length(seq_length: int) -> None:
-    if isinstance(seq_length, bool) or not isinstance(seq_length, int) or seq_length < 1:
-        raise ValueError(f"seq_length: expected a positive integer, got {seq_length!r}")
-
-
 def _check_poisson(seq_length: int, f_max: float, dt: float) -> None:
-    _check_seq_length(seq_length)
+    check_counts(seq_length=seq_length)
     check_dt(dt)
     if not 0 < f_max * dt <= 1:
         raise ValueError(f"f_max: expected a positive rate of at most {1 / dt:g} 1/s, one spike per step, got {f_max}")
@@ -141,7 +136,7 @@ class SpikeLatencyLIFEncoder(nn.Module):
 
     def __init__(self, seq_length: int, p: LIFParameters | None = None, dt: float = 0.001) -> None:
         super().__init__()
-        _check_seq_length(seq_length)
+        check_counts(seq_length=seq_length)
         self.p = NeuronParameters(LIFParameters() if p is None else p, dt=dt)
         self.seq_length, self.dt = seq_length, check_dt(dt)
 

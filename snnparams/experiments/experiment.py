@@ -25,6 +25,7 @@ import torch
 from snnparams.experiments.processes import ATTEMPTS as ATTEMPTS  # the reference names it
 from snnparams.experiments.processes import Function, Trial, outcomes
 from snnparams.experiments.versions import versions
+from snnparams.parameters.declared import check_counts
 from snnparams.training.loop import progress_bar
 
 FORMAT = 1  # of the files in a results folder
@@ -160,8 +161,7 @@ def _check_arguments(function: Function, trials: Sequence[Trial], processes: int
     """Check what `run` is given."""
     if not trials or len({_text(trial) for trial in trials}) < len(trials):
         raise ValueError(f"trials: expected at least one and all different, got {len(trials)}, or some twice")
-    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise ValueError(f"processes: expected a positive integer, got {processes!r}")
+    check_counts(processes=processes)
     if executor is not None and processes > 1:
         raise ValueError(f"processes: expected 1 with an executor, which does the work, got {processes}")
     if processes > 1:

@@ -2,7 +2,6 @@
 
 Both kernels compute any neuron, a user's own among them: `snnparams.kernels.derive` derives its backward pass. Of both
 `snnparams.kernels.elementwise` makes machine code for a CPU, and `snnparams.kernels.gpu_steps` functions for Triton.
-LIF, and LI without recurrence, have Triton kernels of their own.
 
 ============== =========================================== =======================================
 name           what it is                                  what it takes
@@ -26,7 +25,7 @@ import os
 import torch
 from torch.nn.functional import linear
 
-from snnparams.kernels import fused, fused_sequence, lif_on_gpu, reference
+from snnparams.kernels import fused, fused_sequence, reference
 from snnparams.neurons import LIFParameters, Neuron
 from snnparams.neurons.dynamics import arguments_of_step
 from snnparams.neurons.step import PROGRAMS
@@ -125,9 +124,7 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, k
     chosen = _choose_for(gradient, kernel, currents)
     if chosen == "reference":
         return reference.sequence(neuron, currents, state, p, dt, detach_reset, recurrent_weights)
-    by_hand = chosen == "triton" and lif_on_gpu.takes(neuron, gradient, recurrent_weights is not None)
-    compute = lif_on_gpu.sequence if by_hand else derived_sequence
-    return compute(neuron, currents, state, p, dt, detach_reset, chosen, recurrent_weights)
+    return derived_sequence(neuron, currents, state, p, dt, detach_reset, chosen, recurrent_weights)
 
 
 def _choose_for(gradient: Surrogate | None, kernel: str | None, x) -> str:
@@ -143,7 +140,7 @@ def _choose_for(gradient: Surrogate | None, kernel: str | None, x) -> str:
 def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset, kernel, recurrent_weights=None):
     """Compute a population of any neuron by the kernel that is derived from its step, see `sequence`."""
     program = PROGRAMS[neuron.program]
-    steps, rows, *population = currents.shape
+    steps, _, *population = currents.shape
     variables = dict(zip(program.state, state[-len(program.state) :], strict=True))
     recurrent = recurrent_weights is not None
     if recurrent:  # what the output before the first step causes
@@ -159,7 +156,7 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
     stacked = [(v if list(v.shape) == population else v.expand(population)).flatten() for v in of_neurons]
     gradient = surrogate_of(p) if neuron.spiking else None
     out, last, _ = fused_sequence.sequence(
-        currents.reshape(1, steps, rows, -1),
+        currents.flatten(2)[None],  # also of no rows
         torch.stack([variable.flatten(1) for variable in variables.values()])[None],
         None if recurrent_weights is None or steps == 1 else recurrent_weights[None],
         torch.stack(stacked)[None],
@@ -264,21 +261,9 @@ def sparse_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
 
 
 def dense_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
-    """Return the spikes of neurons that constant currents drive, computed by the Triton kernel.
+    """Return the spikes of neurons that constant currents drive, on a CUDA GPU, as a dense tensor without gradient.
 
-    Args:
-        x: currents, any shape, on a CUDA GPU.
-        steps: number of time steps T.
-        a: time step over membrane time constant, broadcast against `x` like the other parameters.
-        v_leak: leak voltage.
-        v_th: threshold voltage.
-        v_reset: voltage after a spike.
-
-    Returns:
-        A dense tensor, shape (T, ...), without gradient.
-
-    Raises:
-        ValueError: if the kernel cannot take the input.
+    Arguments and errors are those of `sparse_spikes`.
     """
     choose("triton", x)
     return fused.encode_dense(x, steps, *(t.expand(x.shape) for t in (a, v_leak, v_th, v_reset)))

@@ -45,9 +45,12 @@ Theory: Wunderlich and Pehle (2021), for weights. Derived for the neuron paramet
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import linear
 
 from snnparams.kernels import DTYPES, choose
@@ -96,9 +99,11 @@ def _fires(v, v_th):
     return (v > v_th).to(v.dtype)
 
 
-def _forward(x, v, i, w, p, keep, with_p):
+def _forward(
+    x: Tensor, v: Tensor, i: Tensor, w: Tensor | None, p: Tensor, keep: bool, with_p: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
     """Return spikes (T, B, N), the last state, the last traces and the list of spikes."""
-    a, b, v_leak, v_th, _ = p
+    a, b, v_leak, v_th, v_reset = p
     of_a, of_b, of_leak, of_i = torch.zeros(4, *v.shape, dtype=x.dtype, device=x.device)
     z, z_all, recorded, spikes = None, [], [], []
     for t, x_t in enumerate(x):
@@ -106,7 +111,7 @@ def _forward(x, v, i, w, p, keep, with_p):
         if w is not None and z is not None:
             i = i + linear(z, w)
         before, i_now = v, i
-        z, v, i = LIFParameters.step(before, i_now, *p, spike=_fires, reset=lambda z: z)
+        z, v, i = LIFParameters.step(before, i_now, a, b, v_leak, v_th, v_reset, _fires, lambda z: z)
         z_all.append(z)
         if with_p:  # the derivatives of what the step does to voltage and current
             of_a, of_b = of_a + ((v_leak - before) + i_now) - a * of_a, of_b + a * (of_i - of_b)
@@ -124,7 +129,10 @@ def _forward(x, v, i, w, p, keep, with_p):
     return torch.stack(z_all), v, i, torch.stack([of_a, of_b, of_leak, of_i]), spikes
 
 
-def _backward(grad_z, grad_z_last, grad_v, grad_i, last, spikes, w, p, steps, with_p, with_w):
+def _backward(
+    grad_z: Tensor | None, grad_z_last: Tensor | None, grad_v: Tensor, grad_i: Tensor, last: Tensor,
+    spikes: Sequence[Tensor], w: Tensor | None, p: Tensor, steps: int, with_p: bool, with_w: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients by x, by the first state, by w, and by the neuron parameters (5, N).
 
     What is here is the adjoint of the neuron's equations, not the derivative of its step: that one has no gradient by
@@ -136,9 +144,9 @@ def _backward(grad_z, grad_z_last, grad_v, grad_i, last, spikes, w, p, steps, wi
     of_a, of_b, of_leak, of_i = last
     grad_p = torch.zeros(5, rows, neurons, dtype=grad_v.dtype, device=grad_v.device)
     grad_p[:3] = torch.stack([grad_v * of_a, grad_v * of_b + grad_i * of_i, grad_v * of_leak])
-    grad_w = grad_v.new_zeros(neurons, neurons) if with_w else None
-    after, arrives = None, grad_i  # gradients by the currents two steps and one step later
-    dense, first = None, steps
+    grad_w = grad_v.new_zeros(neurons, neurons)
+    after = arrives = grad_i  # gradients by the currents two steps and one step later
+    dense, first = grad_v.new_empty(0), steps
     for t in range(steps - 1, -1, -1):
         if t < first:  # spread the spikes of the next chunk over their steps
             where, what = spikes[t // CHUNK * 2 : t // CHUNK * 2 + 2]
@@ -263,21 +271,24 @@ class _AdjointBackward(torch.autograd.Function):
     jvp = refuse("forward-mode derivative")
 
 
+_kind: Any
+for _kind in (_Adjoint, _AdjointBackward):
+    _kind.forward.__signature__ = inspect.signature(_kind.forward)  # PyTorch asks for it at each call
 _untraced: Any = torch._disable_dynamo  # torch.compiler.disable would import torch._dynamo here, this does at a call
 
 
 @_untraced
 def _sequence(currents, z_0, v_0, i_0, w, p, dt, kernel):
     """Call the node; the population's axes become one."""
-    steps, rows, *population = currents.shape
+    population = currents.shape[2:]
 
     def per_neuron(value):
         return torch.as_tensor(value).to(v_0).expand(population).reshape(-1)
 
     def flat(state):
-        return None if state is None else state.reshape(rows, -1).clone()
+        return None if state is None else state.flatten(1).clone()
 
-    x = currents.reshape(steps, rows, -1)
+    x = currents.flatten(2)
     rates = dt * p.tau_mem_inv, dt * p.tau_syn_inv
     of_neurons = torch.stack([per_neuron(value) for value in (*rates, p.v_leak, p.v_th, p.v_reset)])
     keep, chosen = torch.is_grad_enabled(), _choose(kernel, x)

@@ -9,10 +9,12 @@ and has a list of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from snnparams.kernels import adjoint, elementwise
 from snnparams.kernels.compiled import compiled, fused_multiply_add, in_shares, run, shares
@@ -191,14 +193,16 @@ def _sizes(w, rows: int, neurons: int, with_p: bool) -> tuple[Sizes, int]:
     return Sizes(neurons, block * neurons, w is not None, with_p), block
 
 
-def forward(x, v_0, i_0, w, p, keep, with_p):
+def forward(
+    x: Tensor, v_0: Tensor, i_0: Tensor, w: Tensor | None, p: Tensor, keep: bool, with_p: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
     """Compute the sequence; see `snnparams.kernels.adjoint` for arguments and shapes."""
     steps, rows, neurons = x.shape
     sizes, block = _sizes(w, rows, neurons, with_p)
     w_t = x.new_empty(0, 0) if w is None else w.t().contiguous()
     step = elementwise.forward(LIFParameters.program, "heaviside", x.dtype, sizes.recurrent, keep=True)
     bounds = shares(rows)
-    most = steps * max(1, bounds[1:].max(initial=0) - bounds[0]) * neurons
+    most = steps * int(np.diff(bounds).max()) * neurons
     counts = torch.zeros(len(bounds) - 1, dtype=torch.int64)
     room = min(most, max(LISTED, most // 8)) if keep else 0
     while True:
@@ -213,10 +217,14 @@ def forward(x, v_0, i_0, w, p, keep, with_p):
             break
         room = most  # more spikes than there was room for: once more, with as much as they need
     lists = (torch.cat([part[:count] for part, count in zip(t, counts, strict=True)]) for t in (where, what))
-    return z, *state.unbind(), last, [*lists, counts]
+    v, i = state.unbind()
+    return z, v, i, last, [*lists, counts]
 
 
-def backward(grad_z, grad_z_last, grad_v, grad_i, last, spikes, w, p, steps, with_p, with_w):
+def backward(
+    grad_z: Tensor | None, grad_z_last: Tensor | None, grad_v: Tensor, grad_i: Tensor, last: Tensor,
+    spikes: Sequence[Tensor], w: Tensor | None, p: Tensor, steps: int, with_p: bool, with_w: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Compute the gradients; see `snnparams.kernels.adjoint` for arguments and shapes."""
     where, what, counts = spikes
     rows, neurons = grad_v.shape

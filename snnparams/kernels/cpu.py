@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from snnparams.kernels import elementwise
 from snnparams.kernels.compiled import all_finite, compiled, empty, in_shares, of_all_shares, run, shares
@@ -181,7 +182,9 @@ def _rows(tensor: torch.Tensor) -> np.ndarray:
     return array.reshape(*array.shape[:-2], array.shape[-2] * array.shape[-1])
 
 
-def sequence_forward(x, state, w, p, name, method, alpha, keep):
+def sequence_forward(
+    x: Tensor, state: Tensor, w: Tensor | None, p: Tensor, name: str, method: str, alpha: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the sequence; see `snnparams.kernels.fused_sequence` for shapes."""
     program = PROGRAMS[name]
     out, state = empty(x), state.clone()
@@ -200,7 +203,10 @@ def sequence_forward(x, state, w, p, name, method, alpha, keep):
     return out, state, kept
 
 
-def sequence_backward(grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w):
+def sequence_backward(
+    grad_out: Tensor | None, grad_state: Tensor, kept: Tensor, w: Tensor | None, p: Tensor, name: str, method: str,
+    alpha: float, detach_reset: bool, with_p: bool, with_w: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Compute the gradients; see `snnparams.kernels.fused_sequence` for shapes."""
     sizes = _sizes(PROGRAMS[name], method, kept, w)
     given = grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w

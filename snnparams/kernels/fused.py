@@ -1,24 +1,8 @@
-r"""A whole sequence of LIF neurons on a GPU as one operator of PyTorch, and what all fused kernels share.
-
-The operator does for all steps what `snnparams.neurons.dynamics` does for one. Shapes: E networks of one shape (a
-single one is E = 1), T steps, B rows (the batch), N neurons.
-
-============================================  ============  ====================================================
-`x`                                           (E, T, B, N)  input currents
-`v_0`, `i_0`                                  (E, B, N)     state before the first step
-`w`                                           (E, N, N)     recurrent weights, or None
-`a`, `b`                                      (E, N)        :math:`\Delta t / \tau_\mathrm{mem}`,
-                                                            :math:`\Delta t / \tau_\mathrm{syn}`
-`v_leak`, `v_th`, `v_reset`                   (E, N)
-`z`, `v_pre`, `i_pre`                         (E, T, B, N)  spikes; voltage and current before reset and decay
-`v`, `i`                                      (E, B, N)     state after the last step
-============================================  ============  ====================================================
-
-The voltages `v_pre` and currents `i_pre` are all that the backward pass needs: eight bytes per neuron and step
-in float32. There is a rule for `torch.vmap`, and none for second or forward-mode derivatives, which are refused.
+"""What all fused kernels share as operators of PyTorch, and those of sparse spikes and of encoders.
 
 `torch.compile` sees operators that it does not look into (`torch.library.custom_op`). Elsewhere the same functions are
-called through `torch.autograd.Function`, which costs less and knows the transforms of `torch.func`.
+called through `torch.autograd.Function`, which costs less and knows the transforms of `torch.func`. There are no second
+or forward-mode derivatives, which are refused.
 """
 
 from __future__ import annotations
@@ -31,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-BACKENDS = {"sparse": "snnparams.kernels.sparse", "triton": "snnparams.kernels.gpu"}
+BACKENDS = {"sparse": "snnparams.kernels.sparse", "triton": "snnparams.kernels.gpu_encoder"}
 REFERENCE = "use kernel='reference', which has all derivatives"
 
 
@@ -69,56 +53,6 @@ def _constants(ctx, inputs, output) -> None:
     ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
 
 
-# ------------------------------------------------------------------------------------------------- whole sequences
-
-
-def _run_forward(
-    x: Tensor, v_0: Tensor, i_0: Tensor, w: Tensor | None, a: Tensor, b: Tensor, v_leak: Tensor, v_th: Tensor,
-    v_reset: Tensor, method: str, alpha: float, detach_reset: bool, keep: bool, backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return z, v, i, v_pre and i_pre; the last two are empty unless `keep`."""
-    given = [plain(tensor) for tensor in (x, v_0, i_0, w, a, b, v_leak, v_th, v_reset)]
-    return _backend(backend).lif_forward(*given, method, alpha, keep)
-
-
-def _run_backward(
-    grad_z: Tensor | None, grad_v_pre: Tensor | None, grad_v: Tensor, grad_i: Tensor, v_pre: Tensor, i_pre: Tensor,
-    v_0: Tensor, w: Tensor | None, a: Tensor, b: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor,
-    method: str, alpha: float, detach_reset: bool, with_p: bool, with_w: bool, backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return the gradients by x, v_0, i_0, w (empty unless `with_w`) and the neuron parameters (E, 5, N)."""
-    tensors = (grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset)
-    given = [plain(tensor) for tensor in tensors]
-    return _backend(backend).lif_backward(*given, method, alpha, detach_reset, with_p, with_w)
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    _, v_0, _, w, a, b, v_leak, v_th, v_reset, *ctx.how, _, ctx.backend = inputs
-    z, _, _, v_pre, i_pre = output
-    ctx.set_materialize_grads(False)
-    # no gradient passes a spike function that has none: the spikes are constants, as in the reference
-    ctx.mark_non_differentiable(i_pre, *([z] if ctx.how[0] == "heaviside" else []))
-    ctx.save_for_backward(v_0, w, a, b, v_leak, v_th, v_reset, v_pre, i_pre)
-
-
-def _backward_by(run_backward):
-    """Return the backward pass of a sequence that calls `run_backward`."""
-
-    def backward(ctx, grad_z, grad_v, grad_i, grad_v_pre, _):
-        v_0, w, a, b, v_leak, v_th, v_reset, v_pre, i_pre = ctx.saved_tensors
-        needed = ctx.needs_input_grad
-        with_w, with_p = w is not None and needed[3], any(needed[4:9])
-        grad_v, grad_i = (torch.zeros_like(v_0) if g is None else g for g in (grad_v, grad_i))
-        grad_x, grad_v, grad_i, grad_w, grad_p = run_backward(
-            grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
-            *ctx.how, with_p, with_w, ctx.backend,
-        )  # fmt: skip
-        of_parameters = grad_p.unbind(dim=-2) if with_p else [None] * 5
-        return grad_x, grad_v, grad_i, grad_w if with_w else None, *of_parameters, *[None] * 5
-
-    return backward
-
-
 _untraced: Any = torch._disable_dynamo
 
 
@@ -140,37 +74,6 @@ def _vectorised(run):
     return _untraced(rule)
 
 
-_Backward: type[torch.autograd.Function] = _function(
-    _run_backward, _keep_nothing, _refuse_second_derivative, _vectorised(lambda *args: _Backward.apply(*args))
-)
-_Forward: type[torch.autograd.Function] = _function(
-    _run_forward, _setup_context, _backward_by(_Backward.apply), _vectorised(lambda *args: _Forward.apply(*args))
-)
-_forward_operator = torch.library.custom_op("snnparams::lif", _run_forward, mutates_args=())
-_backward_operator = torch.library.custom_op("snnparams::lif_backward", _run_backward, mutates_args=())
-_forward_operator.register_autograd(_backward_by(_backward_operator), setup_context=_setup_context)
-for _operator in (_forward_operator, _backward_operator):
-    _operator.register_vmap(_vectorised(_operator))
-
-
-@_forward_operator.register_fake
-def _(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, detach_reset, keep, backend):
-    kept = x.shape if keep else (x.shape[0], 0, 0, 0)
-    shapes = (x.shape, v_0.shape, i_0.shape, kept, kept)
-    return tuple(x.new_empty(shape) for shape in shapes)
-
-
-@_backward_operator.register_fake
-def _(
-    grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
-    method, alpha, detach_reset, with_p, with_w, backend,
-):  # fmt: skip
-    members, _, _, neurons = v_pre.shape
-    weights = (members, neurons, neurons) if with_w else (members, 0, 0)
-    shapes = (v_pre.shape, grad_v.shape, grad_i.shape, weights, (members, 5, neurons))
-    return tuple(v_pre.new_empty(shape) for shape in shapes)
-
-
 def _call(function, operator, *args):
     """Call the operator under `torch.compile`, and elsewhere the function."""
     if not torch.compiler.is_compiling():
@@ -182,15 +85,6 @@ def _call(function, operator, *args):
     if torch._C._functorch.maybe_current_level() is not None:
         return function.apply(*args)
     return operator(*args)
-
-
-def lif(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, detach_reset, keep, backend):
-    """Return z, v, i, v_pre and i_pre, for shapes see above; the last two are empty unless `keep`.
-
-    `backend` is "triton"; `keep` says whether there may be a backward pass.
-    """
-    how = method, alpha, detach_reset, keep, backend
-    return _call(_Forward, _forward_operator, x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, *how)
 
 
 # ---------------------------------------------------------------------------------------------------- sparse spikes

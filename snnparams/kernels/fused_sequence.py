@@ -1,8 +1,8 @@
 """A whole sequence of any neuron as one operator of PyTorch, with its derivative.
 
-As `snnparams.kernels.fused`, of which it takes the means, but for a step that is an argument. Shapes: E networks of one
-shape (a single one is E = 1), T steps, B rows (the batch), N neurons, S variables of the state, P constants and
-parameters, K = S or, where the step takes the input current itself, S + 1.
+It does for all steps what `snnparams.neurons.dynamics` does for one. Shapes: E networks of one shape (a single one is
+E = 1), T steps, B rows (the batch), N neurons, S variables of the state, P constants and parameters, K = S or, where
+the step takes the input current itself, S + 1.
 
 ============ ================= ==========================================================================
 `x`          (E, T, B, N)      input currents
@@ -13,6 +13,8 @@ parameters, K = S or, where the step takes the input current itself, S + 1.
 `out`        (E, T, B, N)      outputs
 `kept`       (E, K, T, B, N)   what each step starts from, see `Program.kept`: all that the backward pass needs
 ============ ================= ==========================================================================
+
+There is a rule for `torch.vmap`, by which networks stand side by side.
 """
 
 from __future__ import annotations

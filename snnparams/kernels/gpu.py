@@ -1,9 +1,9 @@
 """Whole sequences on a GPU: which Triton kernel computes them, in blocks of what size, and its launch.
 
 Without recurrence a program takes a block of neurons through all time steps. With it, a program takes sixteen rows of
-the batch. Up to 128 neurons their weights stay on the chip, if the device has the memory for them there; otherwise they
-are read in tiles, as large as fit. What a program needs is known before it is compiled (`shared_memory`), what there is
-the device reports (`device_of`), and `arrangements` chooses.
+the batch. Up to 128 neurons of float32, or 64 of float64, their weights stay on the chip, if the device has the memory
+for them there; otherwise they are read in tiles, as large as fit. What a program needs is known before it is compiled
+(`shared_memory`), what there is the device reports (`device_of`), and `arrangements` chooses.
 
 With the environment variable `TRITON_INTERPRET=1`, set before the import, Triton computes all this on a CPU, slowly:
 so the tests run without a GPU.
@@ -20,13 +20,9 @@ import torch
 import triton
 from triton.runtime.errors import OutOfResources, TritonError
 
-from snnparams.kernels import gpu_kernels, gpu_recurrent
-from snnparams.neurons.surrogate import threshold
-
-METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc", "sigmoid")
 BLOCK = 256  # neurons of a program without recurrence
 ROWS = 16  # of a program with recurrence: the least that a tensor core multiplies
-RESIDENT = 128  # neurons, at most, for which the recurrent weights stay on the chip
+RESIDENT_BYTES = 512  # in a row of weights that stay on the chip, at most: the registers must hold all that goes along
 TILE_BYTES = 256  # in a row of a tile of the weights, at most: 64 neurons in float32, 32 in float64
 TENSOR_CORES = 80  # the compute capability, times ten, from which they multiply float32, and loads run ahead of use
 
@@ -109,7 +105,11 @@ def arrangements(device: Device, neurons: int, dtype: torch.dtype, tf32: bool) -
         warps = 4 if block * dtype.itemsize <= 128 else 8  # so that the registers of each hold its part
         return Arrangement(path, block, precision, warps, stages=3 if tensor_cores else 1)
 
-    possible = [arrangement("on chip", max(16, triton.next_power_of_2(neurons)))] if neurons <= RESIDENT else []
+    possible = (
+        [arrangement("on chip", max(16, triton.next_power_of_2(neurons)))]
+        if neurons * dtype.itemsize <= RESIDENT_BYTES
+        else []
+    )
     possible += [arrangement("tiles", tile) for tile in (64, 32, 16) if tile * dtype.itemsize <= TILE_BYTES]
     fitting = [how for how in possible if shared_memory(how, dtype.itemsize) <= device.shared_memory]
     return fitting or possible[-1:]
@@ -147,86 +147,3 @@ def launch(x: torch.Tensor, attempts: Callable[[Device], Iterable[tuple]]) -> No
                 what = f"{type(error).__name__} of Triton {triton.__version__} for {gpu}"
                 break
     raise RuntimeError(f"kernel='triton': {what}; use kernel='reference'") from cause
-
-
-def lif_forward(x, v_0, i_0, w, a, b, v_leak, v_th, v_reset, method, alpha, keep):
-    """Compute the sequence; see `snnparams.kernels.fused` for shapes."""
-    members, steps, rows, neurons = x.shape
-    z, v, i = torch.empty_like(x), v_0.clone(), i_0.clone()
-    v_pre = torch.empty_like(x) if keep else x.new_empty(members, 0, 0, 0)
-    i_pre = torch.empty_like(v_pre)
-    if not x.numel():
-        return z, v, i, v_pre, i_pre
-    p = a, b, v_leak, v_th, v_reset
-    exact = {"KEEP": keep, "METHOD": METHODS.index(method), "ALPHA": alpha}
-    exact["enable_fp_fusion"] = False  # each operation rounded by itself, as PyTorch does
-
-    def without_recurrence(device):
-        given = x, v_0, i_0, *p, z, v, i, v_pre, i_pre, steps, rows * neurons, neurons
-        yield gpu_kernels.forward, members * triton.cdiv(rows * neurons, BLOCK), given, exact | {"BLOCK": BLOCK}
-
-    def with_recurrence(device):
-        programs = members * triton.cdiv(rows, ROWS)
-        for how in arrangements_for(device, x):
-            if how.path == "on chip":
-                given = x, v_0, i_0, w, *p, z, v, i, v_pre, i_pre, steps, rows, neurons
-                yield gpu_recurrent.recurrent_forward, programs, given, exact | how.options()
-            else:
-                given = x, v, i, w.mT.contiguous(), *p, z, v_pre, i_pre, steps, rows, neurons
-                yield gpu_recurrent.tiled_forward, programs, given, exact | how.options()
-
-    launch(x, without_recurrence if w is None else with_recurrence)
-    return z, v, i, v_pre, i_pre
-
-
-def lif_backward(
-    grad_z, grad_v_pre, grad_v, grad_i, v_pre, i_pre, v_0, w, a, b, v_leak, v_th, v_reset,
-    method, alpha, detach_reset, with_p, with_w,
-):  # fmt: skip
-    """Compute the gradients, those by neuron parameters also without `with_p`; see `snnparams.kernels.fused`."""
-    members, steps, rows, neurons = v_pre.shape
-    grad_v_0, grad_i_0, grad_x = grad_v.clone(), grad_i.clone(), torch.empty_like(v_pre)
-    grad_w = v_pre.new_zeros(members, *((neurons, neurons) if with_w else (0, 0)))
-    if not v_pre.numel():
-        return grad_x, grad_v_0, grad_i_0, grad_w, v_pre.new_zeros(members, 5, neurons)
-    options = {"METHOD": METHODS.index(method), "ALPHA": alpha, "DETACH_RESET": detach_reset}
-    options |= {"WITH_Z": grad_z is not None, "WITH_V": grad_v_pre is not None, "enable_fp_fusion": True}
-    grads = tuple(v_pre if g is None else g for g in (grad_z, grad_v_pre))  # a pointer that is not read
-    p = a, b, v_leak, v_th, v_reset
-    parts = triton.cdiv(rows, ROWS)
-
-    def without_recurrence(device):
-        sizes = steps, rows * neurons, neurons
-        given = *grads, grad_v, grad_i, v_pre, i_pre, v_0, *p, grad_x, grad_v_0, grad_i_0, grad_p, *sizes
-        yield gpu_kernels.backward, members * triton.cdiv(rows * neurons, BLOCK), given, options | {"BLOCK": BLOCK}
-
-    def with_recurrence(device):
-        for how in arrangements_for(device, v_pre):
-            if how.path == "on chip":
-                results = grad_x, grad_v_0, grad_i_0, grad_p
-                given = *grads, grad_v, grad_i, v_pre, i_pre, v_0, w, *p, *results, steps, rows, neurons
-                yield gpu_recurrent.recurrent_backward, members * parts, given, options | how.options()
-            else:
-                given = *grads, grad_v_0, grad_i_0, v_pre, i_pre, v_0, w, *p, grad_x, grad_p, steps, rows, neurons
-                yield gpu_recurrent.tiled_backward, members * parts, given, options | how.options()
-
-    if w is None:
-        grad_p = v_pre.new_empty(members, 5, rows, neurons)
-        launch(v_pre, without_recurrence)
-        return grad_x, grad_v_0, grad_i_0, grad_w, grad_p.sum(dim=2)
-    grad_p = v_pre.new_zeros(members, parts, 5, neurons)  # tiles add to it
-    launch(v_pre, with_recurrence)
-    if with_w and steps > 1:
-        spikes = threshold(v_pre[:, :-1] - v_th[:, None, None], method, alpha)
-        torch.bmm(grad_x[:, 1:].flatten(1, 2).transpose(1, 2), spikes.flatten(1, 2), out=grad_w)
-    return grad_x, grad_v_0, grad_i_0, grad_w, grad_p.sum(dim=1)
-
-
-def encode(x, steps: int, a, v_leak, v_th, v_reset):
-    """Return the spikes (T, ...) of neurons that constant currents x drive; all arguments have its shape."""
-    z = x.new_empty(steps, *x.shape)
-    if x.numel():
-        given = x, a, v_leak, v_th, v_reset, z, steps, x.numel()
-        options = {"BLOCK": BLOCK, "enable_fp_fusion": False}
-        launch(x, lambda _: [(gpu_kernels.encode, triton.cdiv(x.numel(), BLOCK), given, options)])
-    return z

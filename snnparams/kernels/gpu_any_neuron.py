@@ -2,9 +2,15 @@
 
 `STEP` is one of the functions that `snnparams.kernels.gpu_steps` has printed for the neuron, so that these loops serve
 all. Shapes are those of `snnparams.kernels.fused_sequence`. S, P and K are the numbers of variables, of constants and
-parameters, and of what is kept of each step; several values of a neuron are a tuple. How the work is shared out is as
-in `snnparams.kernels.gpu_kernels` and `gpu_recurrent`, sizes included: 64 bits. `snnparams.kernels.gpu_sequence`
-launches.
+parameters, and of what is kept of each step; several values of a neuron are a tuple. `snnparams.kernels.gpu` says how
+the work is shared out, `snnparams.kernels.gpu_sequence` launches.
+
+Triton passes an integer as 32 bits, and makes a constant of a 1. So each kernel begins by making 64 bits of the sizes
+that it multiplies: offsets do not overflow, and a batch of one is like any other.
+
+Gradients by parameters are sums over all steps in the type of the neurons, in float32 so: most GPUs compute float64 at
+a small fraction of that speed, and twice the registers are not there. The rounding of such a sum grows with the number
+of steps, at most by half a unit in the last place of its largest part for each; the CPU kernels sum in float64.
 """
 
 from __future__ import annotations
@@ -12,8 +18,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from snnparams.kernels.gpu_kernels import part
-from snnparams.kernels.gpu_recurrent import add_rows, times_weights
+
+@triton.jit
+def part(count, PER: tl.constexpr):
+    """Return the network that this program belongs to, and where its part begins: PER of `count` rows or neurons."""
+    program, parts = tl.program_id(0).to(tl.int64), tl.cdiv(count, PER)
+    return program // parts, program % parts * PER
 
 
 @triton.jit
@@ -193,6 +203,27 @@ def recurrent_backward(
 
 
 @triton.jit
+def times_weights(values, place, w, n, row_mask, neurons, PRECISION: tl.constexpr, N: tl.constexpr):
+    """Multiply rows of values (K) with a tile of N columns of the weights."""
+    total = tl.zeros((place.shape[0], N), values.dtype.element_ty)
+    for first in range(0, neurons, N):
+        k = first + tl.arange(0, N)
+        part = tl.load(values + place + k[None, :], row_mask & (k[None, :] < neurons), other=0.0)
+        tile = tl.load(
+            w + k[:, None] * neurons + n[None, :], (k[:, None] < neurons) & (n[None, :] < neurons), other=0.0
+        )
+        total += tl.dot(part, tile, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def add_rows(sums, terms, n, neurons):
+    """Add the rows of terms to sums, which belong to this program alone."""
+    mask = n < neurons
+    tl.store(sums + n, tl.load(sums + n, mask, other=0.0) + tl.sum(terms, axis=0), mask)
+
+
+@triton.jit
 def tiled_forward(
     x, w_t, p, out, last, kept, steps, rows, neurons,
     STEP: tl.constexpr, S: tl.constexpr, P: tl.constexpr, K: tl.constexpr, ALPHA: tl.constexpr,
@@ -214,11 +245,12 @@ def tiled_forward(
             n = block + tl.arange(0, N)
             here = n[None, :] < neurons
             mask = row_mask & here
+            current = tl.zeros((ROWS, N), x.dtype.element_ty)
+            if t > 0:  # before anything else is loaded, so that the product has all registers
+                current = times_weights(out, place - size, w_t, n, row_mask, neurons, PRECISION, N)
+            current = tl.load(x + place + n[None, :], mask, other=0.0) + current
             given = load(p, neurons, n[None, :], here, P)
             values = load(last, size, at + n[None, :], mask, S)
-            current = tl.load(x + place + n[None, :], mask, other=0.0)
-            if t > 0:
-                current += times_weights(out, place - size, w_t, n, row_mask, neurons, PRECISION, N)
             output, values, start = STEP(current, values, given, ALPHA)
             tl.store(out + place + n[None, :], output, mask)
             store(start, kept, steps * size, place + n[None, :], mask, K)
@@ -252,14 +284,14 @@ def tiled_backward(
             n = block + tl.arange(0, N)
             here = n[None, :] < neurons
             mask, where = row_mask & here, place + n[None, :]
+            g_out = tl.zeros((ROWS, N), grad_x.dtype.element_ty)
+            if back > 0:  # before anything else is loaded, so that the product has all registers
+                g_out = times_weights(grad_x, place + size, w, n, row_mask, neurons, PRECISION, N)
+            if WITH_OUT:
+                g_out += tl.load(grad_out + where, mask, other=0.0)
             given = load(p, neurons, n[None, :], here, P)
             gradients = load(grad_state, size, at + n[None, :], mask, S)
             start = load(kept, steps * size, where, mask, K)
-            g_out = tl.zeros_like(gradients[0])
-            if WITH_OUT:
-                g_out += tl.load(grad_out + where, mask, other=0.0)
-            if back > 0:
-                g_out += times_weights(grad_x, place + size, w, n, row_mask, neurons, PRECISION, N)
             g_x, gradients, terms, output = STEP(g_out, gradients, start, given, ALPHA)
             tl.store(grad_x + where, g_x, mask)
             if WITH_W:

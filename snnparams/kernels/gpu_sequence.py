@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import triton
+from torch import Tensor
 
 from snnparams.kernels import gpu, gpu_any_neuron, gpu_steps
 from snnparams.kernels.gpu import BLOCK, ROWS
@@ -19,7 +20,9 @@ def _options(step, program, alpha: float, kept: int) -> dict:
     return {"STEP": step, "ALPHA": alpha, "enable_fp_fusion": False} | sizes
 
 
-def sequence_forward(x, state, w, p, name, method, alpha, keep):
+def sequence_forward(
+    x: Tensor, state: Tensor, w: Tensor | None, p: Tensor, name: str, method: str, alpha: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the sequence; see `snnparams.kernels.fused_sequence` for shapes."""
     program = PROGRAMS[name]
     members, steps, rows, neurons = x.shape
@@ -48,7 +51,10 @@ def sequence_forward(x, state, w, p, name, method, alpha, keep):
     return out, last, kept
 
 
-def sequence_backward(grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w):
+def sequence_backward(
+    grad_out: Tensor | None, grad_state: Tensor, kept: Tensor, w: Tensor | None, p: Tensor, name: str, method: str,
+    alpha: float, detach_reset: bool, with_p: bool, with_w: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Compute the gradients; see `snnparams.kernels.fused_sequence` for shapes."""
     program = PROGRAMS[name]
     members, _, steps, rows, neurons = kept.shape

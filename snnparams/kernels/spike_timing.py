@@ -7,7 +7,7 @@ import math
 import torch
 
 from snnparams.kernels.adjoint import refuse
-from snnparams.parameters.declared import check_dt
+from snnparams.parameters.declared import check_counts, check_dt
 
 
 class _SpikeTimes(torch.autograd.Function):
@@ -60,6 +60,5 @@ def spike_times(spikes: torch.Tensor, dt: float, number: int = 1, missing: float
     """
     if not isinstance(spikes, torch.Tensor) or not spikes.is_floating_point():
         raise TypeError(f"spikes: expected a floating-point tensor, got {getattr(spikes, 'dtype', type(spikes))}")
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"number: expected a positive integer, got {number!r}")
+    check_counts(number=number)
     return _SpikeTimes.apply(spikes, check_dt(dt), number, missing)[0]

@@ -48,7 +48,7 @@ from snnparams.layers.checks import check_input, check_state
 from snnparams.layers.delay_parameters import DelayParameters, _delayed, _delayed_linear, _longest, _number_of_steps
 from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.neurons import Value
-from snnparams.parameters.declared import check_dt, check_size
+from snnparams.parameters.declared import check_counts, check_dt, check_size, shape_of_population
 
 
 class DelayState(NamedTuple):
@@ -186,10 +186,7 @@ class Delay(_Delayed):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        shape = (size,) if type(size) is int else size
-        if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
-            raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-        super().__init__(delay, max_delay, dt, shape, device, dtype)
+        super().__init__(delay, max_delay, dt, shape_of_population(size), device, dtype)
 
     @in_own_type
     def forward(
@@ -281,9 +278,7 @@ class DelayedLinear(_Delayed):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        for name, number in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {number!r}")
+        check_counts(in_features=in_features, out_features=out_features)
         super().__init__(delay, max_delay, dt, (out_features, in_features), device, dtype)
         like = self.p.raw("delay")
         start = nn.Linear(in_features, out_features, bias, device=like.device, dtype=like.dtype)

@@ -18,7 +18,7 @@ from snnparams.layers.checkpoint import Saved
 from snnparams.layers.reads import Reads
 from snnparams.neurons import LIFParameters, LIParameters, Neuron, Value
 from snnparams.neurons.neuron import check_gradient
-from snnparams.neurons.surrogate import Gradient, gradient_of, named
+from snnparams.neurons.surrogate import Gradient, gradient_of
 from snnparams.parameters import constraints
 from snnparams.parameters.declared import (
     Declared,
@@ -82,8 +82,7 @@ class NeuronParameters(Saved):
         TypeError: if a learned parameter has another type, or a tensor requires a gradient that would be lost.
     """
 
-    size: int | tuple[int, ...] | None = None  # of a module that was pickled before it was kept
-    in_seconds: frozenset[str] = frozenset()  # likewise; the rates that are shown as time constants
+    in_seconds: frozenset[str] = frozenset()  # the rates that are shown as time constants
 
     def __init__(
         self,
@@ -328,10 +327,3 @@ class NeuronParameters(Saved):
         for name in self.neuron_fields:
             value = self._buffers[name] if name in constrained else self.raw(name)
             check_value(self.neuron.parameters[name], cast(torch.Tensor, value), self.dt)
-
-    def __setstate__(self, state: dict) -> None:
-        known = {kind.__name__: kind for kind in (LIFParameters, LIParameters)}
-        # a module that was pickled before may lack one of these
-        gradient = named(state["method"], state["alpha"]) if "method" in state else None
-        before = {"_reads": Reads(), "neuron": known.get(state["declaration"]), "gradient": gradient}
-        super().__setstate__(before | state)

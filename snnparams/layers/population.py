@@ -25,6 +25,7 @@ from snnparams.neurons import Neuron
 from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step, detaches
 from snnparams.neurons.surrogate import Adjoint, Gradient
 from snnparams.parameters.constraints import can_be_looked_at
+from snnparams.parameters.declared import check_counts, shape_of_population
 
 FEW = 4096  # neurons times rows in one step, for which calling a fused kernel costs more than computing without it
 
@@ -34,8 +35,6 @@ class Population(nn.Module):
 
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
     layout: ClassVar[str]  # axes of the input
-    detach_reset: bool = False  # of a module that was pickled before it was kept
-    kernel: str | None = None  # likewise
 
     def __init__(self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, **how) -> None:
         super().__init__()
@@ -148,8 +147,6 @@ class Population(nn.Module):
 class FeedForward(Population):
     """A population without weights, whose parameters broadcast against its input."""
 
-    channels: int | None = None  # of a module that was pickled before it was kept
-
     def __init__(
         self,
         p: Neuron | NeuronParameters | None = None,
@@ -164,14 +161,11 @@ class FeedForward(Population):
         dtype: torch.dtype | None = None,
     ) -> None:
         if channels is not None:
-            if type(channels) is not int or channels < 1:
-                raise ValueError(f"channels: expected a positive integer, got {channels!r}")
+            check_counts(channels=channels)
             if size is not None:
                 raise ValueError(f"channels: expected either it or size, got both, {channels} and {size}")
             size = channels
-        shape = (size,) if type(size) is int else size
-        if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
-            raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
+        shape = shape_of_population(size)
         how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
         super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, **how)
         self.channels = channels
@@ -247,9 +241,7 @@ class Recurrent(Population):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {size!r}")
+        check_counts(input_size=input_size, hidden_size=hidden_size)
         how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
         super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, **how)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses

@@ -230,6 +230,29 @@ def check_dt(dt: float) -> float:
     return float(dt)
 
 
+def check_counts(**counts: int) -> None:
+    """Check numbers of things, by name.
+
+    Raises:
+        ValueError: if one is not a positive integer.
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name}: expected a positive integer, got {count!r}")
+
+
+def shape_of_population(size: int | tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Return the shape of a population of that size, if it is known.
+
+    Raises:
+        ValueError: if it is neither a positive integer nor a tuple of them.
+    """
+    shape = (size,) if type(size) is int else size
+    if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
+        raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
+    return shape
+
+
 def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Declared:
     """Return what was declared: a float, which is exact in any type, a tensor, or a `Learned` or `Fixed`.
 

@@ -68,7 +68,6 @@ class Ensemble(nn.Module):
         RuntimeError: on calling, if a forward pass draws random numbers or keeps a tensor.
     """
 
-    randomness: str = "error"  # of an ensemble that was pickled before it was kept
     halted: frozenset[int] = frozenset()  # members that are out of training
 
     def __init__(self, members: Sequence[nn.Module], *, randomness: str = "error") -> None:

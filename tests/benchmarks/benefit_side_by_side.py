@@ -3,7 +3,7 @@
 A trial alone is `snnparams.experiments.trial.run_trial`. This computes the same for E networks of one size at once:
 equal initial numbers, batches in the same order, the same loss, gradients shortened for each network by itself, Adam
 with a learning rate for each. Results differ by rounding only, and by what rounding does to a training that amplifies
-it. All tensors have the axis of the networks in front; `snnparams.kernels.fused` computes it as one more axis.
+it. All tensors have the axis of the networks in front; `snnparams.kernels.fused_sequence` computes it as one more axis.
 
 On a GPU, one update is recorded once (a CUDA graph) and then repeated: its hundred small kernels would take longer to
 launch than to run.
@@ -21,8 +21,9 @@ from snnparams.experiments.disturbances import add_noise, time_warp
 from snnparams.experiments.networks import build
 from snnparams.experiments.resets import RESETS
 from snnparams.experiments.trial import NOISE, WARPS, Training, make_task, neuron_values, one_thread
-from snnparams.kernels import fused
+from snnparams.kernels import fused_sequence
 from snnparams.layers.initialisation import RateError
+from snnparams.neurons import LIFParameters
 from snnparams.neurons.surrogate import threshold
 from snnparams.training.regularisation import rate_bounds_loss
 
@@ -213,9 +214,10 @@ class SideBySide:
             if self.adapts or not self.standard_reset or not x.is_cuda:
                 x = self._by_a_loop(currents, {name: x for (layer, name), x in p.items() if layer == k}, back)
             else:
-                start, zero = torch.zeros_like(currents[:, 0]), torch.zeros_like(v_th)
-                how = "super", architecture.alpha, DETACH, torch.is_grad_enabled(), "triton"
-                x = fused.lif(currents, start, start, back, a, b, zero, v_th, zero, *how)[0]
+                zero = torch.zeros_like(v_th)
+                start, values = torch.zeros_like(currents[:, :1]).repeat(1, 2, 1, 1), (a, b, zero, v_th, zero)
+                how = LIFParameters.program, "super", architecture.alpha, DETACH, torch.is_grad_enabled(), "triton"
+                x = fused_sequence.sequence(currents, start, back, torch.stack(values, dim=1), *how)[0]
             hidden.append(x)
         return self._decode(x, w["readout_weights"], w["bias"]), hidden
 

@@ -2,8 +2,8 @@
 
 Run from the repository root, about five minutes of one core, and less again, because Triton keeps what it compiled:
 python tests/benchmarks/gpu_resources.py
-With `--derived` it is about the kernels that are derived for any neuron, here for the adaptive LIF, and writes
-book/results/gpu_resources_derived.json, in about as long.
+They are those of LIF; with `--derived` those of the adaptive LIF, derived from its step like them, and the file is
+book/results/gpu_resources_derived.json.
 
 Triton is told of a GPU that is not there. Then the package launches its kernels, as on any other: it chooses, Triton
 compiles, compares with what there is, and would start. NVIDIA's `cuobjdump`, which comes with Triton, reads the
@@ -22,8 +22,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from snnparams.kernels import gpu, gpu_sequence
-from snnparams.neurons import AdaptiveLIF
+from snnparams.kernels import gpu_encoder, gpu_sequence
+from snnparams.neurons import AdaptiveLIF, LIFParameters
 from snnparams.neurons.step import PROGRAMS
 
 TARGETS = {75: 65536, 80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}  # shared memory, bytes
@@ -93,7 +93,7 @@ class AbsentGPU:
         pass  # Triton asks for a driver, any, when it forgets a kernel
 
 
-def launch(kernel: str, sizes: tuple, dtype: torch.dtype, method: str = "super", voltages: bool = False) -> None:
+def launch(kernel: str, sizes: tuple, dtype: torch.dtype, method: str = "super", with_out: bool = True) -> None:
     """Let the package launch a kernel; tensors without storage do, since nobody computes with them.
 
     Args:
@@ -101,29 +101,17 @@ def launch(kernel: str, sizes: tuple, dtype: torch.dtype, method: str = "super",
         sizes: networks, time steps, batch, neurons.
         dtype: of all tensors.
         method: the spike function.
-        voltages: whether a gradient by the voltages is given, not by the spikes, and nothing is kept for it.
+        with_out: see `launch_derived`.
     """
-    if kernel in DERIVED:
-        launch_derived(kernel.removeprefix("derived, "), sizes, dtype, method, not voltages)
-        return
-    members, steps, batch, neurons = sizes
-
-    def empty(*shape):
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    x, state, p = empty(*sizes), empty(members, batch, neurons), [empty(members, neurons) for _ in range(5)]
-    recurrent = kernel.startswith("recurrent")
-    w = empty(members, neurons, neurons) if recurrent else None
     if kernel == "encoder":
-        gpu.encode(state, steps, state, state, state, state)
-    elif kernel.endswith(" forward"):
-        gpu.lif_forward(x, state, state, w, *p, method, 1.0, not voltages)
+        values = torch.empty(sizes[0] * sizes[2], sizes[3], dtype=dtype, device="meta")
+        gpu_encoder.encode(values, sizes[1], *[values] * 4)
     else:
-        grads = (None, x) if voltages else (x, None)
-        gpu.lif_backward(*grads, state, state, x, x, state, w, *p, method, 1.0, recurrent, True, recurrent)
+        neuron = AdaptiveLIF if kernel in DERIVED else LIFParameters
+        launch_derived(kernel.removeprefix("derived, "), sizes, dtype, method, with_out, neuron)
 
 
-def launch_derived(kernel: str, sizes: tuple, dtype: torch.dtype, method: str, with_out: bool, neuron=AdaptiveLIF):
+def launch_derived(kernel: str, sizes: tuple, dtype: torch.dtype, method: str, with_out: bool, neuron):
     """Let the package launch a kernel that it derives; see `launch`.
 
     Args:
