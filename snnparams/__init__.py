@@ -27,6 +27,7 @@ from snnparams.data.spike_trains import (
 )
 from snnparams.interop.from_nir import from_nir
 from snnparams.interop.from_norse import from_norse
+from snnparams.interop.lightning import to_lightning
 from snnparams.interop.to_nir import to_nir
 from snnparams.kernels.spike_timing import spike_times
 from snnparams.layers import sequences, states
@@ -48,7 +49,14 @@ from snnparams.neurons.dynamics import (
 from snnparams.neurons.surrogate import Adjoint, Surrogate, surrogate_derivative
 from snnparams.parameters import constraints, distributions
 from snnparams.parameters.declared import Fixed, Learned
-from snnparams.training.diagnostics import Activity, activity, gradient_to_value, learned_values, zero_gradients
+from snnparams.training.diagnostics import (
+    Activity,
+    activity,
+    gradient_to_value,
+    learned_values,
+    not_optimized,
+    zero_gradients,
+)
 from snnparams.training.ensemble import Ensemble
 from snnparams.training.groups import parameter_groups
 from snnparams.training.history import Evaluation, History
@@ -125,6 +133,7 @@ __all__ = [
     "models",
     "neuron_step",
     "neurons",
+    "not_optimized",
     "parameter_groups",
     "plot",
     "poisson_encode",
@@ -139,6 +148,7 @@ __all__ = [
     "states",
     "surrogate_derivative",
     "tasks",
+    "to_lightning",
     "to_nir",
     "train",
     "validate_neuron_parameters",

@@ -1,8 +1,10 @@
 """An ensemble in experiments: inputs, states, dropout and batch order of its own for each member; members that stop."""
 
+import copy
+
 import pytest
 import torch
-from test_fit import adam, fit, model
+from test_fit import adam, data, fit, model
 from torch import nn
 
 import snnparams as sp
@@ -153,3 +155,33 @@ def test_members_that_are_dropped_leave_the_others_their_optimisers_state():
     ):
         with pytest.raises(error, match=message):
             whole.select(wrong)
+
+
+def test_each_member_gets_the_values_of_its_own_best_epoch_also_after_a_resumption(tmp_path):
+    values = {}
+
+    def worse(ensemble, history):
+        values[history.epochs] = [copy.deepcopy(member.state_dict()) for member in map(ensemble.member, range(3))]
+        for k in SEEDS:  # from here on it gets worse
+            if history.epochs >= k + 1:
+                ensemble.stacked.get_parameter("network.2.weight").data[k].mul_(-3)
+
+    def run(ensemble, epochs, name):
+        more = {"callbacks": [worse], "restore_best": True, "checkpoint": tmp_path / name, "patience": 3}
+        return fit(ensemble, epochs, **more)
+
+    ensemble, stopped = sp.Ensemble(members()), sp.Ensemble(members())
+    history = run(ensemble, 6, "whole.pt")
+    best = [history.member(k).best_epoch for k in SEEDS]
+    assert len(set(best)) > 1
+    assert max(best) < history.epochs
+    losses = sp.evaluate(ensemble, data(30, 2)).loss
+    for k, epoch in enumerate(best):
+        for name, value in ensemble.member(k).state_dict().items():
+            assert torch.equal(value, values[epoch][k][name]), (k, name)
+        assert losses[k] == pytest.approx(min(history.member(k).test_losses))
+    run(stopped, 2, "parts.pt")
+    again = sp.Ensemble(members())
+    assert run(again, 6, "parts.pt") == history
+    for name, value in ensemble.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name

@@ -319,8 +319,6 @@ def test_bad_input(tmp_path):
             sp.train(module, given, adam(module), generator, progress=False)
     with pytest.raises(ValueError, match="data: expected at least one batch, got none"):
         sp.evaluate(module, DataLoader(TensorDataset(*data()), 100, drop_last=True))
-    with pytest.raises(TypeError, match="restore_best: expected one model, got an Ensemble"):
-        fit(sp.Ensemble([model(), model(1)]), restore_best=True)
 
     fit(model(), 1, checkpoint=tmp_path / "run.pt", callbacks=[Count()])
     for more, name in (

@@ -139,3 +139,33 @@ def test_activity_of_sparse_spikes_and_of_what_is_no_tensor():
     assert sp.activity(spikes.to_sparse()) == sp.activity(spikes.bool()) == sp.activity(spikes)
     with pytest.raises(TypeError, match=r"spikes: expected a tensor of shape \(T, B, ...\), got ndarray"):
         sp.activity(spikes.numpy())
+
+
+def test_parameters_that_no_optimizer_holds():
+    layer = sp.LIF(sp.LIFParameters(v_th=sp.Learned(0.5)), size=3)
+    network = sp.Sequential(nn.Linear(3, 3), layer)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    assert sp.not_optimized(network, optimizer) == []
+    layer.p.tau_mem = sp.Learned(0.02)  # after the optimiser was made
+    assert sp.not_optimized(network, optimizer) == ["1.p.parametrizations.tau_mem_inv.original"]
+    network[0].bias.requires_grad_(False)  # nothing that learns
+    partial = torch.optim.SGD([layer.p.v_th], lr=0.1)
+    assert sp.not_optimized(network, partial) == ["0.weight", "1.p.parametrizations.tau_mem_inv.original"]
+    ensemble = sp.Ensemble([sp.LIF(sp.LIFParameters(v_th=sp.Learned(0.5, shared=True))) for _ in range(2)])
+    assert sp.not_optimized(ensemble, torch.optim.SGD(ensemble.parameters(), lr=0.1)) == []
+    with pytest.raises(TypeError, match=r"optimizer: expected one of torch.optim, got dict"):
+        sp.not_optimized(network, optimizer.state_dict())
+
+
+def test_how_far_neuron_parameters_have_moved():
+    history = sp.History(accuracies=[0.5, 0.5])
+    history.neuron_parameters = {
+        "p.tau_mem_inv": [[100.0, 50.0, 200.0], [1.0, 1.0, 1.0], [110.0, 50.0, 260.0]],  # by 10, 0, 60 of 100
+        "p.v_leak": [[0.0, 0.0], [0.0, 0.0]],
+        "p.v_reset": [[0.0], [0.1]],
+    }
+    assert history.moved() == {"p.tau_mem_inv": 0.1, "p.v_leak": 0.0, "p.v_reset": float("inf")}
+    with pytest.raises(ValueError, match=r"expected learned neuron parameters that were recorded .* got no epoch"):
+        sp.History().moved()
+    with pytest.raises(ValueError, match=r"expected learned neuron parameters that were recorded .* got none"):
+        sp.History(accuracies=[0.5]).moved()

@@ -1,5 +1,6 @@
 """What the README and CONTRIBUTING.md say is so: the example, the links, the commands."""
 
+import ast
 import re
 
 import pytest
@@ -10,12 +11,20 @@ import snnparams as sp
 pages = pytest.mark.parametrize("text", [(ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")])
 
 
-def test_the_example(capsys):
-    text = (ROOT / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    exec(compile(example, "README.md", "exec"), {})
-    promised = re.search(r"^# (\[.*\])$", example, re.M)[1]
-    assert capsys.readouterr().out.strip() == promised
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["layer", "training"])
+def test_the_examples_print_what_they_promise(example, capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+    *_, last = example.strip().splitlines()
+    assert capsys.readouterr().out.strip() == last.removeprefix("# ")
+
+
+def test_the_training_is_ten_statements():
+    after_imports = [line for line in ast.parse(EXAMPLES[1]).body if not isinstance(line, ast.Import | ast.ImportFrom)]
+    assert len(after_imports) <= 10
 
 
 @pages

@@ -1,6 +1,6 @@
 """Is it learning? What neuron parameters do during training, and neurons that take no part in it.
 
-Explained in chapter 5.
+Explained in chapter 5 and in "When it does not learn".
 """
 
 from __future__ import annotations
@@ -70,6 +70,25 @@ def zero_gradients(model: nn.Module) -> dict[str, int]:
     if not counts:
         raise ValueError("model: expected learned neuron parameters after a backward pass, got no gradient")
     return counts
+
+
+def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return the names of the parameters that require a gradient and that no group of an optimiser holds.
+
+    They never change. A frequent cause: `layer.p.tau_mem = Learned(...)` after the optimiser was made, or a model that
+    was copied.
+
+    Args:
+        model: the model that is trained.
+        optimizer: what trains it.
+
+    Raises:
+        TypeError: if `optimizer` is none.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer: expected one of torch.optim, got {type(optimizer).__name__}")
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
 
 
 class Activity(NamedTuple):

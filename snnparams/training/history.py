@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from snnparams.training.diagnostics import learned_values
@@ -67,6 +68,26 @@ class History:
         """Add the present values of the learned neuron parameters of a model."""
         for name, values in learned_values(model).items():
             self.neuron_parameters.setdefault(name, []).append(values.flatten().tolist())
+
+    def moved(self) -> dict[str, float]:
+        """Return by which share of itself each learned neuron parameter has moved since the beginning.
+
+        That is the median over the neurons of the distance from the first recorded values, over the median size of
+        those. Where that size is 0, it is 0 without and infinite with a move. 1e-4 says that a parameter is frozen or
+        its learning rate far too small, 1 that it is another one.
+
+        Raises:
+            ValueError: if nothing was trained, or the model has no learned neuron parameter.
+        """
+        if not self.epochs or not self.neuron_parameters:
+            got = "none" if self.epochs else "no epoch"
+            raise ValueError(f"expected learned neuron parameters that were recorded over epochs, got {got}")
+        shares = {}
+        for name, records in self.neuron_parameters.items():
+            first, last = (torch.tensor(values, dtype=torch.float64) for values in (records[0], records[-1]))
+            distance, size = (last - first).abs().median().item(), first.abs().median().item()
+            shares[name] = distance / size if size else (math.inf if distance else 0.0)
+        return shares
 
     def member(self, k: int) -> History:
         """Return the losses and accuracies of one member of an ensemble.

@@ -246,7 +246,8 @@ def fit(
         patience: stop after so many epochs in a row without a lower test loss. A member of an ensemble stops by itself,
             and keeps its values from then on.
         restore_best: give the model at the end the values that it had in the epoch of the lowest test loss, the first
-            of several. A checkpoint holds them as its entry "best", beside those of the last epoch.
+            of several; each member of an ensemble those of its own best epoch. A checkpoint holds them as its entry
+            "best", beside those of the last epoch.
         callbacks: each is called after every epoch with the model and the history. One that returns True ends the run.
             One with `state_dict` and `load_state_dict` is saved and restored.
 
@@ -257,7 +258,7 @@ def fit(
         ValueError: if `epochs` is not an integer of at least 0, the checkpoint holds more of them or was written with
             another choice of generator, scheduler, callbacks or `restore_best`, or other constraints of the neuron
             parameters, or as `train`.
-        TypeError: if something is of another kind than expected, or cannot be had of an ensemble.
+        TypeError: if something is of another kind than expected.
         RuntimeError: if the checkpoint is of another model.
         FloatingPointError: if a loss is not finite.
     """
@@ -265,10 +266,6 @@ def fit(
         raise ValueError(f"epochs: expected an integer of at least 0, got {epochs!r}")
     if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
         raise ValueError(f"patience: expected a positive number of epochs or None, got {patience!r}")
-    if restore_best and isinstance(model, Ensemble):
-        raise TypeError(
-            "restore_best: expected one model, got an Ensemble, whose members are best in epochs of their own"
-        )
     how: dict[str, Any] = {"loss": loss, "decode": decode}
     run = Run(model, optimizer, generators_of(train_split, generator), scheduler, callbacks, restore_best)
     run.history.record(model)
@@ -291,8 +288,7 @@ def fit(
         if path is not None:
             run.save(path)
     _all_stopped(model, history, patience)
-    if run.best is not None:
-        model.load_state_dict(run.best)
+    run.restore_best()
     return history
 
 

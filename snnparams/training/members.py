@@ -31,6 +31,26 @@ def kept(ensemble: Ensemble, members: list[int]) -> Iterator[None]:
 
 
 @torch.no_grad()
+def take_over(ensemble: Ensemble, values: dict[str, torch.Tensor], members: list[int]) -> None:
+    """Write the present values of some members, buffers included, into those that are kept of all."""
+    for name, parameter in ensemble.stacked.named_parameters():
+        rows = [row for row, k in enumerate(ensemble.members_of(name)) if k in members]
+        values.setdefault(name, parameter.detach().clone())[rows] = parameter[rows]
+    for name in ensemble.stacked_buffers:
+        buffer = ensemble.stacked.get_buffer(name)
+        values.setdefault(name, buffer.clone())[members] = buffer[members]
+
+
+@torch.no_grad()
+def give_back(ensemble: Ensemble, values: dict[str, torch.Tensor]) -> None:
+    """Give all members the values that `take_over` kept."""
+    for name, parameter in ensemble.stacked.named_parameters():
+        parameter.copy_(values[name])
+    for name in ensemble.stacked_buffers:
+        ensemble.stacked.get_buffer(name).copy_(values[name])
+
+
+@torch.no_grad()
 def clip_gradients_(ensemble: Ensemble, max_norm: float) -> None:
     """Scale the gradients of each member down to a largest norm, as `nn.utils.clip_grad_norm_` would alone.
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from snnparams.training.ensemble import Ensemble
 from snnparams.training.history import History
+from snnparams.training.members import give_back, take_over
 
 
 class Run:
@@ -25,7 +26,8 @@ class Run:
         generators: of the order of the data, but for the global one.
         scheduler: of the learning rate, or None.
         callbacks: called after each epoch.
-        keep_best: whether to keep the values of the epoch of the lowest test loss, in `best`.
+        keep_best: whether to keep the values of the epoch of the lowest test loss, in `best`; of an ensemble, of each
+            member's own.
 
     Raises:
         TypeError: if a scheduler or callback is none.
@@ -55,8 +57,8 @@ class Run:
 
     def end_epoch(self, test_loss: Any) -> None:
         """Do what is to be done after the evaluation of an epoch."""
-        if self.keep_best and self.history.best_epoch == self.history.epochs:
-            self.best = copy.deepcopy(self.model.state_dict())
+        if self.keep_best:
+            self._keep_best()
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(sum(test_loss) / len(test_loss) if isinstance(test_loss, list) else test_loss)
         elif self.scheduler is not None:
@@ -64,6 +66,24 @@ class Run:
         for callback in self.callbacks:
             if callback(self.model, self.history) is True and not self.history.stopped:
                 self.history.stopped = getattr(callback, "__name__", type(callback).__name__)
+
+    def _keep_best(self) -> None:
+        """Keep the values of a model, or of those members of an ensemble, of which this was the best epoch so far."""
+        history = self.history
+        if not isinstance(self.model, Ensemble):
+            if history.best_epoch == history.epochs:
+                self.best = copy.deepcopy(self.model.state_dict())
+            return
+        best = [k for k in range(self.model.size) if history.member(k).best_epoch == history.epochs]
+        self.best = {} if self.best is None else self.best
+        take_over(self.model, self.best, best)
+
+    def restore_best(self) -> None:
+        """Give the model the values of its best epoch, each member of an ensemble those of its own."""
+        if self.best is not None and isinstance(self.model, Ensemble):
+            give_back(self.model, self.best)
+        elif self.best is not None:
+            self.model.load_state_dict(self.best)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint beside its place, then move it there: a killed run leaves the last whole one."""
