@@ -13,8 +13,9 @@ from scipy import stats
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import benefit_adaptation as adaptation
 import benefit_analysis as analysis
+import benefit_delays as delays
 import benefit_design as design
-from benefit_analysis import Results, Table
+from benefit_analysis import Results
 from benefit_design import EQUAL, LEARNS, MEM, SYN
 
 from snnparams.experiments.statistics import equivalence, mean_contrast
@@ -236,6 +237,30 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     assert outcomes["recurrent"].verdict == "not run"
 
 
+def test_a_verdict_on_delays_waits_for_all_declared_seeds(results, monkeypatch):
+    monkeypatch.setattr(analysis, "SEEDS", 2)
+    monkeypatch.setattr(analysis, "CORE_SEEDS", 3)
+    assert {tuple(row[1:]) for row in delays.later(results).rows} == {("not run", "0")}
+    different = [line("windows 4", design.DELAYS, s, 0.99) for s in SEEDS[:2]]
+    learned = [line("windows 4", design.DELAYS_LEARN, s, 0.98) for s in SEEDS[:2]]
+    (results.folder / "delays.jsonl").write_text("".join(json.dumps(x) + "\n" for x in different + learned))
+    found = Results(results.folder, delays.PREDICTIONS)
+    rows = {row[0]: row[1:] for row in delays.table(found).rows}
+    assert rows["windows 4: different delays"][0] == "99.0 %"
+    assert rows["windows 4: equal delays"] == ["not run", "not run", "0"]
+    assert found.outcomes()["different delays"].verdict == "not run"  # one seed is missing
+    different.append(line("windows 4", design.DELAYS, SEEDS[2], 0.99))
+    (results.folder / "delays.jsonl").write_text("".join(json.dumps(x) + "\n" for x in different + learned))
+    outcomes = Results(results.folder, delays.PREDICTIONS).outcomes()
+    assert outcomes["different delays"].contrast.n == 3
+    assert outcomes["learned from equal"].contrast.mean == pytest.approx(-1)
+    assert outcomes["six windows"].verdict == "not run"
+    labels = [label.get_text() for label in delays.gains(found).axes[0].get_yticklabels()]
+    assert labels[0] == "windows 4"
+    assert delays.TITLES[design.DELAYS] in labels
+    plt.close("all")
+
+
 def test_three_of_all_seeds(results):
     means = analysis.triples(results.difference("core", "windows 4", SYN))
     assert sorted(means) == pytest.approx([12, 37 / 3, 13, 41 / 3])
@@ -258,17 +283,6 @@ def test_declared_contrasts_ask_for_what_the_experiment_runs():
 def test_a_declared_contrast_weighs_conditions(results):
     with pytest.raises(KeyError, match=f"expected runs of '{design.ALL}'"):
         results.declared("values differ")
-
-
-def test_tables_are_tables_and_text():
-    table = Table(["", "a < b"], [["one", "1"], ["two", "22"]], "note & more")
-    assert repr(table) == "     a < b\none      1\ntwo     22\nnote & more"
-    html = table._repr_html_()
-    assert '<th scope="col">a &lt; b</th>' in html
-    assert '<tr><th scope="row">two</th><td>22</td></tr>' in html
-    assert "<p>note &amp; more</p>" in html
-    with pytest.raises(ValueError, match=r"rows: expected 2 cells, got \['one'\]"):
-        Table(["", "a"], [["one"]])
 
 
 def test_numbers_in_words():

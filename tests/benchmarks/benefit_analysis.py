@@ -6,21 +6,21 @@ have not been run yet (controls, equal spikes, natural tasks, gradients) waits h
 """
 
 import functools
-import html
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from benefit_design import ALL, ALL_LEARNED, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN, core_problems
+from benefit_design import ALL, ALL_LEARNED, DELAYS, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN, core_problems
 from scipy import stats
 
 from snnparams.experiments.predictions import Outcome, decide
 from snnparams.experiments.statistics import Contrast, corrected_contrast, equivalence, mean_contrast
 from snnparams.experiments.tuning import enclosed
+from snnparams.plot import Table
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "results" / "benefit"  # the one place that says where
 MARGIN = 1.0  # points of accuracy: the largest difference that counts as none
@@ -28,6 +28,7 @@ COLLAPSED = 10.0  # points below the median of its condition at which a run has 
 SPLITS = {"spoken digits": 600 / 2100, "sequential mnist": 2000 / 10_000}  # inputs for test over those for training
 TASKS = tuple(core_problems(1, 1, 1, 1))
 CORE_SEEDS, SEEDS = 20, 10  # of the core, and of what stands beside it
+BESIDE_THE_CORE = ("causes", "adaptation", "delays", "delays_later")
 FLAT_EPOCHS = 32  # the longer of the two trainings that are compared there
 ALL_FROM_EQUAL = "all learned"
 TITLE = {
@@ -90,6 +91,12 @@ class Difference(NamedTuple):
         return f"{signed(c.mean)} ({signed(c.low)} to {signed(c.high)})"
 
 
+def declared_seeds(stage: str, condition: str) -> int:
+    """Return how many seeds a verdict on a condition waits for."""
+    of_the_core = stage == "core" or (stage == "delays" and condition in (EQUAL, SYN, LEARNS, DELAYS))
+    return CORE_SEEDS if of_the_core else SEEDS
+
+
 def signed(number: float, digits: int = 1) -> str:
     """Return a number with its sign, a real minus, and no -0.0."""
     text = f"{round(number, digits) + 0.0:+.{digits}f}"
@@ -137,7 +144,8 @@ class Results:
                 line["condition"].removesuffix(f", {FLAT_EPOCHS} epochs") if stage == "flat" else line["condition"]
             )
             found.setdefault((line["task"], condition), {})[line["seed"]] = line
-        if stage in ("causes", "adaptation"):  # kinds beside which others stand: their first seeds are kept in the core
+        if stage in BESIDE_THE_CORE:
+            # kinds beside which others stand: their first seeds are kept in the core
             seeds, tasks = set().union(*found.values()), {task for task, _ in found}
             for (task, kind), lines in self.runs("core").items():
                 if task in tasks:
@@ -300,14 +308,15 @@ class Results:
         Conditions of which seeds are still to be run are left out: a verdict waits for all that were declared.
         """
         found = []
-        for stage in ("core", "causes", "equal_spikes", "adaptation"):
+        for stage in ("core", "causes", "equal_spikes", "adaptation", "delays", "delays_later"):
             for (task, condition), lines in self.runs(stage).items():
-                if len(lines) < (CORE_SEEDS if stage == "core" else SEEDS):
+                if len(lines) < declared_seeds(stage, condition):
                     continue
                 for seed, line in lines.items():
                     if "failed" in line["result"]:
                         continue
-                    row = {"stage": stage.replace("_", " "), "task": task, "condition": condition, "seed": seed}
+                    name = "equal spikes" if stage == "equal_spikes" else stage
+                    row = {"stage": name, "task": task, "condition": condition, "seed": seed}
                     row["accuracy"] = measured(line, "accuracy")
                     row["remembered"] = measured(line, "remembered") if "answers" in line["result"]["test"] else None
                     found.append(row)
@@ -366,40 +375,6 @@ def _corrected_equivalence(contrast: Contrast, count: int) -> float:
 
 
 # -------------------------------------------------------------------------------------------------------- tables
-
-
-class Table:
-    """A table that a page shows as a table, and a terminal as text.
-
-    Args:
-        header: a name for each column; the first column names the rows.
-        rows: texts, as many in each as there are columns.
-        note: what stands below it.
-    """
-
-    def __init__(self, header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
-        self.header, self.rows, self.note = list(header), [list(map(str, row)) for row in rows], note
-        if wrong := [row for row in self.rows if len(row) != len(self.header)]:
-            raise ValueError(f"rows: expected {len(self.header)} cells, got {wrong[0]}")
-
-    def __repr__(self) -> str:
-        lines = [self.header, *self.rows]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
-        text = [
-            "  ".join(x.ljust(w) if k == 0 else x.rjust(w) for k, (x, w) in enumerate(zip(line, widths, strict=True)))
-            for line in lines
-        ]
-        return "\n".join(line.rstrip() for line in [*text, *([self.note] if self.note else [])])
-
-    def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(x)}</th>' for x in self.header)
-        body = "".join(
-            f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(x)}</td>" for x in rest)}</tr>'
-            for first, *rest in self.rows
-        )
-        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
-        table = f'<table class="table results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        return f'<div class="table-wrapper">{table}</div>{note}'
 
 
 def percent(number: float | None, digits: int = 1) -> str:
