@@ -489,6 +489,23 @@ def predictions(results: Results, with_outcome: bool = False) -> Table:
     return Table(["prediction", "", "predicted", *found], rows)
 
 
+def counted(results: Results) -> Table:
+    """Return how many predictions are hits, misses, undecided and still to be run."""
+    outcomes, rows = results.outcomes(), []
+    verdicts = ("hit", "miss", "undecided", "not run")
+    for known in (True, False):
+        chosen = [p["id"] for p in results.predictions["predictions"] if p["known"] == known]
+        found = [outcomes[name].verdict for name in chosen]
+        rows.append(["known" if known else "new", len(chosen), *(found.count(verdict) for verdict in verdicts)])
+    return Table(["predictions", "all", *verdicts], rows)
+
+
+def to_be_run(results: Results) -> str:
+    """Return in words which tasks of the core wait for runs with all seeds."""
+    left = [natural_name(task) for task in TASKS if task not in results.tasks]
+    return f"the core with {CORE_SEEDS} seeds on {'; '.join(left)}" if left else ""
+
+
 def bounds(prediction: Mapping) -> str:
     """Return the predicted interval in words."""
     low, high = prediction["low"], prediction["high"]

@@ -5,8 +5,7 @@ reads species and time constant of each, and writes how many there are in every 
 
     python tests/benchmarks/time_constants.py cell_types_specimen_details.csv
 
-The neurons were recorded in slices of cortex, those of mice in lines that mark cell types: their
-mixture is not that of a brain.
+They were recorded in slices of cortex, in mice often in lines that mark a cell type: the mixture is not the brain's.
 Source: Allen Institute for Brain Science (2015), Allen Cell Types Database, celltypes.brain-map.org.
 """
 
