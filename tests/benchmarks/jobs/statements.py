@@ -1,4 +1,7 @@
-"""Count the statements of a script: what its author had to decide, however it is broken into lines."""
+"""Count the statements of a script: what its author had to decide, however it is broken into lines.
+
+After a run of the jobs, `python tests/benchmarks/jobs/statements.py` prints the table for book/using.md.
+"""
 
 import ast
 import json
@@ -84,4 +87,4 @@ def table(jobs: dict[str, dict]) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(counted(), indent=1))
+    print(table(json.loads(Path("book/results/jobs.json").read_text())["jobs"]))
