@@ -272,6 +272,7 @@ def test_what_is_done_to_states():
     v = state[0].v
     assert v.requires_grad
     assert not states.detach(state)[0].v.requires_grad
+    assert states.detach(None) is None  # before the first chunk
     assert states.to(state, dtype=torch.float32)[3].v.dtype == torch.float32
     assert states.to(state, "meta")[3].v.is_meta
     rows = torch.tensor([2, 0])

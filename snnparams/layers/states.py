@@ -54,9 +54,13 @@ def initial(model: nn.Module, input: torch.Tensor) -> Any:
 def detach(state: State) -> State:
     """Return a state that is cut off from what it was computed from: for truncated backpropagation through time.
 
+    None, the state before the first step, stays None, so that a loop over chunks begins as it goes on.
+
     Raises:
         TypeError: if the state holds something else than tensors.
     """
+    if state is None:
+        return state
     _check(state)
     return tree_map(torch.Tensor.detach, state)
 

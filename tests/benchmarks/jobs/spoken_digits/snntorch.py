@@ -1,0 +1,43 @@
+"""A recurrent network learns spoken digits with a schedule; a killed run goes on to the same numbers."""
+
+from pathlib import Path
+
+import snntorch
+import torch
+from job_data import run_and_kill, spoken_digits
+from snntorch import backprop, functional, utils
+from torch import nn
+
+
+def run(file):
+    torch.manual_seed(0)
+    train, test = spoken_digits()
+    network = nn.Sequential(
+        nn.Linear(20, 100),
+        snntorch.RLeaky(beta=0.9, linear_features=100, threshold=0.5, init_hidden=True),
+        nn.Linear(100, 10),
+        snntorch.Leaky(beta=0.9, reset_mechanism="none", init_hidden=True, output=True),
+    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
+    parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    if Path(file).exists():
+        saved = torch.load(file)
+        train.generator.set_state(saved.pop("generator"))
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+    while scheduler.last_epoch < 8:
+        backprop.BPTT(network, train, optimizer, functional.ce_max_membrane_loss())
+        scheduler.step()
+        states = {name: part.state_dict() for name, part in parts.items()}
+        torch.save({"generator": train.generator.get_state(), **states}, file)
+    x, labels = next(iter(test))
+    utils.reset(network)
+    return torch.stack([network(step)[1] for step in x]).amax(0), labels
+
+
+run_and_kill(run, "killed.pt")
+(killed, labels), (whole, _) = run("killed.pt"), run("whole.pt")
+assert torch.equal(killed, whole)
+result = (killed.argmax(1) == labels).float().mean().item()
+assert result > 0.5, result

@@ -1,0 +1,45 @@
+"""A recurrent network learns spoken digits with a schedule; a killed run goes on to the same numbers."""
+
+from pathlib import Path
+
+import torch
+from job_data import run_and_kill, spoken_digits
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+
+def run(file):
+    torch.manual_seed(0)
+    train, test = spoken_digits()
+    network = nn.Sequential(
+        nn.Linear(20, 100),
+        layer.LinearRecurrentContainer(neuron.LIFNode(), 100, 100, step_mode="m"),
+        nn.Linear(100, 10),
+        neuron.LIFNode(step_mode="m"),
+    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
+    parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    if Path(file).exists():
+        saved = torch.load(file)
+        train.generator.set_state(saved.pop("generator"))
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+    while scheduler.last_epoch < 8:
+        for x, labels in train:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x).mean(0), labels).backward()
+            optimizer.step()
+            functional.reset_net(network)
+        scheduler.step()
+        states = {name: part.state_dict() for name, part in parts.items()}
+        torch.save({"generator": train.generator.get_state(), **states}, file)
+    x, labels = next(iter(test))
+    return network(x).mean(0), labels
+
+
+run_and_kill(run, "killed.pt")
+(killed, labels), (whole, _) = run("killed.pt"), run("whole.pt")
+assert torch.equal(killed, whole)
+result = (killed.argmax(1) == labels).float().mean().item()
+assert result > 0.5, result
