@@ -1,7 +1,11 @@
-"""Figures of the book: its style, rasters and histograms."""
+"""Figures and tables of the book: its style, colours, rasters, histograms, and results in rows."""
 
 from __future__ import annotations
 
+import colorsys
+import html
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,8 +16,10 @@ STYLE = Path(__file__).with_name("snnparams.mplstyle")
 
 
 def use_style() -> None:
-    """Use the book's look for all figures from here on."""
+    """Use the book's look for all figures from here on, in a notebook with two pixels for each point of the page."""
     plt.style.use(STYLE)
+    if inline := sys.modules.get("matplotlib_inline.backend_inline"):  # a notebook draws its figures by this module
+        inline.set_matplotlib_formats("retina")
 
 
 def to_numpy(x) -> np.ndarray:
@@ -59,6 +65,28 @@ def raster(ax: plt.Axes, spikes, dt: float = 0.001, **kwargs) -> None:
         xlabel="time (ms)",
         ylabel="neuron",
     )
+
+
+def time_constant_colors(taus, fastest: float | None = None) -> list[tuple[float, float, float]]:
+    """Return a colour for each time constant, as the figures that compute in the page have them.
+
+    Fast is yellow; ten times as slow, or slower, is blue; between the two the hue follows the logarithm.
+
+    Args:
+        taus: time constants, positive, in any one unit, shape (N,); a tensor, an array or a list.
+        fastest: the one that is yellow, in the same unit; the shortest of `taus` if not given.
+
+    Returns:
+        N triples of red, green and blue, each from 0 to 1.
+
+    Raises:
+        ValueError: if a time constant is not positive.
+    """
+    values = to_numpy(torch.as_tensor(taus, dtype=torch.float64))
+    if not (values > 0).all():
+        raise ValueError(f"taus: expected positive time constants, got {values.min():g}")
+    places = np.log10(values / (values.min() if fastest is None else fastest)).clip(0, 1).tolist()
+    return [colorsys.hls_to_rgb((40 + 190 * place) / 360, 0.42, 0.8) for place in places]
 
 
 def before_after(ax: plt.Axes, before, after, xlabel: str, bins: int = 20) -> None:
@@ -128,3 +156,40 @@ def recovery(ax: plt.Axes, truth, found, name: str, **kwargs) -> None:
     look = {"marker": "o", "linestyle": "none", "markersize": 3, "color": "C0", **kwargs}
     ax.loglog(truth, found, **look)
     ax.set(xlabel=f"true {name}", ylabel=f"recovered {name}")
+
+
+class Table:
+    """A table that a page shows as a table, and a terminal as text.
+
+    Args:
+        header: a name for each column; the first column names the rows.
+        rows: texts, or what `str` makes texts of, as many in each row as there are columns.
+        note: what stands below it.
+
+    Raises:
+        ValueError: if a row has another number of cells.
+    """
+
+    def __init__(self, header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
+        self.header, self.rows, self.note = list(header), [list(map(str, row)) for row in rows], note
+        if wrong := [row for row in self.rows if len(row) != len(self.header)]:
+            raise ValueError(f"rows: expected {len(self.header)} cells, got {wrong[0]}")
+
+    def __repr__(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
+        text = [
+            "  ".join(x.ljust(w) if k == 0 else x.rjust(w) for k, (x, w) in enumerate(zip(line, widths, strict=True)))
+            for line in lines
+        ]
+        return "\n".join(line.rstrip() for line in [*text, *([self.note] if self.note else [])])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{html.escape(x)}</th>' for x in self.header)
+        body = "".join(
+            f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(x)}</td>" for x in rest)}</tr>'
+            for first, *rest in self.rows
+        )
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        table = f'<table class="table results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        return f'<div class="table-wrapper">{table}</div>{note}'

@@ -15,7 +15,7 @@ import benefit_adaptation as adaptation
 import benefit_analysis as analysis
 import benefit_delays as delays
 import benefit_design as design
-from benefit_analysis import Results, Table
+from benefit_analysis import Results
 from benefit_design import EQUAL, LEARNS, MEM, SYN
 
 from snnparams.experiments.statistics import equivalence, mean_contrast
@@ -210,6 +210,22 @@ def test_predictions_are_decided_from_the_lines(results, monkeypatch):
     table = analysis.predictions(results, with_outcome=True)
     assert len(table.rows) == len(outcomes)
     assert table.rows[0][1:] == ["known", "more than 10 points", "+9.2 to +16.3", "undecided"]
+    known, new = analysis.counted(results).rows
+    assert [known[0], new[0]] == ["known", "new"]
+    for row in (known, new):
+        assert int(row[1]) == sum(map(int, row[2:]))
+    assert int(known[1]) + int(new[1]) == len(outcomes)
+    assert int(known[4]) + int(new[4]) == sum(outcome.verdict == "undecided" for outcome in outcomes.values())
+
+
+def test_what_is_to_be_run_is_what_has_not_all_seeds(results, monkeypatch):
+    monkeypatch.setattr(analysis, "TASKS", ("windows 4", "xor"))
+    assert analysis.to_be_run(results) == "the core with 20 seeds on windows 4; xor"  # 4 seeds of 20
+    monkeypatch.setattr(analysis, "CORE_SEEDS", 4)
+    monkeypatch.setattr(analysis, "KINDS", (EQUAL, SYN))
+    assert analysis.to_be_run(results) == "the core with 4 seeds on xor"
+    monkeypatch.setattr(analysis, "TASKS", ("windows 4",))
+    assert analysis.to_be_run(results) == ""
 
 
 def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(results, monkeypatch):
@@ -283,17 +299,6 @@ def test_declared_contrasts_ask_for_what_the_experiment_runs():
 def test_a_declared_contrast_weighs_conditions(results):
     with pytest.raises(KeyError, match=f"expected runs of '{design.ALL}'"):
         results.declared("values differ")
-
-
-def test_tables_are_tables_and_text():
-    table = Table(["", "a < b"], [["one", "1"], ["two", "22"]], "note & more")
-    assert repr(table) == "     a < b\none      1\ntwo     22\nnote & more"
-    html = table._repr_html_()
-    assert '<th scope="col">a &lt; b</th>' in html
-    assert '<tr><th scope="row">two</th><td>22</td></tr>' in html
-    assert "<p>note &amp; more</p>" in html
-    with pytest.raises(ValueError, match=r"rows: expected 2 cells, got \['one'\]"):
-        Table(["", "a"], [["one"]])
 
 
 def test_numbers_in_words():

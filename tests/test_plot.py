@@ -1,4 +1,6 @@
 import re
+import sys
+import types
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -99,3 +101,34 @@ def test_arrays_of_one_memory_are_refused_too():
         with pytest.raises(ValueError, match="got the same memory"):
             plot.before_after(plt.subplots()[1], before, after, "x")
     assert isinstance(plot.to_numpy([1, 2]), np.ndarray)
+
+
+def test_tables_are_tables_and_text():
+    table = plot.Table(["", "a < b"], [["one", "1"], ["two", "22"]], "note & more")
+    assert repr(table) == "     a < b\none      1\ntwo     22\nnote & more"
+    html = table._repr_html_()
+    assert '<th scope="col">a &lt; b</th>' in html
+    assert '<tr><th scope="row">two</th><td>22</td></tr>' in html
+    assert "<p>note &amp; more</p>" in html
+    with pytest.raises(ValueError, match=r"rows: expected 2 cells, got \['one'\]"):
+        plot.Table(["", "a"], [["one"]])
+
+
+def test_a_notebook_draws_two_pixels_for_each_point(monkeypatch):
+    chosen = []
+    inline = types.SimpleNamespace(set_matplotlib_formats=chosen.append)
+    monkeypatch.setitem(sys.modules, "matplotlib_inline.backend_inline", inline)
+    with plt.rc_context():
+        plot.use_style()
+    assert chosen == ["retina"]
+
+
+def test_fast_neurons_are_yellow_and_slow_ones_blue():
+    yellow, green, blue, slower = plot.time_constant_colors(torch.tensor([5.0, 15.8, 50.0, 500.0]))
+    assert yellow[0] > yellow[1] > yellow[2]
+    assert green[1] > max(green[0], green[2])
+    assert blue[2] > blue[1] > blue[0]
+    assert slower == blue
+    assert plot.time_constant_colors([10.0], fastest=1.0) == [blue]
+    with pytest.raises(ValueError, match="taus: expected positive time constants, got -1"):
+        plot.time_constant_colors([-1.0, 5.0])

@@ -1,9 +1,11 @@
 """What chapter 8 reads out of the stage "adaptation", of whatever lines there are."""
 
 import matplotlib.pyplot as plt
-from benefit_analysis import COLOR, TITLE, Results, Table
+from benefit_analysis import COLOR, TITLE, Results
 from benefit_beside import Study
 from benefit_design import ADAPT, ADAPT_DIFFERENT, ADAPT_LEARNS, ADAPTATION_TASKS, ADAPTIVE, BESIDE, EQUAL
+
+from snnparams.plot import Table
 
 PREDICTIONS = "adaptation_predictions.json"
 COMMAND = "python tests/benchmarks/benefit.py --stage adaptation"

@@ -6,11 +6,10 @@ have not been run yet (controls, equal spikes, natural tasks, gradients) waits h
 """
 
 import functools
-import html
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from scipy import stats
 from snnparams.experiments.predictions import Outcome, decide
 from snnparams.experiments.statistics import Contrast, corrected_contrast, equivalence, mean_contrast
 from snnparams.experiments.tuning import enclosed
+from snnparams.plot import Table
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "results" / "benefit"  # the one place that says where
 MARGIN = 1.0  # points of accuracy: the largest difference that counts as none
@@ -377,40 +377,6 @@ def _corrected_equivalence(contrast: Contrast, count: int) -> float:
 # -------------------------------------------------------------------------------------------------------- tables
 
 
-class Table:
-    """A table that a page shows as a table, and a terminal as text.
-
-    Args:
-        header: a name for each column; the first column names the rows.
-        rows: texts, as many in each as there are columns.
-        note: what stands below it.
-    """
-
-    def __init__(self, header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
-        self.header, self.rows, self.note = list(header), [list(map(str, row)) for row in rows], note
-        if wrong := [row for row in self.rows if len(row) != len(self.header)]:
-            raise ValueError(f"rows: expected {len(self.header)} cells, got {wrong[0]}")
-
-    def __repr__(self) -> str:
-        lines = [self.header, *self.rows]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
-        text = [
-            "  ".join(x.ljust(w) if k == 0 else x.rjust(w) for k, (x, w) in enumerate(zip(line, widths, strict=True)))
-            for line in lines
-        ]
-        return "\n".join(line.rstrip() for line in [*text, *([self.note] if self.note else [])])
-
-    def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(x)}</th>' for x in self.header)
-        body = "".join(
-            f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(x)}</td>" for x in rest)}</tr>'
-            for first, *rest in self.rows
-        )
-        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
-        table = f'<table class="table results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        return f'<div class="table-wrapper">{table}</div>{note}'
-
-
 def percent(number: float | None, digits: int = 1) -> str:
     """Return per cent as text, a dash where there is no number."""
     return "\N{EN DASH}" if number is None else f"{number:.{digits}f}"
@@ -521,6 +487,23 @@ def predictions(results: Results, with_outcome: bool = False) -> Table:
         rows.append(row)
     found = ["found (95 %)", "verdict"] if with_outcome else []
     return Table(["prediction", "", "predicted", *found], rows)
+
+
+def counted(results: Results) -> Table:
+    """Return how many predictions are hits, misses, undecided and still to be run."""
+    outcomes, rows = results.outcomes(), []
+    verdicts = ("hit", "miss", "undecided", "not run")
+    for known in (True, False):
+        chosen = [p["id"] for p in results.predictions["predictions"] if p["known"] == known]
+        found = [outcomes[name].verdict for name in chosen]
+        rows.append(["known" if known else "new", len(chosen), *(found.count(verdict) for verdict in verdicts)])
+    return Table(["predictions", "all", *verdicts], rows)
+
+
+def to_be_run(results: Results) -> str:
+    """Return in words which tasks of the core wait for runs with all seeds."""
+    left = [natural_name(task) for task in TASKS if task not in results.tasks]
+    return f"the core with {CORE_SEEDS} seeds on {'; '.join(left)}" if left else ""
 
 
 def bounds(prediction: Mapping) -> str:

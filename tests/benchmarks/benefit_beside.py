@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-from benefit_analysis import Results, Table
+from benefit_analysis import Results
 from benefit_design import EQUAL
 from benefit_figures import forest
+
+from snnparams.plot import Table
 
 NOT_RUN = "not run"
 

@@ -1,7 +1,7 @@
 """What chapter 9 reads out of the stages "delays" and "delays_later", of whatever lines there are."""
 
 import matplotlib.pyplot as plt
-from benefit_analysis import COLOR, TITLE, Results, Table
+from benefit_analysis import COLOR, TITLE, Results
 from benefit_beside import Study
 from benefit_design import (
     DELAY_TASK,
@@ -15,6 +15,8 @@ from benefit_design import (
     LEARNS,
     SYN,
 )
+
+from snnparams.plot import Table
 
 PREDICTIONS = "delays_predictions.json"
 COMMAND = "python tests/benchmarks/benefit.py --accept-older --stage delays"
