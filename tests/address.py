@@ -16,7 +16,7 @@ COLAB, BINDER = "https://colab.research.google.com", "https://mybinder.org"
 FIRST = "book/1_lif_neuron.ipynb"
 
 # A restarted kernel finds the package installed, and the folder beside the notebook. `find_spec` and not `import`:
-# chapter 9 sets variables that PyTorch and Triton read when they are imported.
+# chapter 10 sets variables that PyTorch and Triton read when they are imported.
 SETUP = """\
 # Where snnparams is not installed, on Colab say, fetch it with all that belongs to it.
 import importlib.util

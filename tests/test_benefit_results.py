@@ -2,6 +2,7 @@
 
 import sys
 
+import nbformat
 import numpy as np
 import pytest
 from notebooks import ROOT
@@ -122,3 +123,32 @@ def test_two_layers_take_xor_apart_with_two_speeds_of_either_kind():
 def test_small_recurrent_networks_show_nothing(task):
     found = difference(SYN, task=task).contrast
     assert found.low <= 0 <= found.high
+
+
+# Chapter 9
+
+
+def test_different_delays_on_four_windows_have_all_seeds_and_what_the_chapter_says():
+    assert set(RESULTS.runs("delays")["windows 4", design.DELAYS]) == set(range(1, 21))
+    found = {
+        kind: RESULTS.difference("delays", "windows 4", design.DELAYS, kind).contrast for kind in (EQUAL, SYN, LEARNS)
+    }
+    text = "\n".join(cell.source for cell in nbformat.read(ROOT / "book" / "9_delays.ipynb", as_version=4).cells)
+    c = found[EQUAL]
+    assert c.low > 15
+    assert (
+        f"{c.mean:.1f} points over tuned equal neurons (95 % interval {c.low:.1f} to {c.high:.1f}, {c.n} seeds)" in text
+    )
+    assert f"{found[SYN].mean:.1f} points ahead of different synapses and {found[LEARNS].mean:.1f} ahead of" in text
+    assert RESULTS.mean("delays", "windows 4", design.DELAYS) > 99.5  # the ceiling
+
+
+def test_delays_were_tuned_and_trained_as_the_chapter_says():
+    tries = RESULTS.tries("delays_tuning", "windows 4", design.DELAYS)
+    assert len(tries) == 6
+    best = max(tries, key=lambda found: found.accuracy).run["cell"]
+    for line in RESULTS.lines("delays"):
+        assert line["cell"]["training"]["epochs"] == 8
+        if line["condition"] == design.DELAYS:
+            assert line["cell"]["neurons"] == best["neurons"]
+            assert line["cell"]["training"] == best["training"]

@@ -1,4 +1,4 @@
-"""What chapter 9 says of the stored benchmarks is true of them; a device that was not measured is skipped."""
+"""What chapter 10 says of the stored benchmarks is true of them; a device that was not measured is skipped."""
 
 import json
 import sys
@@ -77,7 +77,7 @@ def test_recurrent_layers_against_a_plain_rnn(device):
                     assert found[name] <= OF_RNN[device] * found["nn.RNN"], (row["N"], found)
 
 
-NOT_REACHED = pytest.mark.xfail(strict=True, reason="large arrays leave the caches: chapter 9 says what was measured")
+NOT_REACHED = pytest.mark.xfail(strict=True, reason="large arrays leave the caches: chapter 10 says what was measured")
 
 
 @pytest.mark.parametrize("device", [pytest.param("cpu", marks=NOT_REACHED), "cuda"])

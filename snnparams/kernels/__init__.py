@@ -13,7 +13,7 @@ name           what it is                                  what it takes
 
 Without a name, the fastest one that takes the input is used. All compute the same: spikes and all gradients are
 tested against the reference. A fused kernel has no second derivative. On a GPU, products with recurrent weights
-follow `torch.set_float32_matmul_precision`: float32 unless the user allows TF32. Explained in chapter 9.
+follow `torch.set_float32_matmul_precision`: float32 unless the user allows TF32. Explained in chapter 10.
 """
 
 from __future__ import annotations

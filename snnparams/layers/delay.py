@@ -31,7 +31,7 @@ layer.
 
 Theory: dilated convolutions with learnable spacings and linear interpolation, Khalfaoui-Hassani et al. (2023); in
 spiking networks, with a Gaussian in its place that narrows during training, Hammouamri et al. (2024); event-based
-gradients of delays, Göltz et al. (2025) and Mészáros et al. (2025).
+gradients of delays, Göltz et al. (2025) and Mészáros et al. (2025). Explained in chapter 9.
 """
 
 from __future__ import annotations

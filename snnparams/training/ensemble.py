@@ -2,7 +2,7 @@
 
 Controlled experiments need the same network many times: other seeds, other initial values, with and without learning.
 The members of an `Ensemble` share nothing but their shapes, and get the numbers that each would get alone. Explained in
-chapter 9.
+chapter 10.
 """
 
 from __future__ import annotations
