@@ -1,9 +1,10 @@
-"""Figures and tables of the book: its style, colours, rasters, histograms."""
+"""Figures and tables of the book: its style, colours, rasters, histograms, and results in rows."""
 
 from __future__ import annotations
 
 import colorsys
 import html
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,8 +16,10 @@ STYLE = Path(__file__).with_name("snnparams.mplstyle")
 
 
 def use_style() -> None:
-    """Use the book's look for all figures from here on."""
+    """Use the book's look for all figures from here on, in a notebook with two pixels for each point of the page."""
     plt.style.use(STYLE)
+    if inline := sys.modules.get("matplotlib_inline.backend_inline"):  # a notebook draws its figures by this module
+        inline.set_matplotlib_formats("retina")
 
 
 def to_numpy(x) -> np.ndarray:
@@ -160,8 +163,11 @@ class Table:
 
     Args:
         header: a name for each column; the first column names the rows.
-        rows: texts, as many in each as there are columns.
+        rows: texts, or what `str` makes texts of, as many in each row as there are columns.
         note: what stands below it.
+
+    Raises:
+        ValueError: if a row has another number of cells.
     """
 
     def __init__(self, header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:

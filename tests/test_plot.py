@@ -1,4 +1,6 @@
 import re
+import sys
+import types
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -110,6 +112,15 @@ def test_tables_are_tables_and_text():
     assert "<p>note &amp; more</p>" in html
     with pytest.raises(ValueError, match=r"rows: expected 2 cells, got \['one'\]"):
         plot.Table(["", "a"], [["one"]])
+
+
+def test_a_notebook_draws_two_pixels_for_each_point(monkeypatch):
+    chosen = []
+    inline = types.SimpleNamespace(set_matplotlib_formats=chosen.append)
+    monkeypatch.setitem(sys.modules, "matplotlib_inline.backend_inline", inline)
+    with plt.rc_context():
+        plot.use_style()
+    assert chosen == ["retina"]
 
 
 def test_fast_neurons_are_yellow_and_slow_ones_blue():

@@ -3,7 +3,8 @@
 The theme gives every page all of Font Awesome, 1.5 MB of script and 157 kB of font,
 for a dozen icons, and MathJax comes with every output format and language that it
 has. The pages that come out of here carry the icons that they show, as a font of a
-few kB, and MathJax where there is a formula. They work from a folder as well.
+few kB, and MathJax where there is a formula. Figures have a palette, a third of their
+size. They work from a folder as well.
 """
 
 import ast
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from docutils import nodes
 from fontTools import subset
+from PIL import Image
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 FONT_AWESOME = Path("vendor", "fontawesome")
@@ -122,8 +124,21 @@ def _small_fonts(static: Path, characters: set[str]) -> None:
     (static / "icons.css").write_text(style)
 
 
+def _with_palette(path: Path) -> None:
+    """Write a picture with 256 colours, if that makes it smaller."""
+    before = path.stat().st_size
+    with Image.open(path) as picture:
+        if picture.mode not in ("RGB", "RGBA"):  # done by an earlier build
+            return
+        small = path.with_suffix(".small")
+        options = {"dpi": picture.info["dpi"]} if "dpi" in picture.info else {}
+        palette = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        palette.save(small, "PNG", optimize=True, **options)
+    small.replace(path) if small.stat().st_size < before else small.unlink()
+
+
 def _lighten(app, exception) -> None:
-    """Exchange the icons, and remove what no page asks for."""
+    """Exchange the icons, lighten the pictures, and remove what no page asks for."""
     if exception or app.builder.format != "html":
         return
     out, static = Path(app.outdir), Path(app.outdir, "_static")
@@ -133,6 +148,8 @@ def _lighten(app, exception) -> None:
         lighter = SCRIPT.sub("", text).replace(LABEL, "")
         if lighter != text:
             path.write_text(lighter)
+    for path in (out / "_images").glob("*.png"):
+        _with_palette(path)
     if (static / FONT_AWESOME).exists():
         scripts = [path.read_text() for path in static.glob("scripts/*theme.js")]
         styles = [path.read_text() for path in (static / "styles").glob("*.css")]

@@ -7,11 +7,12 @@
     "span.math.wide",
     ".pst-scrollable-table-container",
     ".table-wrapper",
+    ".wide-picture",
     ".cell_output .output.text_html",
     ".cell_output pre",
     "div.highlight pre",
   ].join(", ");
-  const NAMES = [["mjx-container, .math", "Formula"], ["pre", "Text"], ["*", "Table"]];
+  const NAMES = [["mjx-container, .math", "Formula"], ["pre", "Text"], [".wide-picture", "Figure"], ["*", "Table"]];
 
   // A box that is wider than it shows can be reached with the keyboard, has a name, and fades where it goes on.
   function mark(box) {

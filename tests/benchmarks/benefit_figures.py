@@ -32,7 +32,7 @@ def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xla
             ax.plot([c.low, c.high], [row, row], color=color, **LOOK)
             ax.plot(c.mean, row, "o", color=color, markersize=5.5, markeredgecolor="white", markeredgewidth=0.7)
     ax.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
-    ax.set_yticklabels([label for label, *_ in rows], fontsize=8.5)
+    ax.set_yticklabels([label for label, *_ in rows], fontsize=9)
     ax.grid(axis="y", visible=False)
     for label, (_, difference, color) in zip(ax.get_yticklabels(), rows, strict=True):
         label.set(color=color, fontweight="bold" if difference is None else "normal")
@@ -50,14 +50,14 @@ def seeds_of(results: Results, task: str) -> str:
 
 def verdict(results: Results) -> plt.Figure:
     """Windows remembered without recurrence, and the gain over equal neurons on three tasks."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.9), width_ratios=(2, 3))
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.7), width_ratios=(2, 3))
     counts = (2, 4, 6)
     for kind in KINDS:
         tasks_of = [f"windows {k}" for k in counts]
         held = [results.mean(results.stage(task), task, kind, "remembered") for task in tasks_of]
-        axes[0].plot(counts, held, "o-", markersize=4, color=COLOR[kind], label=TITLE[kind])
+        axes[0].plot(counts, held, "o-", markersize=4, color=COLOR[kind])
     axes[0].plot([2, 6], [2, 6], ":", color="0.6", linewidth=1)
-    axes[0].text(4.7, 4.9, "all of them", color="0.4", fontsize=8, ha="right")
+    axes[0].text(4.7, 4.9, "all of them", color="0.4", fontsize=9, ha="right")
     axes[0].set(xlabel="windows to remember", ylabel="windows remembered", xticks=counts, ylim=(1.5, 5.1))
     rows: list = []
     for title, task in (
@@ -127,7 +127,7 @@ def dials() -> plt.Figure:
     made = tasks.windows(4, train=100, validation=10, test=10), tasks.multi_timescale_xor(train=100, test=10)
     for ax, task, k in zip(axes, made, (2, 3), strict=True):
         steps, inputs = task.encode(task.train.inputs[k : k + 1])[:, 0].nonzero(as_tuple=True)
-        for group, color in ((inputs < 12, "C0"), (inputs >= 12, "C1")):
+        for group, color in ((inputs < 12, "k"), (inputs >= 12, "0.55")):
             ax.scatter(steps[group], inputs[group], s=12, marker="|", color=color)
         labels = task.train.labels[k].tolist()
         ends = [20 * j + 10 for j in range(4)] if task is made[0] else [due for due, _ in task.answers]
@@ -138,20 +138,20 @@ def dials() -> plt.Figure:
             else:
                 ax.axvline(end, color="0.5", linewidth=0.8, linestyle=":")
         ax.set(ylabel="input", xlim=(-0.5, task.steps + 1), ylim=(-1, 27))
-    axes[0].set_title("windows: A (blue) or B (orange) in each of them? Asked at the end", fontsize=9.5)
-    axes[1].set_title("XOR of a slow cue (blue) and fast ones (orange), asked at the dotted lines", fontsize=9.5)
+    axes[0].set_title("windows: A (black) or B (grey) in each of them? Asked at the end", fontsize=9.5)
+    axes[1].set_title("XOR of a slow cue (black) and fast ones (grey), asked at the dotted lines", fontsize=9.5)
     axes[1].set_xlabel("step")
     return fig
 
 
-def core(results: Results, tasks_of: Sequence[str], limits: tuple[float, float]) -> plt.Figure:
-    """The gain of each kind over equal neurons on some tasks, without recurrence on the left."""
+def gains(results: Results, stage: str, tasks_of: Sequence[str], limits: tuple[float, float]) -> plt.Figure:
+    """The gain of each kind over equal neurons on some tasks of a stage, without recurrence on the left."""
     fig, axes = plt.subplots(1, 2, figsize=(7.2, 6.2))
     for ax, recurrent in zip(axes, (False, True), strict=True):
         rows: list = []
         for task in (name for name in tasks_of if ("recurrent" in name) == recurrent):
             rows.append((task.removesuffix(", recurrent"), None, "k"))
-            rows += kinds_of(results, results.stage(task), task)
+            rows += kinds_of(results, stage, task)
         forest(ax, rows, "gain over equal neurons (points)")
         ax.set(title="with recurrence" if recurrent else "without recurrence", xlim=limits)
     return fig
@@ -159,7 +159,7 @@ def core(results: Results, tasks_of: Sequence[str], limits: tuple[float, float])
 
 def windows(results: Results) -> plt.Figure:
     """Accuracy for each window."""
-    fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.0), sharey=True, width_ratios=(2, 3, 4))
+    fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.4), sharey=True, width_ratios=(2, 3, 4))
     for ax, count in zip(axes, (2, 4, 6), strict=True):
         task = f"windows {count}"
         for kind in KINDS:
@@ -168,9 +168,9 @@ def windows(results: Results) -> plt.Figure:
             ax.plot(range(1, count + 1), answers, "o-", markersize=3.5, color=COLOR[kind], label=TITLE[kind])
         ax.axhline(50, color="0.6", linewidth=1)
         ax.set(xlabel="window", xticks=range(1, count + 1))
-        ax.set_title(f"{count} windows\n{seeds_of(results, task)}", fontsize=9)
+        ax.set_title(f"{count} windows\n{seeds_of(results, task)}", fontsize=9.5)
     axes[0].set(ylabel="right (%)")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9.5)
     return fig
 
 
@@ -327,8 +327,9 @@ def untuned(gains: Mapping[str, tuple[float, float]], by_one: Mapping[str, tuple
         ax.axvline(0, color="0.6", linewidth=1)
         for row, (first, second) in enumerate(found.values()):
             ax.plot([first, second], [row, row], color="0.8", zorder=0)
-            ax.plot(first, row, "o", color="C3", label=None if row else names[0])
-            ax.plot(second, row, "o", color="k", label=None if row else names[1])
+            look = {"marker": "o", "linestyle": "none", "color": COLOR[MEM]}
+            ax.plot(first, row, **look, markerfacecolor="w", label=None if row else names[0])
+            ax.plot(second, row, **look, label=None if row else names[1])
         ax.set(yticks=range(len(found)), ylim=(len(found) - 0.5, -0.5), xlabel="gain over equal neurons (points)")
         ax.grid(axis="y", visible=False)
     axes[0].set_yticklabels([natural_name(task) for task in gains], fontsize=8.5)
