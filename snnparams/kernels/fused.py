@@ -24,6 +24,7 @@ called through `torch.autograd.Function`, which costs less and knows the transfo
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ def _refuse_second_derivative(*_):
 
 def _function(forward, setup_context, backward, vmap, jvp=_refuse_forward_mode):
     """Return a `torch.autograd.Function` made of these functions."""
+    setattr(forward, "__signature__", inspect.signature(forward))  # noqa: B010 PyTorch asks for it at every call
     parts = {"forward": forward, "setup_context": setup_context, "backward": backward, "vmap": vmap, "jvp": jvp}
     name = forward.__name__.strip("_")
     return type(name, (torch.autograd.Function,), {key: staticmethod(part) for key, part in parts.items()})
