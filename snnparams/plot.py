@@ -1,7 +1,8 @@
-"""Figures and tables of the book: its style, rasters, histograms, and results in rows."""
+"""Figures and tables of the book: its style, colours, rasters, histograms, and results in rows."""
 
 from __future__ import annotations
 
+import colorsys
 import html
 import sys
 from collections.abc import Iterable, Sequence
@@ -64,6 +65,28 @@ def raster(ax: plt.Axes, spikes, dt: float = 0.001, **kwargs) -> None:
         xlabel="time (ms)",
         ylabel="neuron",
     )
+
+
+def time_constant_colors(taus, fastest: float | None = None) -> list[tuple[float, float, float]]:
+    """Return a colour for each time constant, as the figures that compute in the page have them.
+
+    Fast is yellow; ten times as slow, or slower, is blue; between the two the hue follows the logarithm.
+
+    Args:
+        taus: time constants, positive, in any one unit, shape (N,); a tensor, an array or a list.
+        fastest: the one that is yellow, in the same unit; the shortest of `taus` if not given.
+
+    Returns:
+        N triples of red, green and blue, each from 0 to 1.
+
+    Raises:
+        ValueError: if a time constant is not positive.
+    """
+    values = to_numpy(torch.as_tensor(taus, dtype=torch.float64))
+    if not (values > 0).all():
+        raise ValueError(f"taus: expected positive time constants, got {values.min():g}")
+    places = np.log10(values / (values.min() if fastest is None else fastest)).clip(0, 1).tolist()
+    return [colorsys.hls_to_rgb((40 + 190 * place) / 360, 0.42, 0.8) for place in places]
 
 
 def before_after(ax: plt.Axes, before, after, xlabel: str, bins: int = 20) -> None:

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
 RESULTS = ROOT / "book" / "results"
 READERS = [
-    ROOT / "tests" / "benchmarks" / f"benefit_{name}.py" for name in ("analysis", "design", "figures", "adaptation")
+    ROOT / "tests" / "benchmarks" / f"benefit_{name}.py"
+    for name in ("analysis", "design", "figures", "beside", "adaptation", "delays")
 ]
 STATIC = ROOT / "book" / "_static"
 COVER = {"fig-benefit-verdict": STATIC / "verdict.png"}  # figures that index.md shows as well

@@ -14,7 +14,7 @@ from torch import nn
 
 import snnparams as sp
 from snnparams import kernels
-from snnparams.kernels import adjoint
+from snnparams.kernels import adjoint, adjoint_cpu
 from snnparams.neurons.surrogate import threshold
 
 KERNELS = ("cpu", "reference")
@@ -140,6 +140,24 @@ def test_kernels_agree_and_threads_change_nothing(double, recurrent):
     for other in results[1:]:
         for got, expected in zip(other, results[0], strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_more_spikes_than_the_list_has_room_for_at_first(double, recurrent, threads):
+    results, before = [], torch.get_num_threads()
+    for kernel in KERNELS:
+        torch.set_num_threads(threads)
+        torch.manual_seed(2)
+        p = population(random_values(60))
+        layer = sp.LIFRecurrent(60, 60, p, kernel=kernel) if recurrent else sp.LIF(p, kernel=kernel)
+        z, last = layer(40 * torch.rand(300, 3, 60))
+        torch.set_num_threads(before)
+        assert z.sum() > max(adjoint_cpu.LISTED, z.numel() / 4)
+        (z * torch.linspace(0, 1, 300)[:, None, None].sin()).sum().backward()
+        results.append([z, last.v, *(q.grad for q in layer.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

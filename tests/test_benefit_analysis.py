@@ -13,6 +13,7 @@ from scipy import stats
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import benefit_adaptation as adaptation
 import benefit_analysis as analysis
+import benefit_delays as delays
 import benefit_design as design
 from benefit_analysis import Results
 from benefit_design import EQUAL, LEARNS, MEM, SYN
@@ -250,6 +251,30 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     assert outcomes["learned adaptation"].verdict == "miss"  # 0, where more than 3 was said
     assert outcomes["equal adaptation"].verdict != "not run"
     assert outcomes["recurrent"].verdict == "not run"
+
+
+def test_a_verdict_on_delays_waits_for_all_declared_seeds(results, monkeypatch):
+    monkeypatch.setattr(analysis, "SEEDS", 2)
+    monkeypatch.setattr(analysis, "CORE_SEEDS", 3)
+    assert {tuple(row[1:]) for row in delays.later(results).rows} == {("not run", "0")}
+    different = [line("windows 4", design.DELAYS, s, 0.99) for s in SEEDS[:2]]
+    learned = [line("windows 4", design.DELAYS_LEARN, s, 0.98) for s in SEEDS[:2]]
+    (results.folder / "delays.jsonl").write_text("".join(json.dumps(x) + "\n" for x in different + learned))
+    found = Results(results.folder, delays.PREDICTIONS)
+    rows = {row[0]: row[1:] for row in delays.table(found).rows}
+    assert rows["windows 4: different delays"][0] == "99.0 %"
+    assert rows["windows 4: equal delays"] == ["not run", "not run", "0"]
+    assert found.outcomes()["different delays"].verdict == "not run"  # one seed is missing
+    different.append(line("windows 4", design.DELAYS, SEEDS[2], 0.99))
+    (results.folder / "delays.jsonl").write_text("".join(json.dumps(x) + "\n" for x in different + learned))
+    outcomes = Results(results.folder, delays.PREDICTIONS).outcomes()
+    assert outcomes["different delays"].contrast.n == 3
+    assert outcomes["learned from equal"].contrast.mean == pytest.approx(-1)
+    assert outcomes["six windows"].verdict == "not run"
+    labels = [label.get_text() for label in delays.gains(found).axes[0].get_yticklabels()]
+    assert labels[0] == "windows 4"
+    assert delays.TITLES[design.DELAYS] in labels
+    plt.close("all")
 
 
 def test_three_of_all_seeds(results):

@@ -14,7 +14,8 @@ from benefit_design import EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
 
 RESULTS = Results()
 CHOICES = ("dial", "tuning", "flat", "causes_tuning", "natural_tuning", "natural_flat", "adaptation_tuning")
-REPORTS = ("core", "causes", "equal_spikes", "natural", "adaptation")
+CHOICES += ("delays_tuning", "delays_later_tuning")
+REPORTS = ("core", "causes", "equal_spikes", "natural", "adaptation", "delays", "delays_later")
 
 
 def difference(kind, other=EQUAL, task="windows 4"):

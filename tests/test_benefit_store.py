@@ -183,6 +183,41 @@ def test_kinds_of_adaptation_get_equal_tries_and_run_beside_those_of_the_core(tm
     assert not any(run["cell"]["test"] for stage, planned in tried if stage != "adaptation" for run in planned)
 
 
+def test_predictions_of_delays_are_about_what_is_run():
+    predictions = json.loads((ROOT / "book" / "results" / "delays_predictions.json").read_text())["predictions"]
+    assert sum(not p["known"] for p in predictions) >= 6
+    for prediction in predictions:
+        assert prediction["low"] is None or prediction["high"] is None or prediction["low"] < prediction["high"]
+        for stage, task, condition, _ in prediction["contrast"]:
+            tasks = {"delays": (design.DELAY_TASK,), "delays_later": design.LATER_DELAY_TASKS}[stage]
+            beside = (design.EQUAL, design.SYN, *((design.LEARNS,) if stage == "delays" else ()))
+            assert task in tasks
+            assert condition in (*beside, *design.DELAYED)
+
+
+def test_delays_get_equal_tries_and_the_contrast_of_the_core_comes_first(tmp_path, monkeypatch):
+    tried = []
+
+    def fake(self, stage, planned):
+        tried.append((stage, planned))
+        return [{**run, "result": {"validation": {"accuracy": 0.5}}} for run in planned]
+
+    monkeypatch.setattr(Store, "run", fake)
+    grid = dataclasses.replace(benefit.GRIDS["quick"], delay_tries=6, core_seeds=3, tries=8, most_tries=20)
+    experiment = benefit.Experiment(grid, Store(tmp_path, 1))
+    experiment.done["dial"] = dict.fromkeys(experiment.problems, 3)
+    runs = experiment.stage("delays")
+    tries = [run["condition"] for stage, planned in tried if stage == "delays_tuning" for run in planned]
+    assert {kind: tries.count(kind) for kind in design.DELAYED} == dict.fromkeys(design.DELAYED, 6)
+    seeds = {(run["condition"], run["seed"]) for run in runs}
+    assert {s for name, s in seeds if name in (design.EQUAL, design.DELAYS)} == {1, 2, 3}
+    assert {s for name, s in seeds if name == design.DELAYS_LEARN} == {1, 2}
+    first = next(planned for stage, planned in tried if stage == "delays")
+    assert {run["condition"] for run in first} == {design.EQUAL, design.SYN, design.LEARNS, design.DELAYS}
+    delayed = [run["cell"] for run in runs if run["condition"] in design.DELAYED]
+    assert all(cell["neurons"]["delay"] > 0 and cell["training"]["epochs"] == grid.epochs for cell in delayed)
+
+
 def test_kinds_differ_in_what_they_say_and_get_equal_tries(tmp_path, monkeypatch):
     grid = dataclasses.replace(benefit.GRIDS["quick"], tries=9)
     tried = []

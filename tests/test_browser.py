@@ -539,7 +539,9 @@ def test_the_index_names_all_that_the_pages_document(page, address):
 
 def test_the_reference_and_the_chapters_lead_to_each_other(page, address):
     layers = links(HTML / "book" / "api" / "layers.html").targets
-    assert {"../1_lif_neuron.html", "../3_registering.html", "../9_speed.html"} <= {t.partition("#")[0] for t in layers}
+    assert {"../1_lif_neuron.html", "../3_registering.html", "../10_speed.html"} <= {
+        t.partition("#")[0] for t in layers
+    }
     visit(page, address, "book/api.html")
     row = page.locator(".reference-index tr", has=page.locator("a[href$='.LIFRecurrent']"))
     chapters = row.locator("td:last-child a").all_inner_texts()

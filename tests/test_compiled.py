@@ -161,7 +161,7 @@ for triple, processor in (("aarch64-unknown-linux-gnu", "neoverse-n1"), ("arm64-
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=processor, opt=3)
     for module in (adjoint_cpu, cpu, sparse):
         for name, function in vars(module).items():
-            if not isinstance(function, Dispatcher) or name.endswith("_in_threads"):
+            if not isinstance(function, Dispatcher):
                 continue
             assert function.signatures, name
             for text in function.inspect_llvm().values():

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -138,3 +139,56 @@ def test_learning_rates_are_named_as_the_parameters_are_declared():
     assert by_time == by_rate == {"tau_mem_inv": 0.5, "v_th": 1.0}
     with pytest.raises(ValueError, match="neuron_lr: expected either tau_mem_inv or its inverse, got both"):
         sp.parameter_groups(layer, 1.0, {"tau_mem": 0.5, "tau_mem_inv": 0.5})
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([0.01, 0.02, 0.04]),
+        np.array([0.01, 0.02, 0.04], np.float32),
+        np.array([0.04, 0.02, 0.01])[::-1],
+        np.array([0.01, 0.02, 0.04], ">f8"),
+    ],
+    ids=["float64", "float32", "strided", "big-endian"],
+)
+def test_arrays_of_numpy_are_tensors(array):
+    expected = torch.tensor([0.01, 0.02, 0.04])
+    declared = {
+        "array": sp.LIFParameters(tau_mem=array),
+        "fixed": sp.LIFParameters(tau_mem=sp.Fixed(array)),
+        "learned": sp.LIFParameters(tau_mem=sp.Learned(array)),
+    }
+    for p in declared.values():
+        torch.testing.assert_close(sp.LIF(p, size=3).p.tau_mem, expected)
+    layer = sp.LIF(sp.LIFParameters(v_th=sp.Learned(array)), size=3)
+    kept = layer.p.v_th.detach().clone()
+    array[0] = 0.5  # a copy was taken
+    assert torch.equal(layer.p.v_th, kept)
+    layer.p.v_th = array + 1
+    assert layer.p.v_th[0].item() == 1.5
+    layer.p.tau_mem = array
+    assert layer.p.tau_mem[0].item() == 0.5
+    assert sp.Delay(np.array([0.001, 0.003]), dt=1e-3).p.delay.tolist() == pytest.approx([0.001, 0.003])
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, np.int64])
+def test_numbers_of_numpy_are_numbers(kind):
+    p = sp.LIFParameters(v_th=kind(2), v_reset=sp.Learned(kind(1), shared=True), tau_mem_inv=kind(50))
+    assert type(p.v_th) is float
+    layer = sp.LIF(p)
+    layer.p.v_th = kind(3)
+    assert (layer.p.v_th.item(), layer.p.v_reset.item(), layer.p.tau_mem.item()) == pytest.approx((3, 1, 0.02))
+    assert sp.LIFParameters(tau_mem=np.array(0.02)).tau_mem_inv.item() == pytest.approx(50)
+
+
+def test_other_arrays_of_numpy_are_refused():
+    for array in (np.array([1, 2]), np.array([True]), np.array(["1"]), np.array([1j]), np.array([None])):
+        message = re.escape(f"expected an array of float16, float32 or float64, got one of {array.dtype}")
+        with pytest.raises(TypeError, match=f"v_th: {message}"):
+            sp.LIFParameters(v_th=array)
+        with pytest.raises(TypeError, match=f"value: {message}"):
+            sp.Learned(array)
+    with pytest.raises(TypeError, match="v_th: expected a number or a floating-point tensor, got bool"):
+        sp.LIFParameters(v_th=np.bool_(True))
+    with pytest.raises(ValueError, match=r"tau_mem: expected a time constant in s, .* got 20 s; were millisec"):
+        sp.LIFParameters(tau_mem=np.array([10.0, 20.0, 30.0]))

@@ -1,5 +1,6 @@
 """Networks that go out to NIR and come back, into Norse, and in from Norse."""
 
+import re
 import sys
 import warnings
 
@@ -422,3 +423,30 @@ def test_what_is_not_here_is_refused_for_norse_too():
         sp.from_norse(nn.Linear(2, 3))
     with pytest.raises(TypeError, match="source: expected a module of Norse, or a state_dict and a model for it"):
         sp.from_norse({})
+
+
+def test_declarations_of_norse_come_in():
+    theirs = norse_parameters(HIDDEN, tau_mem_inv=nn.Parameter(torch.full((HIDDEN,), 80.0)))
+    p = sp.from_norse(theirs)
+    assert type(p) is sp.LIFParameters
+    for name in p.neuron_fields:
+        assert torch.equal(getattr(p, name), torch.as_tensor(getattr(theirs, name)))
+    layer = sp.LIF(p)
+    assert list(sp.learned_values(layer)) == ["p.tau_mem_inv"]
+    assert layer.gradient == sp.from_norse(norse.LIF(theirs)).gradient
+    assert type(sp.from_norse(norse.LIParameters())) is sp.LIParameters
+
+
+def test_declarations_of_norse_are_refused_by_their_full_names():
+    def full(kind):
+        return re.escape(f"{kind.__module__}.{kind.__name__}")
+
+    message = f"p: expected LIFParameters, got {full(norse.LIFParameters)}; snnparams.from_norse converts"
+    with pytest.raises(TypeError, match=message):
+        sp.LIF(norse.LIFParameters())
+    with pytest.raises(TypeError, match=f"p: expected LIParameters, got {full(norse.LIParameters)}"):
+        sp.LI(norse.LIParameters())
+    with pytest.raises(TypeError, match=f"p: expected LIFParameters, got {full(norse.LSNNParameters)}"):
+        sp.LIFRecurrent(3, 4, norse.LSNNParameters())
+    with pytest.raises(TypeError, match=f"expected Norse's LIFParameters .* got {full(norse.LSNNParameters)}"):
+        sp.from_norse(norse.LSNNParameters())

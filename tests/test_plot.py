@@ -121,3 +121,14 @@ def test_a_notebook_draws_two_pixels_for_each_point(monkeypatch):
     with plt.rc_context():
         plot.use_style()
     assert chosen == ["retina"]
+
+
+def test_fast_neurons_are_yellow_and_slow_ones_blue():
+    yellow, green, blue, slower = plot.time_constant_colors(torch.tensor([5.0, 15.8, 50.0, 500.0]))
+    assert yellow[0] > yellow[1] > yellow[2]
+    assert green[1] > max(green[0], green[2])
+    assert blue[2] > blue[1] > blue[0]
+    assert slower == blue
+    assert plot.time_constant_colors([10.0], fastest=1.0) == [blue]
+    with pytest.raises(ValueError, match="taus: expected positive time constants, got -1"):
+        plot.time_constant_colors([-1.0, 5.0])

@@ -9,6 +9,7 @@ from notebooks import ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import stored
+import time_constants
 
 RESULTS = ROOT / "book" / "results"
 LAYERS = json.loads((RESULTS / "layers.json").read_text())
@@ -124,3 +125,25 @@ def test_a_crash_while_writing_keeps_the_last_whole_file_and_other_versions_are_
     assert stored.kept_runs(path, {"torch": "1"}) == {"one": 1}
     with pytest.raises(SystemExit, match=r"holds runs of \{'torch': '1'\}, this is \{'torch': '2'\}: delete it or"):
         stored.kept_runs(path, {"torch": "2"})
+
+
+def test_time_constants_are_counted_by_species_and_by_millisecond(tmp_path):
+    table = tmp_path / "table.csv"
+    names = ("ef__tau,donor__species", "3.5,Mus musculus", "0.2,Homo Sapiens", "3.9,Mus musculus", ",Mus musculus")
+    table.write_text("\n".join(names))
+    taus = time_constants.read(table)
+    assert {species: values.tolist() for species, values in taus.items()} == {"mouse": [3.5, 3.9], "human": [0.2]}
+    found = time_constants.describe(taus["mouse"])
+    assert (found["neurons"], found["counts"]) == (2, [0, 0, 0, 2])
+    assert (found["mean"], found["quantiles"]["0.5"]) == (3.7, 3.7)
+    table.write_text("ef__tau,donor__species\n3.5,Rattus")
+    with pytest.raises(SystemExit, match="expected neurons of Mus musculus, Homo Sapiens, got Rattus"):
+        time_constants.read(table)
+
+
+def test_time_constants_are_those_of_the_whole_database():
+    found = json.loads((RESULTS / "time_constants.json").read_text())
+    assert {"command", "date", "machine", "versions", "source"} <= set(found)
+    assert [found["species"][name]["neurons"] for name in ("mouse", "human")] == [1920, 413]
+    for part in (*found["species"].values(), found["all"]):
+        assert sum(part["counts"]) == part["neurons"]

@@ -8,6 +8,8 @@ import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 import wave
@@ -201,10 +203,9 @@ def test_official_split_of_spoken_digits(sounds):
 
 def test_five_folds_test_every_recording_once(sounds, monkeypatch):
     everything = sound.load_spoken_digits()
-    loudness = sound.mel_levels(everything.waves, steps=30)
+    levels = sound.loudness(everything.waves, steps=30)
     monkeypatch.setattr(tasks, "load_spoken_digits", lambda: everything)
-    monkeypatch.setattr(tasks, "mel_levels", lambda *_: loudness)
-    levels = (255 * loudness).round().to(torch.uint8)
+    monkeypatch.setattr(tasks, "loudness", lambda *_: levels)
     of = {tuple(row): int(k) for row, k in zip(levels.flatten(1).tolist(), everything.indices, strict=True)}
     tested = []
     for fold in range(5):
@@ -223,10 +224,9 @@ def test_five_folds_test_every_recording_once(sounds, monkeypatch):
 
 def test_a_speaker_left_out_is_heard_in_no_other_split(sounds, monkeypatch):
     everything = sound.load_spoken_digits()
-    loudness = sound.mel_levels(everything.waves, steps=30)
+    levels = sound.loudness(everything.waves, steps=30)
     monkeypatch.setattr(tasks, "load_spoken_digits", lambda: everything)
-    monkeypatch.setattr(tasks, "mel_levels", lambda *_: loudness)
-    levels = (255 * loudness).round().to(torch.uint8)
+    monkeypatch.setattr(tasks, "loudness", lambda *_: levels)
     of = {tuple(row): int(k) for row, k in zip(levels.flatten(1).tolist(), everything.speakers, strict=True)}
     for k, speaker in enumerate(sound.SPEAKERS):
         task = tasks.spoken_digits(speaker=speaker)
@@ -306,6 +306,89 @@ def test_loudness_does_not_matter_and_long_recordings_are_cut(sounds):
     louder = sound.mel_levels([wave, wave * 2])
     torch.testing.assert_close(louder[0], louder[1])
     assert torch.equal(sound.mel_levels([wave.repeat(30)], steps=20), sound.mel_levels([wave.repeat(40)], steps=20))
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How often the filters ran."""
+    calls, mel_levels = [], sound.mel_levels
+    monkeypatch.setattr(sound, "mel_levels", lambda *given: calls.append(given[1:]) or mel_levels(*given))
+    return calls
+
+
+def levels_of(waves, steps=30):
+    return (255 * sound.mel_levels(waves, steps, 32)).round().to(torch.uint8)
+
+
+def test_loudness_is_computed_once_and_kept_beside_the_recordings(sounds, computed, tmp_path):
+    waves = sound.load_spoken_digits().waves
+    first = sound.loudness(waves, steps=30)
+    again = sound.loudness(waves, steps=30)
+    assert len(computed) == 1
+    assert torch.equal(first, again)
+    assert torch.equal(first, levels_of(waves))
+    assert sorted(os.listdir(tmp_path / "FSDD")) == ["levels_30_32.bin", "recordings"]
+    assert not (tmp_path / "cache").exists()
+    again[:] = 0  # the caller's own
+    assert torch.equal(sound.loudness(waves, steps=30), first)
+
+
+def test_loudness_is_kept_in_the_cache_where_the_recordings_are_read_only(sounds, computed, tmp_path):
+    waves = sound.load_spoken_digits().waves[:5]
+    (tmp_path / "FSDD").chmod(0o555)
+    first = sound.loudness(waves, steps=30)
+    assert torch.equal(sound.loudness(waves, steps=30), first)
+    assert len(computed) == 1
+    assert os.listdir(tmp_path / "FSDD") == ["recordings"]
+    assert os.listdir(tmp_path / "cache" / "snnparams" / "FSDD") == ["levels_30_32.bin"]
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_bytes(b"")  # no folder can be made here
+    assert torch.equal(sound.loudness(waves, steps=30), first)
+    assert len(computed) == 2
+
+
+@pytest.mark.parametrize("damage", ["a bit", "a byte less", "a byte more", "empty", "other recordings", "other code"])
+def test_loudness_that_was_kept_is_checked(sounds, computed, monkeypatch, tmp_path, damage):
+    waves = sound.load_spoken_digits().waves[:5]
+    first = sound.loudness(waves, steps=30)
+    path = tmp_path / "FSDD" / "levels_30_32.bin"
+    kept = path.read_bytes()
+    broken = {
+        "a bit": kept[:1000] + bytes([kept[1000] ^ 1]) + kept[1001:],
+        "a byte less": kept[1:],
+        "a byte more": kept + b"x",
+        "empty": b"",
+    }
+    path.write_bytes(broken.get(damage, kept))
+    if damage == "other recordings":
+        waves = [waves[0] // 2 + 1, *waves[1:]]
+    if damage == "other code":
+        monkeypatch.setattr(sound, "__file__", __file__)
+    assert torch.equal(sound.loudness(waves, steps=30), levels_of(waves))
+    assert torch.equal(sound.loudness(waves, steps=30), levels_of(waves))
+    assert len([call for call in computed if call == (30, 32)]) == 2 + 2  # at first, anew, and twice here
+    if damage in broken:
+        assert path.read_bytes() == kept
+        assert torch.equal(sound.loudness(waves, steps=30), first)
+
+
+def test_processes_that_keep_loudness_at_once_do_not_meet(sounds, tmp_path):
+    waves = sound.load_spoken_digits().waves[:5]
+    code = f"""
+import torch
+from snnparams.data import spoken_digits
+waves = torch.load({str(tmp_path / "waves.pt")!r})
+for _ in range(30):  # each writes the file anew again and again, while the others read it
+    levels = spoken_digits.loudness(waves, 30)
+    assert spoken_digits._write_levels(next(spoken_digits._folders()) / "levels_30_32.bin",
+                                       spoken_digits._made_from(waves, 30, 32), levels)
+    spoken_digits.mel_levels = None  # from here on none may be computed
+"""
+    torch.save(waves, tmp_path / "waves.pt")
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    assert sorted(os.listdir(tmp_path / "FSDD")) == ["levels_30_32.bin", "recordings"]
+    assert torch.equal(sound.loudness(waves, steps=30), levels_of(waves))
 
 
 def test_manifolds_are_smooth_and_tell_classes_apart_by_times_only():

@@ -335,3 +335,69 @@ def test_bad_input():
         build(Neurons(tau_adapt=20), Architecture(**SMALL, reset="none"), TASK, 0)
     with pytest.raises(ValueError, match=r"task: expected one of windows, .*, got 'cifar'"):
         make_task('{"name": "cifar"}')
+
+
+DELAYED = {
+    "equal": {"delay": 7.5},
+    "different": {"delay": 7.5, "different_delays": True},
+    "learned": {"delay": 7.5, "learned": ("delay",)},
+}
+
+
+@pytest.mark.parametrize("name", DELAYED)
+@pytest.mark.parametrize("description", [WINDOWS, XOR], ids=["windows", "xor"])
+def test_late_spikes_are_read_as_by_a_delay_before_the_readout(name, description):
+    task = make_task(json.dumps(description))
+    network = build(Neurons(**DELAYED[name]), Architecture(**SMALL), task, 0).double()
+    logits, (z,) = network(task.encode(task.test.inputs[:5]).double())
+    delay, network.delay = network.delay, None
+    late, _ = delay(z)
+    torch.testing.assert_close(logits, network.decode(late), rtol=1e-5, atol=1e-5)  # filters are float32
+    steps = delay.p.delay.expand(12) / DT
+    spread = torch.linspace(7.5 / 12, 15 - 7.5 / 12, 12) if name == "different" else torch.full((12,), 7.5)
+    torch.testing.assert_close(steps.float(), spread, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_a_delay_is_that_of_a_delay_before_the_readout():
+    network = build(Neurons(**DELAYED["learned"]), Architecture(**SMALL), TASK, 0)
+    logits, (z,) = network(TASK.encode(TASK.test.inputs[:5]))
+    weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
+    (raw,) = network.delay.p.parameters()
+    fast = torch.autograd.grad((logits * weights).sum(), raw)[0]
+    delay, network.delay = network.delay, None
+    slow = torch.autograd.grad((network.decode(delay(z.detach())[0]) * weights).sum(), raw)[0]
+    assert slow.abs().max() > 0
+    torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-4 * slow.abs().max().item())
+
+
+def test_learned_delays_move_and_are_reported_and_the_others_stay():
+    result = run_trial(cell(DELAYED["learned"]))
+    assert result["before"]["delay"][0] == pytest.approx([7.5] * 21, rel=1e-4)
+    after = result["after"]["delay"][0]
+    assert after[0] < 7.5 < after[-1]
+    for name in ("equal", "different"):
+        result = run_trial(cell(DELAYED[name]))
+        assert result["after"]["delay"] == result["before"]["delay"]
+
+
+def test_classes_are_read_from_late_spikes_too():
+    task = tasks.smooth_random_manifolds(60, 20, 20, classes=3, steps=15)
+    network = build(Neurons(delay=3.0), Architecture(hidden=8, readout="mean"), task, 0)
+    logits, (z,) = network(task.encode(task.test.inputs[:4]))
+    network.delay = None
+    late = torch.cat([torch.zeros_like(z[:3]), z[:-3]])
+    torch.testing.assert_close(logits, network.decode(late))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"delay": -1.0}, "delay: expected at least 0 time steps, more if delays differ, got -1.0"),
+        ({"different_delays": True}, "delay: expected at least 0 time steps, more if delays differ, got 0.0"),
+        ({"learned": ("delay",)}, r"learned: expected some of tau_mem, tau_syn, v_th, got \['delay'\]"),
+        ({"delay": 2.0, "learned": ("delay",), "shared": True}, "shared: expected equal neurons of which something"),
+    ],
+)
+def test_delays_that_say_too_little_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Neurons(**wrong)

@@ -72,6 +72,8 @@ def _subject(cell) -> str:
         part.name for part in body if isinstance(part, ast.FunctionDef | ast.ClassDef)
     ]
     first, last = ", ".join(defined[:-1]), "".join(defined[-1:])
+    if not last and re.search(r"^import ", source.astext(), re.M):
+        return " that imports"
     return f" of {first} and {last}" if first else f" of {last}" if last else ""
 
 

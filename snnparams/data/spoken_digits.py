@@ -2,11 +2,13 @@
 
 3,000 recordings of 6 speakers, mono, 8 kHz, 16 bits. `load_spoken_digits` looks in this order: the folder `FSDD` in
 the folder that the environment variable `SNNPARAMS_DATA` names; the local cache; a download of the tagged archive
-into that cache. All recordings are checked, wherever they come from.
+into that cache. All recordings are checked, wherever they come from. What `loudness` makes of them takes longer than
+all else, and is kept beside them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import io
@@ -17,8 +19,10 @@ import shutil
 import tarfile
 import tempfile
 import urllib.request
+import uuid
 import wave
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -216,4 +220,79 @@ def mel_levels(
         energy = torch.fft.rfft(sound.unfold(1, window, hop) * shape, fft_size).abs().square() @ filters
         loudest = energy.amax(dim=(1, 2), keepdim=True).clamp(min=1e-300)  # silence stays silent
         levels[first : first + 100] = (1 + 10 * torch.log10(energy / loudest) / decibel).clamp(min=0)
+    return levels
+
+
+def _made_from(waves: list[torch.Tensor], steps: int, bands: int) -> bytes:
+    """Return a digest of all on which levels depend: the recordings, what is asked of them, and the code."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(f"{torch.__version__} {steps} {bands} {[len(samples) for samples in waves]}".encode())
+    for samples in waves:
+        digest.update(samples.numpy().tobytes())
+    return digest.digest()
+
+
+def _folders() -> Iterator[Path]:
+    """Name the folders in which levels may be kept: beside the recordings of the user, and in the cache."""
+    root = given_folder()
+    if root is not None and (root / "FSDD" / "recordings").is_dir():
+        yield root / "FSDD"
+    with contextlib.suppress(RuntimeError):  # the user has no home
+        yield cache_folder() / "FSDD"
+
+
+def _read_levels(path: Path, made_from: bytes, shape: tuple[int, int, int]) -> torch.Tensor | None:
+    """Return the levels that `_write_levels` has written, or None if there are none, damaged ones or others."""
+    try:
+        content = bytearray(path.read_bytes())
+    except OSError:
+        return None
+    levels, digest = memoryview(content)[:-32], content[-32:]
+    if len(levels) != math.prod(shape) or hashlib.sha256(made_from + levels).digest() != digest:
+        return None
+    return torch.frombuffer(levels, dtype=torch.uint8).view(shape)
+
+
+def _write_levels(path: Path, made_from: bytes, levels: torch.Tensor) -> bool:
+    """Write levels and a digest of them and of what they are made from; return whether that was possible."""
+    folder, content = path.parent, levels.numpy().tobytes()
+    if folder.is_dir() and not folder.stat().st_mode & 0o222:
+        return False  # it is read-only, though root could write there all the same
+    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # nobody ever finds half a file under its name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(content + hashlib.sha256(made_from + content).digest())
+        os.replace(fresh, path)
+    except OSError:  # not ours to write, or full
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        return False
+    return True
+
+
+def loudness(waves: list[torch.Tensor], steps: int = 200, bands: int = 32) -> torch.Tensor:
+    """Return `mel_levels` as bytes, 255 for 1, and keep them: computing them takes some ten seconds, reading them one.
+
+    They are kept in the folder `FSDD` in which the recordings lie, or in that of the cache if it cannot be written. A
+    file that is damaged, or of other recordings or another version of this package, is replaced.
+
+    Args:
+        waves: recordings, each of shape (samples,).
+        steps: number of time steps T.
+        bands: number of frequency bands.
+
+    Returns:
+        Levels, uint8, shape (N, T, bands).
+
+    Raises:
+        ValueError: if there are too many bands, see `mel_filters`.
+        FileNotFoundError, NotADirectoryError, PermissionError: as `load_spoken_digits`.
+    """
+    made_from, shape = _made_from(waves, steps, bands), (len(waves), steps, bands)
+    paths = [folder / f"levels_{steps}_{bands}.bin" for folder in _folders()]
+    for path in paths:
+        if (found := _read_levels(path, made_from, shape)) is not None:
+            return found
+    levels = (255 * mel_levels(waves, steps, bands)).round().to(torch.uint8)
+    any(_write_levels(path, made_from, levels) for path in paths)  # into the first folder that takes it
     return levels

@@ -16,7 +16,7 @@ from snnparams.data.encoding import constant_current_lif_encode, integrate_and_f
 from snnparams.data.memory_tasks import multi_timescale_xor as multi_timescale_xor  # part of this module for its users
 from snnparams.data.memory_tasks import windows as windows
 from snnparams.data.mnist import Split, load_mnist
-from snnparams.data.spoken_digits import SPEAKERS, load_spoken_digits, mel_levels
+from snnparams.data.spoken_digits import SPEAKERS, load_spoken_digits, loudness
 from snnparams.data.task import Task
 from snnparams.data.yin_yang import yin_yang as yin_yang
 
@@ -136,7 +136,8 @@ def spoken_digits(
     the others are for validation. With a `speaker`, all recordings of that one are the test split and all of the
     next one, in alphabetical order, for validation, so that both ask for voices never heard. With a `fold`, repetitions
     10 `fold` to 10 `fold` + 9 are the test split: the five folds test every recording once, and any two of their
-    training splits share about three quarters.
+    training splits share about three quarters. How loud the bands are is computed once and kept, see
+    `snnparams.data.spoken_digits.loudness`.
 
     Args:
         speaker: the speaker to leave out, or None for the official split.
@@ -156,7 +157,7 @@ def spoken_digits(
     if not 0 < most <= 1:
         raise ValueError(f"most: expected more than 0 and at most 1 spike per time step, got {most}")
     recordings = load_spoken_digits()
-    levels = (255 * mel_levels(recordings.waves, steps, bands)).round().to(torch.uint8)  # (N, T, bands)
+    levels = loudness(recordings.waves, steps, bands)  # (N, T, bands)
     if speaker is None:
         first, count = (0, 5) if fold is None else (10 * fold, 10)  # repetitions of the test split
         rank = torch.stack([_order(50 - count, seed * 60 + group) for group in range(60)])  # of all others

@@ -31,12 +31,15 @@ class Neurons:
             and the middle, of `tau_mem - 1`. Values are spaced evenly on a logarithmic scale.
         spread_syn: the same of synapses.
         distinct: number of distinct values where they differ; None for one per neuron.
-        learned: which of `LEARNABLE`, and of `ADAPTATION` if thresholds adapt, are learned.
+        learned: which of `LEARNABLE`, of `ADAPTATION` if thresholds adapt, and "delay" if there are any, are learned.
         shared: whether the learned ones are one number for the layer (as in PLIF) instead of one per neuron.
         tau_adapt: time constant in time steps of thresholds that adapt, see `snnparams.neurons.AdaptiveLIF`, the middle
             one where they differ; None for thresholds that do not.
         spread_adapt: for it what `spread_mem` is for membranes.
         beta: what a spike adds to a threshold that adapts.
+        delay: how long a spike of the last layer travels to the readout, in time steps, the mean where delays differ; 0
+            for no delays.
+        different_delays: whether delays are spaced evenly between 0 and twice `delay` instead of being equal.
     """
 
     tau_mem: float = 4.0
@@ -49,6 +52,8 @@ class Neurons:
     tau_adapt: float | None = None
     spread_adapt: float = 1.0
     beta: float = 0.3
+    delay: float = 0.0
+    different_delays: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learned", tuple(self.learned))  # JSON knows lists only
@@ -62,13 +67,17 @@ class Neurons:
                 raise ValueError(f"{name}: expected a factor of at least 1, got {getattr(self, name)}")
         if self.distinct is not None and not self.distinct >= 1:
             raise ValueError(f"distinct: expected None or at least 1, got {self.distinct}")
-        learnable = LEARNABLE if self.tau_adapt is None else LEARNABLE + ADAPTATION
+        if not self.delay >= 0 or (self.different_delays and self.delay == 0):
+            raise ValueError(f"delay: expected at least 0 time steps, more if delays differ, got {self.delay}")
+        learnable: tuple[str, ...] = LEARNABLE if self.tau_adapt is None else LEARNABLE + ADAPTATION
+        learnable += ("delay",) if self.delay else ()
         if unknown := set(self.learned) - set(learnable):
             raise ValueError(f"learned: expected some of {', '.join(learnable)}, got {sorted(unknown)}")
         if self.tau_adapt is None and self.spread_adapt > 1:
             raise ValueError("spread_adapt: expected thresholds that adapt, with a tau_adapt")
-        if self.shared and (max(self.spread_mem, self.spread_syn, self.spread_adapt) > 1 or not self.learned):
-            raise ValueError("shared: expected equal neurons of which something is learned")
+        differ = max(self.spread_mem, self.spread_syn, self.spread_adapt) > 1 or self.different_delays
+        if self.shared and (differ or not self.learned or "delay" in self.learned):
+            raise ValueError("shared: expected equal neurons of which something is learned, delays one by one")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +136,12 @@ def spaced(middle: float, spread: float, count: int, distinct: int | None = None
     distinct = count if distinct is None else min(distinct, count)
     part = torch.arange(count) * distinct // count
     return 1 + (middle - 1) * spread ** ((2 * part.double() + 1) / distinct - 1)
+
+
+def initial_delays(neurons: Neurons, hidden: int) -> torch.Tensor:
+    """Return the delay of each neuron in time steps, (H,) and float64; those that differ are middles of equal parts."""
+    shares = (2 * torch.arange(hidden).double() + 1) / hidden
+    return neurons.delay * (shares if neurons.different_delays else torch.ones_like(shares))
 
 
 def initial_values(neurons: Neurons, hidden: int, generator: torch.Generator) -> dict[str, torch.Tensor]:

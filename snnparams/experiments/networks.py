@@ -25,13 +25,16 @@ from snnparams.experiments.designs import (
     PER_OUTPUT,
     Architecture,
     Neurons,
+    initial_delays,
     initial_values,
 )
 from snnparams.experiments.resets import RESETS, LIFWithReset
+from snnparams.layers.delay import Delay
 from snnparams.layers.initialisation import reach_rate_, voltage_variance
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import AdaptiveLIF, LIFParameters
 from snnparams.neurons.surrogate import Surrogate
+from snnparams.parameters.constraints import Interval
 from snnparams.parameters.declared import Learned
 
 
@@ -118,11 +121,19 @@ class Network(nn.Module):
     """One or two spiking layers and a readout, which returns logits and the spikes of each layer.
 
     A readout is an exponential filter of the last layer's spikes, weights and a bias. Binary answers (B, A) are read
-    when they are due; classes (B, O) as the mean or maximum over time.
+    when they are due; classes (B, O) as the mean or maximum over time. With a `delay` the spikes arrive late there.
     """
 
-    def __init__(self, layers: list[SpikingLayer], weights: torch.Tensor, task: Task, architecture: Architecture):
+    def __init__(
+        self,
+        layers: list[SpikingLayer],
+        weights: torch.Tensor,
+        task: Task,
+        architecture: Architecture,
+        delay: Delay | None = None,
+    ) -> None:
         super().__init__()
+        self.delay = delay
         self.layers = nn.ModuleList(layers)
         self.readout_weights, self.bias = nn.Parameter(weights.clone()), nn.Parameter(torch.zeros(len(weights)))
         self.readout, steps, tau = architecture.readout, task.steps, architecture.readout_tau
@@ -135,6 +146,9 @@ class Network(nn.Module):
             due, self.output = torch.tensor(task.answers).T
             lags = due[:, None] - torch.arange(steps)  # (A, T)
             self.kernel = filters(taus, steps)[self.output[:, None], lags.clamp(min=0)] * (lags >= 0)
+            # answers that are due together and forget alike see the same filtered spikes
+            distinct = torch.stack([due.float(), taus[self.output]], dim=1).unique(dim=0, return_inverse=True)
+            (self.distinct_due, self.distinct_taus), self.answer = distinct[0].T, distinct[1]
         else:
             self.kernel = self._kernel_over_time(steps)
 
@@ -156,10 +170,31 @@ class Network(nn.Module):
             hidden.append(spikes)
         return self.decode(spikes), hidden
 
+    def _late_kernel(self, delay: Delay, spikes: torch.Tensor) -> torch.Tensor:
+        """Return what a spike at each time counts for the distinct answers (R, T, H).
+
+        Late spikes through a filter are spikes through a late filter, which has no batch and so costs next to nothing.
+        """
+        steps, hidden = len(spikes), spikes.shape[2]
+        by_lag = filters(self.distinct_taus, steps).T[..., None].expand(-1, -1, hidden)
+        late, _ = delay(by_lag)  # (T, R, H): lags stand for time
+        lags = self.distinct_due.long()[:, None] - torch.arange(steps)  # (R, T)
+        rows = torch.arange(len(lags))[:, None]
+        return late[lags.clamp(min=0), rows] * (lags >= 0)[..., None]
+
     def decode(self, spikes: torch.Tensor) -> torch.Tensor:
         """Return logits for the spikes (T, B, H) of the last layer."""
+        if self.delay is not None and not self.answers:
+            spikes, _ = self.delay(spikes)
         if self.answers:
-            filtered = (self.kernel @ spikes.flatten(1)).view(-1, *spikes.shape[1:])  # (A, B, H)
+            if self.delay is None:
+                filtered = (self.kernel @ spikes.flatten(1)).view(-1, *spikes.shape[1:])  # (A, B, H)
+            else:
+                kernel = self._late_kernel(self.delay, spikes)
+                if len(kernel) == 1:  # five times faster than a product of so thin matrices
+                    filtered = (kernel.transpose(0, 1) * spikes).sum(dim=0, keepdim=True)[self.answer]
+                else:
+                    filtered = torch.einsum("rth,tbh->rbh", kernel, spikes)[self.answer]
             logits = torch.einsum("abh,ah->ba", filtered, self.readout_weights[self.output])
             return logits + self.bias[self.output]
         outputs = linear(spikes, self.readout_weights)  # (T, B, O)
@@ -197,7 +232,17 @@ def build(neurons: Neurons, architecture: Architecture, task: Task, seed: int) -
         layers.append(layer)
         inputs, drive = hidden, architecture.rate
     readout_weights = torch.randn(task.outputs, hidden, generator=generator) / math.sqrt(hidden)
-    return Network(layers, readout_weights, task, architecture)
+    return Network(layers, readout_weights, task, architecture, _delay_of(neurons, hidden, task.steps))
+
+
+def _delay_of(neurons: Neurons, hidden: int, steps: int) -> Delay | None:
+    """Return the delays of the last layer's spikes, at most the duration of the task, or None for none."""
+    if not neurons.delay:
+        return None
+    delays, longest = (initial_delays(neurons, hidden) * DT).float(), steps * DT
+    learned = "delay" in neurons.learned
+    value = Learned(delays, Interval(0.0, longest)) if learned else delays
+    return Delay(value, max_delay=longest, size=hidden, dt=DT)
 
 
 @torch.no_grad()

@@ -127,6 +127,7 @@ def measure(network: nn.Module, task: Task, split: Split, change=None, batch_siz
 def _parameters(network: Network) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the weights, and the neuron parameters that are learned."""
     neuron = [x for layer in network.layers for x in cast(SpikingLayer, layer).p.parameters()]
+    neuron += [] if network.delay is None else network.delay.p.parameters()
     known = set(neuron)
     return [x for x in network.parameters() if x not in known], neuron
 
@@ -202,7 +203,7 @@ def train(network: Network, task: Task, training: Training, seed: int, after_epo
 
 
 def neuron_values(network: Network) -> dict[str, list]:
-    """Return quantiles of the neuron parameters of each layer, time constants in time steps."""
+    """Return quantiles of the neuron parameters of each layer, and of delays, times in time steps."""
     p = network.spiking_layers()[0].p
     names = [name for name in LEARNABLE + ADAPTATION if name in (*p.neuron_fields, *p.neuron.times)]
     found: dict[str, list] = {name: [] for name in names}
@@ -210,6 +211,9 @@ def neuron_values(network: Network) -> dict[str, list]:
         for name in names:
             x = getattr(layer.p, name).detach().double() / (DT if name.startswith("tau") else 1)
             found[name].append(x.reshape(-1).quantile(QUANTILES.double()).tolist())
+    if network.delay is not None:
+        delays = network.delay.p.delay.detach().double() / DT
+        found["delay"] = [delays.quantile(QUANTILES.double()).tolist()]
     return found
 
 

@@ -15,8 +15,7 @@ from snnparams.layers.layer import LI, LIF, LIFRecurrent
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.population import Recurrent
 from snnparams.layers.sequential import OverTime, Sequential
-from snnparams.neurons import LIFParameters, LIParameters
-from snnparams.neurons.surrogate import Adjoint, Surrogate
+from snnparams.neurons import LIFParameters, LIParameters, Neuron
 
 FROM_NORSE = {
     "LIF": LIF,
@@ -28,7 +27,7 @@ FROM_NORSE = {
 }
 
 
-def _of_norse(module: nn.Module) -> bool:
+def _of_norse(module: Any) -> bool:
     return type(module).__module__.split(".")[0] == "norse"
 
 
@@ -56,41 +55,47 @@ def _converted(module: nn.Module, name: str) -> nn.Module:
     return _neurons_of_norse(module, FROM_NORSE[kind])
 
 
-def _neurons_of_norse(module: Any, kind: type) -> nn.Module:
-    p, values = module.p, dict[str, Any]()
-    spiking = issubclass(kind, (LIF, LIFCell, LIFRecurrent, LIFRecurrentCell))
-    declaration = LIFParameters if spiking else LIParameters
+def _declaration_of_norse(p: Any) -> Neuron:
+    kind, values = type(p), dict[str, Any]()
+    declaration: Any = {"LIFParameters": LIFParameters, "LIParameters": LIParameters}.get(kind.__name__)
+    if declaration is None:
+        got = f"{kind.__module__}.{kind.__qualname__}"
+        raise TypeError(f"source: expected Norse's LIFParameters or LIParameters, got {got}")
     for name in declaration.neuron_fields:
         value = torch.as_tensor(getattr(p, name))
         values[name] = nn.Parameter(value.detach().clone()) if value.requires_grad else value.clone()
-    how: dict[str, Any] = {"dt": float(module.dt), "dtype": next(iter(values.values())).dtype}
-    sizes: tuple[int, ...] = ()
-    if spiking:
+    if declaration is LIFParameters:
         # Norse's "super" takes no notice of alpha
-        alpha = 1.0 if p.method == "super" else float(p.alpha)
-        how["gradient"] = Adjoint() if p.method == "adjoint" else Surrogate(p.method, alpha)
+        values["method"], values["alpha"] = p.method, 1.0 if p.method == "super" else float(p.alpha)
+    return declaration(**values)
+
+
+def _neurons_of_norse(module: Any, kind: type) -> nn.Module:
+    p: Any = _declaration_of_norse(module.p)
+    how: dict[str, Any] = {"dt": float(module.dt), "dtype": p.tau_mem_inv.dtype}
+    sizes: tuple[int, ...] = ()
     if issubclass(kind, Recurrent):
         sizes = int(module.input_size), int(module.hidden_size)
         how |= {"autapses": bool(module.autapses), "dtype": module.input_weights.dtype}
         how |= {name: getattr(module, name).detach().clone() for name in ("input_weights", "recurrent_weights")}
-    return kind(*sizes, declaration(**values), **how)
+    return kind(*sizes, p, **how)
 
 
-def from_norse(source: nn.Module | Mapping[str, torch.Tensor], model: nn.Module | None = None) -> nn.Module:
-    """Return a network from a module of Norse, or load what Norse has saved.
+def from_norse(source: Any, model: nn.Module | None = None) -> Any:
+    """Return a network from a module of Norse, or a declaration from one, or load what Norse has saved.
 
     Args:
         source: a cell or layer of LIF or LI neurons of Norse, a `SequentialState`, or a `Lift`; modules of PyTorch
             within are copied. Or the `state_dict` of one, which holds weights alone: Norse's neuron parameters are no
-            part of it.
+            part of it. Or Norse's `LIFParameters` or `LIParameters`.
         model: for a `state_dict`, the module that takes it, with the modules of Norse's in their order; else None.
 
     Returns:
         A network with the same numbers, gradients and spikes; a neuron parameter that Norse learns is an `nn.Parameter`
-        here, without a constraint. Or `model`, with the weights.
+        here, without a constraint. Or `model`, with the weights. Or a declaration with the same values.
 
     Raises:
-        TypeError: if a module is one that there is none for here; the message names it.
+        TypeError: if a module or declaration is one that there is none for here; the message names it.
         ValueError: if a `state_dict` has other names than the weights of the model.
     """
     if isinstance(source, nn.Module):
@@ -99,6 +104,8 @@ def from_norse(source: nn.Module | Mapping[str, torch.Tensor], model: nn.Module 
         if not any(_of_norse(part) for part in source.modules()):
             raise TypeError(f"source: expected a module of Norse, got {type(source).__name__}")
         return _converted(source, type(source).__name__)
+    if _of_norse(source) and isinstance(source, tuple) and model is None:
+        return _declaration_of_norse(source)
     if not isinstance(source, Mapping) or not isinstance(model, nn.Module):
         got = type(source).__name__ if not isinstance(source, Mapping) else f"a state_dict and {type(model).__name__}"
         raise TypeError(f"source: expected a module of Norse, or a state_dict and a model for it, got {got}")

@@ -52,7 +52,8 @@ from torch.nn.functional import linear
 
 from snnparams.kernels import DTYPES, choose
 from snnparams.kernels.fused import plain as _plain
-from snnparams.neurons.dynamics import AdjointState, LIFFeedForwardState, LIFState
+from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState
+from snnparams.neurons.dynamics import AdjointState
 
 GRAZING = 1e-3  # least slope at a threshold crossing, in units of voltage per membrane time constant
 LARGEST = 1e12  # largest derivative by a voltage
@@ -85,56 +86,62 @@ def _choose(kernel: str | None, x: torch.Tensor) -> str:
 # ------------------------------------------------------------- with PyTorch's own operators, on any device
 #
 # T steps, B rows (the batch), N neurons. `x` (T, B, N) are currents, `w` (N, N) recurrent weights or None, the
-# parameters have shape (N,). `spikes` is a list of pairs: step and position of each spike in B * N, (spikes, 2), with
-# its slope s^- and three traces, (spikes, 4). `last` (4, B, N) holds the traces after the last step.
+# parameters are a, b, v_leak, v_th and v_reset as `p` (5, N). `spikes` is a list of tensors, for each CHUNK two: step
+# and position of each spike in B * N, (spikes, 2), and its slope s^- and three traces, (spikes, 4). `last` (4, B, N)
+# holds the traces after the last step.
 
 
-def _forward(x, v, i, w, a, b, v_leak, v_th, v_reset, keep, with_p):
+def _fires(v, v_th):
+    """Return spikes, by which nothing is differentiated here."""
+    return (v > v_th).to(v.dtype)
+
+
+def _forward(x, v, i, w, p, keep, with_p):
     """Return spikes (T, B, N), the last state, the last traces and the list of spikes."""
+    a, b, v_leak, v_th, _ = p
     of_a, of_b, of_leak, of_i = torch.zeros(4, *v.shape, dtype=x.dtype, device=x.device)
     z, z_all, recorded, spikes = None, [], [], []
     for t, x_t in enumerate(x):
         i = i + x_t
         if w is not None and z is not None:
             i = i + linear(z, w)
-        slope = (v_leak - v) + i
-        above = v > v_th
-        v = v + a * slope
-        fires = v > v_th
-        z = fires.to(x.dtype)
+        before, i_now = v, i
+        z, v, i = LIFParameters.step(before, i_now, *p, spike=_fires, reset=lambda z: z)
         z_all.append(z)
-        if with_p:
-            of_a, of_b = of_a + slope - a * of_a, of_b + a * (of_i - of_b)
-            of_leak, of_i = of_leak + a * (1 - of_leak), of_i - b * of_i - i
+        if with_p:  # the derivatives of what the step does to voltage and current
+            of_a, of_b = of_a + ((v_leak - before) + i_now) - a * of_a, of_b + a * (of_i - of_b)
+            of_leak, of_i = of_leak + a * (1 - of_leak), of_i - b * of_i - i_now
         if keep:
-            crossing = torch.where(above, -1.0, ((v_leak - v_th) + i).clamp(min=0))
+            crossing = torch.where(before > v_th, -1.0, ((v_leak - v_th) + i_now).clamp(min=0))
             recorded.append(torch.stack([crossing, of_a, of_b, of_leak]))
             if len(recorded) == CHUNK or t == len(x) - 1:
                 first = t + 1 - len(recorded)
                 step, position = torch.stack(z_all[first:]).flatten(1).nonzero(as_tuple=True)
                 what = torch.stack(recorded).flatten(2)[step, :, position]
-                spikes.append((torch.stack([step + first, position], dim=1).int(), what))
+                spikes += [torch.stack([step + first, position], dim=1).int(), what]
                 recorded = []
-        of_a, of_b, of_leak = (trace.masked_fill(fires, 0) for trace in (of_a, of_b, of_leak))
-        v, i = torch.where(fires, v_reset, v), i - b * i
+        of_a, of_b, of_leak = (trace.masked_fill(z > 0.5, 0) for trace in (of_a, of_b, of_leak))
     return torch.stack(z_all), v, i, torch.stack([of_a, of_b, of_leak, of_i]), spikes
 
 
-def _backward(
-    grad_z, grad_z_last, grad_v, grad_i, last, spikes, w, a, b, v_th, v_reset, steps, grazing, largest, with_p, with_w
-):
-    """Return the gradients by x, by the first state, by w, and by a, b, v_leak, v_th and v_reset (5, N)."""
+def _backward(grad_z, grad_z_last, grad_v, grad_i, last, spikes, w, p, steps, with_p, with_w):
+    """Return the gradients by x, by the first state, by w, and by the neuron parameters (5, N).
+
+    What is here is the adjoint of the neuron's equations, not the derivative of its step: that one has no gradient by
+    the time of a spike.
+    """
+    a, b, _, v_th, v_reset = p
     rows, neurons = grad_v.shape
     grad_x = grad_v.new_empty(steps, rows, neurons)
     of_a, of_b, of_leak, of_i = last
-    p = torch.zeros(5, rows, neurons, dtype=grad_v.dtype, device=grad_v.device)
-    p[:3] = torch.stack([grad_v * of_a, grad_v * of_b + grad_i * of_i, grad_v * of_leak])
+    grad_p = torch.zeros(5, rows, neurons, dtype=grad_v.dtype, device=grad_v.device)
+    grad_p[:3] = torch.stack([grad_v * of_a, grad_v * of_b + grad_i * of_i, grad_v * of_leak])
     grad_w = grad_v.new_zeros(neurons, neurons) if with_w else None
     after, arrives = None, grad_i  # gradients by the currents two steps and one step later
     dense, first = None, steps
     for t in range(steps - 1, -1, -1):
         if t < first:  # spread the spikes of the next chunk over their steps
-            where, what = spikes[t // CHUNK]
+            where, what = spikes[t // CHUNK * 2 : t // CHUNK * 2 + 2]
             first = t // CHUNK * CHUNK
             dense = grad_v.new_zeros(t + 1 - first, rows * neurons, 4)
             fired = torch.zeros(t + 1 - first, rows * neurons, dtype=torch.bool, device=grad_v.device)
@@ -152,16 +159,16 @@ def _backward(
                     grad_w += arrives.t() @ fires.to(w.dtype)
         elif grad_z_last is not None:
             later = grad_z_last if grad_z is None else grad_z_last - grad_z[t]
-        jump = (grad_v * (slope + (v_th - v_reset)) - later / a) / slope.clamp(min=grazing)
-        jump = torch.where(fires & (slope >= 0), jump.clamp(-largest, largest), 0)
+        jump = (grad_v * (slope + (v_th - v_reset)) - later / a) / slope.clamp(min=GRAZING)
+        jump = torch.where(fires & (slope >= 0), jump.clamp(-LARGEST, LARGEST), 0)
         if with_p:
-            p += torch.stack([*(jump * trace for trace in traces), -jump, torch.where(fires, grad_v, 0)])
+            grad_p += torch.stack([*(jump * trace for trace in traces), -jump, torch.where(fires, grad_v, 0)])
         grad_v = torch.where(fires, jump, grad_v)
         grad_i = grad_i - b * grad_i + a * grad_v
         grad_v = grad_v - a * grad_v
         grad_x[t] = grad_i
         after, arrives = arrives, grad_i
-    return grad_x, grad_v, grad_i, grad_w, p.sum(dim=1)
+    return grad_x, grad_v, grad_i, grad_w, grad_p.sum(dim=1)
 
 
 # --------------------------------------------------------------------------------------------- one autograd node
@@ -191,38 +198,37 @@ class _Adjoint(torch.autograd.Function):
     """A whole sequence: spikes, spikes of the last step, last voltage and current, last traces, lists of spikes."""
 
     @staticmethod
-    def forward(x, z_0, v_0, i_0, w, a, b, v_leak, v_th, v_reset, keep, with_p, kernel):
-        given = [_plain(tensor) for tensor in (x, v_0, i_0, w, a, b, v_leak, v_th, v_reset)]
+    def forward(x, z_0, v_0, i_0, w, p, keep, with_p, kernel):
+        x, v, i, w, p = (_plain(tensor) for tensor in (x, v_0, i_0, w, p))
         if w is not None:
-            given[2] = given[2] + linear(_plain(z_0), given[3])
-        z, v, i, last, spikes = _backend(kernel)[0](*given, keep, with_p)
-        return z, z[-1].clone(), v, i, last, *(tensor for pair in spikes for tensor in pair)
+            i = i + linear(_plain(z_0), w)
+        z, v, i, last, spikes = _backend(kernel)[0](x, v, i, w, p, keep, with_p)
+        return z, z[-1].clone(), v, i, last, *spikes
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        x, z_0, _, _, w, a, b, _, v_th, v_reset, _, ctx.with_p, ctx.kernel = inputs
+        x, z_0, _, _, w, p, _, ctx.with_p, ctx.kernel = inputs
         ctx.steps = len(x)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[4:])
-        ctx.save_for_backward(z_0, w, a, b, v_th, v_reset, *output[4:])
+        ctx.save_for_backward(z_0, w, p, *output[4:])
 
     @staticmethod
     def backward(ctx, grad_z, grad_z_last, grad_v, grad_i, *_):
-        z_0, w, a, b, v_th, v_reset, last, *lists = ctx.saved_tensors
+        z_0, w, p, last, *spikes = ctx.saved_tensors
         grad_v, grad_i = (torch.zeros_like(last[0]) if g is None else g for g in (grad_v, grad_i))
         with_w = w is not None and ctx.needs_input_grad[4]
+        how = ctx.steps, ctx.with_p, with_w, ctx.kernel
         grad_x, of_v, of_i, of_w, of_p = _AdjointBackward.apply(
-            grad_z, grad_z_last, grad_v, grad_i, last, w, a, b, v_th, v_reset, ctx.steps, ctx.with_p, with_w,
-            ctx.kernel, *lists,
-        )  # fmt: skip
+            grad_z, grad_z_last, grad_v, grad_i, last, w, p, *how, *spikes
+        )
         of_z = None
         if ctx.needs_input_grad[1]:  # by the time of the spikes before the first step, as a sequence's own
             of_z = torch.zeros_like(of_v) if grad_z is None else grad_z[0]
             if w is not None:
                 of_z = of_z + ((grad_x[1] if ctx.steps > 1 else grad_i) - grad_x[0]) @ w
-        of_parameters = of_p.unbind() if ctx.with_p else [None] * 5
         of_weights = of_w + grad_x[0].t() @ z_0 if with_w else None
-        return grad_x, of_z, of_v, of_i, of_weights, *of_parameters, None, None, None
+        return grad_x, of_z, of_v, of_i, of_weights, of_p if ctx.with_p else None, None, None, None
 
     jvp = refuse("forward-mode derivative")
     vmap = refuse("rule of torch.vmap")
@@ -232,14 +238,10 @@ class _AdjointBackward(torch.autograd.Function):
     """The backward pass: gradients by x, by the first state, by w and by the neuron parameters (5, N)."""
 
     @staticmethod
-    def forward(
-        grad_z, grad_z_last, grad_v, grad_i, last, w, a, b, v_th, v_reset, steps, with_p, with_w, kernel, *lists
-    ):  # fmt: skip
+    def forward(grad_z, grad_z_last, grad_v, grad_i, last, w, p, steps, with_p, with_w, kernel, *spikes):
         grads = [_plain(g) for g in (grad_z, grad_z_last, grad_v, grad_i)]
-        given = [_plain(tensor) for tensor in (w, a, b, v_th, v_reset)]
-        spikes = list(zip(lists[::2], lists[1::2], strict=True))
         grad_x, of_v, of_i, of_w, of_p = _backend(kernel)[1](
-            *grads, last, spikes, *given, steps, GRAZING, LARGEST, with_p, with_w
+            *grads, last, spikes, _plain(w), _plain(p), steps, with_p, with_w
         )
         return grad_x, of_v, of_i, of_w if with_w else grad_x.new_empty(0), of_p
 
@@ -269,20 +271,20 @@ def _sequence(currents, z_0, v_0, i_0, w, p, dt, kernel):
     """Call the node; the population's axes become one."""
     steps, rows, *population = currents.shape
 
-    def per_neuron(value):  # a copy: a value that is changed before the backward pass does not change a gradient
-        return torch.as_tensor(value).to(v_0).expand(population).reshape(-1).clone()
+    def per_neuron(value):
+        return torch.as_tensor(value).to(v_0).expand(population).reshape(-1)
 
     def flat(state):
         return None if state is None else state.reshape(rows, -1).clone()
 
     x = currents.reshape(steps, rows, -1)
-    rates = per_neuron(dt * p.tau_mem_inv), per_neuron(dt * p.tau_syn_inv)
-    of_neurons = *rates, *(per_neuron(value) for value in (p.v_leak, p.v_th, p.v_reset))
+    rates = dt * p.tau_mem_inv, dt * p.tau_syn_inv
+    of_neurons = torch.stack([per_neuron(value) for value in (*rates, p.v_leak, p.v_th, p.v_reset)])
     keep, chosen = torch.is_grad_enabled(), _choose(kernel, x)
     if w is not None and chosen == "cpu" and not torch.isfinite(w).all():
         chosen = "reference"  # the compiled one skips neurons that are silent, but zero times infinity is NaN
-    how = keep, keep and any(value.requires_grad for value in of_neurons), chosen
-    z, *last = _Adjoint.apply(x, flat(z_0), flat(v_0), flat(i_0), w, *of_neurons, *how)[:4]
+    how = keep, keep and of_neurons.requires_grad, chosen
+    z, *last = _Adjoint.apply(x, flat(z_0), flat(v_0), flat(i_0), w, of_neurons, *how)[:4]
     return z.view(currents.shape), *(t.view(v_0.shape) for t in last)
 
 

@@ -1,8 +1,8 @@
 """How Numba compiles the functions of the CPU kernels, where it keeps them, and how they share rows among threads.
 
-Each function is compiled twice: for one share of the rows, and for all shares at once in Numba's threads. There are as
-many shares as PyTorch has threads, see `torch.set_num_threads`. Where Numba finds OpenMP (Linux), its threads are those
-of PyTorch, so that the two never compete for the cores.
+A loop over rows is compiled twice: for one share of the rows, and for all shares at once in Numba's threads. There are
+as many shares as PyTorch has threads, see `torch.set_num_threads`. Where Numba finds OpenMP (Linux), its threads are
+those of PyTorch, so that the two never compete for the cores.
 
 What is compiled is kept in `compiled` below `snnparams.folders.cache_folder()`, or below the folder that the
 environment variable `NUMBA_CACHE_DIR` names. Where neither can be written, each process compiles for itself, once.
@@ -118,9 +118,25 @@ def _compile(**options):
 
 
 compiled = _compile()
-in_threads = _compile(parallel=True)
 fused_multiply_add = _compile(fastmath={"contract"})  # where rounding may differ from the reference's: gradients
 one_at_a_time = threading.Lock()  # not all of Numba's thread pools bear two callers
+
+
+def in_shares(function):
+    """Give a compiled function of one share, as its attribute `in_threads`, another for all of them at once.
+
+    Its last arguments must be the number of the share, its first row and the row behind its last one. The other takes
+    the bounds of all shares in their place, as its first argument. It is written here as text, since Numba keeps no
+    compiled function that takes the function that it calls from around it.
+    """
+    code = function.py_func.__code__
+    *names, _, _, _ = code.co_varnames[: code.co_argcount]
+    name, given = f"{code.co_name}_in_threads", ", ".join(names)
+    loop = f"for k in prange(len(bounds) - 1):\n        {code.co_name}({given}, k, bounds[k], bounds[k + 1])"
+    space = {"prange": numba.prange, code.co_name: function, "__name__": function.__module__}
+    exec(compile(f"def {name}(bounds, {given}):\n    {loop}\n", code.co_filename, "exec"), space)
+    function.in_threads = _compile(parallel=True)(space[name])
+    return function
 
 
 @functools.cache
@@ -149,8 +165,8 @@ def shares(rows: int, count: int | None = None) -> np.ndarray:
     return np.arange(count + 1) * rows // count
 
 
-def run(function, function_in_threads, bounds: np.ndarray, *args) -> None:
-    """Call a compiled function for all shares: in threads, or one after the other where there are none.
+def run(function, bounds: np.ndarray, *args) -> None:
+    """Call a function that is compiled `in_shares` for all shares: in threads, or where there are none in turn.
 
     A process that was forked, such as a worker of a DataLoader, has none: OpenMP would end it or wait for ever. Nor can
     it rely on a lock that another thread may have held.
@@ -160,7 +176,7 @@ def run(function, function_in_threads, bounds: np.ndarray, *args) -> None:
             function(*args, k, bounds[k], bounds[k + 1])
     else:
         with one_at_a_time:
-            function_in_threads(bounds, *args)
+            function.in_threads(bounds, *args)
 
 
 def of_all_shares(sums: torch.Tensor, outputs: int) -> torch.Tensor:

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import prange
 
 from snnparams.kernels import elementwise
-from snnparams.kernels.compiled import all_finite, compiled, empty, in_threads, of_all_shares, run, shares
+from snnparams.kernels.compiled import all_finite, compiled, empty, in_shares, of_all_shares, run, shares
 from snnparams.kernels.elementwise import call
 from snnparams.kernels.vectors import ROWS, append_above, four_rows, gather, lanes, panels, scatter
 from snnparams.neurons import spike_programs
@@ -57,6 +56,7 @@ def _spiking(z, half, first, last, lanes, chosen):
     return count
 
 
+@in_shares
 @compiled
 def _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, share, start, stop):
     """Advance rows start..stop of x (T, B * N); state (S, B * N) is that before the first step, then after the last."""
@@ -94,12 +94,6 @@ def _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, share, start, 
                         count[r] = _spiking(out_t, half, row, row + neurons, sizes.lanes, chosen[r])
 
 
-@in_threads
-def _forward_in_threads(bounds, x, state, w, p, out, kept, step, alpha, sizes, keep):
-    for k in prange(len(bounds) - 1):
-        _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, k, bounds[k], bounds[k + 1])
-
-
 @compiled
 def _received(later, w, neurons, rows, padded, products, received):
     """Write what recurrent weights bring back to each of some rows from the gradients by their later currents."""
@@ -124,6 +118,7 @@ def _add_products(out, later, grad_w_t, share, panels, columns, rows, half, size
             scatter(grad_w_t, at, which, values, 0, count, later, (r * panels + k) * columns)
 
 
+@in_shares
 @compiled
 def _backward(
     grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t, share, start, stop
@@ -168,17 +163,6 @@ def _backward(
     grad_p[share] = totals
 
 
-@in_threads
-def _backward_in_threads(
-    bounds, grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t
-):  # fmt: skip
-    for k in prange(len(bounds) - 1):
-        _backward(
-            grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t,
-            k, bounds[k], bounds[k + 1],
-        )  # fmt: skip
-
-
 def _sizes(program, method, like, w) -> Sizes:
     """Return what the loops must know. Zero times a weight is not zero but NaN if that is not finite."""
     dense = not program.spikes or spike_programs.is_graded(method) or not (w is None or all_finite(w))
@@ -188,7 +172,7 @@ def _sizes(program, method, like, w) -> Sizes:
 
 def _repeated(p: torch.Tensor, sizes: Sizes) -> torch.Tensor:
     """Return parameters (E, P, N), row after row, so that a piece finds its own wherever it begins."""
-    return p.repeat(1, 1, 1 + -(-sizes.piece // sizes.neurons))
+    return torch.cat([p] * (1 + -(-sizes.piece // sizes.neurons)), dim=2)  # several times as fast as `repeat`
 
 
 def sequence_forward(x, state, w, p, name, method, alpha, keep):
@@ -206,7 +190,7 @@ def sequence_forward(x, state, w, p, name, method, alpha, keep):
     alpha, bounds = x.numpy().dtype.type(alpha), shares(rows)
     for member in zip(*given, strict=True):
         arrays = [t.numpy() for t in member]
-        run(_forward, _forward_in_threads, bounds, *arrays, step, alpha, sizes, keep)
+        run(_forward, bounds, *arrays, step, alpha, sizes, keep)
     return out, state, kept
 
 
@@ -239,6 +223,6 @@ def _gradients(grad_out, grad_state, kept, w, p, name, method, alpha, detach_res
         written = grad_state.flatten(-2), grad_x.flatten(-2), grad_p, grad_w_t.flatten(1)
         for e in range(members):
             arrays, results = ([t[e].numpy() for t in tensors] for tensors in (given, written))
-            run(_backward, _backward_in_threads, bounds, *arrays, *how, *results)
+            run(_backward, bounds, *arrays, *how, *results)
     grad_w = of_all_shares(grad_w_t, neurons) if with_w else kept.new_empty(members, 0, 0)
     return grad_x, grad_state, grad_w, grad_p.sum(dim=1)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import prange
 
-from snnparams.kernels.compiled import all_finite, compiled, empty, in_threads, of_all_shares, run, shares
+from snnparams.kernels.compiled import all_finite, compiled, empty, in_shares, of_all_shares, run, shares
 from snnparams.kernels.vectors import gather, panels, scatter, width
 
 
@@ -51,6 +50,7 @@ def _dense(row_start, column, values, inputs: int) -> torch.Tensor:
     return values.new_zeros(len(row_start) - 1, inputs).index_put_((row, column.long()), values, accumulate=True)
 
 
+@in_shares
 @compiled
 def _product(row_start, column, values, w, out, share, start, stop):
     """Add up the weights of each row's spikes."""
@@ -62,12 +62,7 @@ def _product(row_start, column, values, w, out, share, start, stop):
         out[r] = total[: out.shape[1]]
 
 
-@in_threads
-def _product_in_threads(bounds, row_start, column, values, w, out):
-    for k in prange(len(bounds) - 1):
-        _product(row_start, column, values, w, out, k, bounds[k], bounds[k + 1])
-
-
+@in_shares
 @compiled
 def _outer_products(row_start, column, values, grad, out, share, start, stop):
     """Add each row of grad to the rows of out[share] that its spikes name."""
@@ -79,19 +74,13 @@ def _outer_products(row_start, column, values, grad, out, share, start, stop):
             scatter(sums, p * inputs * columns, column, values, row_start[r], row_start[r + 1], row, p * columns)
 
 
-@in_threads
-def _outer_products_in_threads(bounds, row_start, column, values, grad, out):
-    for k in prange(len(bounds) - 1):
-        _outer_products(row_start, column, values, grad, out, k, bounds[k], bounds[k + 1])
-
-
 def product(row_start, column, values, weights):
     """Multiply compressed rows (R, I) with weights (H, I): shape (R, H)."""
     if not all_finite(weights):  # zero times infinity is NaN, also where there is no spike
         return _dense(row_start, column, values, weights.shape[1]) @ weights.t()
     out = empty(weights, len(row_start) - 1, len(weights))
     arrays = [t.numpy() for t in (row_start, column, values, panels(weights.t()), out)]
-    run(_product, _product_in_threads, shares(len(out)), *arrays)
+    run(_product, shares(len(out)), *arrays)
     return out
 
 
@@ -102,13 +91,14 @@ def weight_gradient(row_start, column, values, grad, inputs: int):
     bounds, outputs, columns = shares(len(grad)), grad.shape[1], width(grad.dtype)
     sums = grad.new_zeros(len(bounds) - 1, -(-outputs // columns), inputs, columns)  # one sum for each thread
     arrays = [t.numpy() for t in (row_start, column, values, grad.contiguous(), sums)]
-    run(_outer_products, _outer_products_in_threads, bounds, *arrays)
+    run(_outer_products, bounds, *arrays)
     return of_all_shares(sums, outputs)
 
 
 # ---------------------------------------------------------------------------------------------------- the encoder
 
 
+@in_shares
 @compiled
 def _spike_times(x, steps, a, v_leak, v_th, v_reset, times, counts, share, start, stop):
     """Write the first spike time of each value and the interval to the next one, in steps, 0 for never.
@@ -157,12 +147,7 @@ def _spike_times(x, steps, a, v_leak, v_th, v_reset, times, counts, share, start
                 t += interval if interval > 0 else steps
 
 
-@in_threads
-def _spike_times_in_threads(bounds, x, steps, a, v_leak, v_th, v_reset, times, counts):
-    for k in prange(len(bounds) - 1):
-        _spike_times(x, steps, a, v_leak, v_th, v_reset, times, counts, k, bounds[k], bounds[k + 1])
-
-
+@in_shares
 @compiled
 def _write_spikes(steps, times, position, indices, share, start, stop):
     place = position[share]
@@ -176,21 +161,15 @@ def _write_spikes(steps, times, position, indices, share, start, stop):
                 t += interval if interval > 0 else steps
 
 
-@in_threads
-def _write_spikes_in_threads(bounds, steps, times, position, indices):
-    for k in prange(len(bounds) - 1):
-        _write_spikes(steps, times, position, indices, k, bounds[k], bounds[k + 1])
-
-
 def encode(x, steps: int, a, v_leak, v_th, v_reset):
     """Return the indices (3, spikes) of the spikes of neurons that x (R, N) drives; all arguments have its shape."""
     times = torch.empty(2, *x.shape, dtype=torch.int32)
     bounds = shares(len(x))
     counts = torch.zeros(len(bounds) - 1, steps, dtype=torch.int64)
     arrays = [t.numpy() for t in (a, v_leak, v_th, v_reset, times, counts)]
-    run(_spike_times, _spike_times_in_threads, bounds, x.numpy(), steps, *arrays)
+    run(_spike_times, bounds, x.numpy(), steps, *arrays)
     ends = counts.t().flatten().cumsum(0)  # in the order in which spikes are stored: by step, then by share
     position = ends.view(steps, -1).t().contiguous() - counts
     indices = torch.empty(3, int(ends[-1]), dtype=torch.int64)
-    run(_write_spikes, _write_spikes_in_threads, bounds, steps, times.numpy(), position.numpy(), indices.numpy())
+    run(_write_spikes, bounds, steps, times.numpy(), position.numpy(), indices.numpy())
     return indices

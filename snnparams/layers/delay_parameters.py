@@ -17,7 +17,7 @@ from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.reads import Reads
 from snnparams.neurons import Parameter, Value
 from snnparams.parameters.constraints import Constraint, Interval
-from snnparams.parameters.declared import Fixed, Learned, as_tensor, check_declared, check_dt
+from snnparams.parameters.declared import Fixed, Learned, as_tensor, check_declared, check_dt, plain
 from snnparams.parameters.distributions import bounds
 
 ROUNDING = 2e-7  # share by which a delay may exceed its limits, as in float32 it does
@@ -59,14 +59,14 @@ def _longest(delay: Value, max_delay: float | None) -> float:
     """
     if max_delay is not None:
         return _check_time("max_delay", max_delay)
-    value = delay.value if isinstance(delay, Fixed) else delay
+    value = delay.value if isinstance(delay, Fixed) else plain("delay", delay)
     constraint = getattr(delay, "constraint", None)
     if isinstance(constraint, Interval):
         return _check_time("constraint", constraint.bounds[1])
     learned = isinstance(delay, Learned) or isinstance(value, nn.Parameter)
     if isinstance(value, Distribution):
         high = bounds(value)[1]
-    elif isinstance(value, (numbers.Real, torch.Tensor)):
+    elif isinstance(value, (int, float, torch.Tensor)):
         values = as_tensor(value).detach()
         high = max(values[torch.isfinite(values)].tolist(), default=0.0)
     else:
@@ -83,8 +83,8 @@ class DelayParameters(NeuronParameters):
     """The delays of one module: `delay` in s, with all that `NeuronParameters` do for a neuron's parameters.
 
     Args:
-        delay: a number, a tensor, a distribution, `Learned`, `Fixed` or an `nn.Parameter`. Learned delays stay between
-            their limits by `constraints.Interval`, unless another constraint is chosen.
+        delay: a number, a tensor, an array of NumPy, a distribution, `Learned`, `Fixed` or an `nn.Parameter`. Learned
+            delays stay between their limits by `constraints.Interval`, unless another constraint is chosen.
         low: shortest valid delay in s.
         high: longest valid delay in s.
         dt: time step in s.

@@ -30,6 +30,7 @@ from snnparams.parameters.declared import (
     check_value,
     moved,
     of_times,
+    plain,
 )
 from snnparams.parameters.initial import initial_value, make_constraint, unconstrained
 
@@ -261,7 +262,7 @@ class NeuronParameters(Saved):
 
     def _write(self, name: str, value: Value) -> None:
         """Write values into the place of the old ones, or register what a declaration would have registered."""
-        place, constraint = self.raw(name), self.constraint(name)
+        value, place, constraint = plain(name, value), self.raw(name), self.constraint(name)
         parameter = self.neuron.parameters[name]
         if isinstance(value, (Distribution, Declared, nn.Parameter)):
             if self._rows is not None:

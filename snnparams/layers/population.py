@@ -41,7 +41,11 @@ class Population(nn.Module):
         kind = p.neuron if isinstance(p, NeuronParameters) else type(p)
         if not issubclass(kind, self.accepts):
             expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
-            raise TypeError(f"p: expected {expected}, got {kind.__name__}")
+            # other libraries have classes of the same names: say whose it is
+            ours = issubclass(kind, Neuron) or kind.__module__ == "builtins"
+            got = kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+            hint = "; snnparams.from_norse converts those of LIF and LI" if got.startswith("norse.") else ""
+            raise TypeError(f"p: expected {expected}, got {got}{hint}")
         if isinstance(p, NeuronParameters):
             p.check_use(**how)
         self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)

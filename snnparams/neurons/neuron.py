@@ -13,6 +13,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.distributions import Distribution
@@ -23,9 +24,9 @@ from snnparams.neurons.surrogate import Adjoint, Gradient, check_alpha, named
 from snnparams.parameters.declared import Declared, check_declared, of_times, shown
 from snnparams.parameters.parameter import Parameter, rate, voltage
 
-Value = float | torch.Tensor | nn.Parameter | Distribution | Declared
-"""What a neuron parameter may be given as. A number, a tensor and a distribution are fixed, an `nn.Parameter` is
-learned, `Learned` and `Fixed` say it themselves."""
+Value = float | np.ndarray | torch.Tensor | nn.Parameter | Distribution | Declared
+"""What a neuron parameter may be given as. A number, a tensor, an array and a distribution are fixed, an `nn.Parameter`
+is learned, `Learned` and `Fixed` say it themselves."""
 
 SPIKES = "z"  # name of the last step's output in the state of a recurrent population
 

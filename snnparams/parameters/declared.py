@@ -1,8 +1,8 @@
 """What a neuron parameter may be declared as, and what makes a value valid.
 
-A field of `snnparams.LIFParameters` takes a number, a tensor, an `nn.Parameter`, a distribution, or one of those in
-`Learned` or `Fixed`, which say the rest: whether it is learned, by which constraint it stays valid, and whether the
-neurons of a layer share it. Explained in chapters 3 and 5.
+A field of `snnparams.LIFParameters` takes a number, a tensor, an array of NumPy, an `nn.Parameter`, a distribution, or
+one of those in `Learned` or `Fixed`, which say the rest: whether it is learned, by which constraint it stays valid, and
+whether the neurons of a layer share it. Explained in chapters 3 and 5.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import numbers
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.distributions import Distribution
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
 TIMES = {"tau_syn": "tau_syn_inv", "tau_mem": "tau_mem_inv"}  # of a LIF neuron: what chapter 6 compares
 CONSTRAINTS = ("log", "softplus", "decay", "none")
 SLOWEST = 1.0  # s; a longer time constant was more likely meant in milliseconds
+
+
+def plain(name: str, value: Any) -> Any:
+    """Return an array of NumPy as a tensor, a copy, and a number of NumPy as one of Python; all else as it is.
+
+    Raises:
+        TypeError: if it is an array of what no tensor can hold.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind != "f" or value.dtype.itemsize > 8:
+            raise TypeError(f"{name}: expected an array of float16, float32 or float64, got one of {value.dtype}")
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+    return value
 
 
 def _check_plain(name: str, value) -> None:
@@ -40,10 +56,11 @@ def _check_plain(name: str, value) -> None:
 class Declared:
     """What `Fixed` and `Learned` have in common."""
 
-    value: float | torch.Tensor | Distribution
+    value: float | np.ndarray | torch.Tensor | Distribution
     shared: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "value", plain("value", self.value))
         if isinstance(self.value, nn.Parameter):
             raise TypeError("value: expected a number, a tensor or a distribution, got an nn.Parameter; give it itself")
         if not isinstance(self.value, Distribution):
@@ -65,8 +82,8 @@ class Fixed(Declared):
     """A neuron parameter that is not learned.
 
     Args:
-        value: a number, a tensor of one value per neuron, or a `torch.distributions.Distribution` to draw from when
-            a cell or layer is built.
+        value: a number, a tensor or array of one value per neuron, or a `torch.distributions.Distribution` to draw from
+            when a cell or layer is built.
         shared: draw one value for the whole layer instead of one per neuron.
 
     Raises:
@@ -82,7 +99,7 @@ class Learned(Declared):
     Each cell or layer that is built from it gets a parameter of its own; `NeuronParameters.share` makes two use one.
 
     Args:
-        value: a number that every neuron starts with, a tensor of one value per neuron, or a
+        value: a number that every neuron starts with, a tensor or array of one value per neuron, or a
             `torch.distributions.Distribution` to draw from when a cell or layer is built.
         constraint: what keeps it valid: "log" (the default for time constants), "softplus", "decay",
             `snnparams.parameters.constraints.Interval(low, high)`, "none" (the default for voltages), or any module
@@ -132,7 +149,7 @@ def moved(value: torch.Tensor, device: torch.device | str | None, dtype: torch.d
     return value.to(device).to(dtype) if dtype == torch.float64 else value.to(dtype).to(device)
 
 
-def check_value(parameter: Parameter, value: float | torch.Tensor, dt: float | None = None) -> None:
+def check_value(parameter: Parameter, value: Any, dt: float | None = None) -> None:
     r"""Check that the integrator can handle a value of a neuron parameter.
 
     All values must be finite and within the range of the parameter. Inverse time constants of a neuron that is
@@ -221,8 +238,7 @@ def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Declar
         TypeError: if it is not one of these.
     """
     name = parameter.name
-    if isinstance(value, Distribution):
-        value = Fixed(value)
+    value = Fixed(value) if isinstance(value, Distribution) else plain(name, value)
     if not isinstance(value, Declared):
         _check_plain(name, value)
         check_value(parameter, value)
@@ -258,6 +274,7 @@ def of_times(name: str, value, rate: str = ""):
         ValueError: if one is not positive and finite, or a time constant is longer than one second.
         TypeError: if it is an `nn.Parameter`, which holds the rate itself.
     """
+    value = plain(name, value)
     if isinstance(value, Declared):
         return dataclasses.replace(value, value=of_times(name, value.value, rate))
     if isinstance(value, Distribution):

@@ -18,6 +18,10 @@ equal_spikes three rates, the same for all kinds
 adaptation   thresholds that adapt: equal, different and learned time constants of theirs, on four windows and on twelve
              recurrent ones, tuned like the kinds of the core, 10 seeds, beside equal neurons and synapses; chapter 8
              reads it
+delays       spikes that travel: equal, different and learned delays to the readout, on four windows; each kind gets
+             6 tries, and 8 epochs instead of the 32 of those without delays, which favours the latter. 20 seeds of
+             different delays beside equal neurons, 10 of the other kinds; chapter 9 reads it
+delays_later the same on six windows, on XOR, and with recurrence, which itself stays without delays, 10 seeds
 natural      spoken digits and sequential MNIST, tuned, then the official split with 10 seeds, and 5 splits x 2 seeds.
              Folds use what was tuned on the official split, whose recordings are in them: a favour to all kinds alike
 gradients    where the gradients of equal networks push their time constants and thresholds
@@ -47,6 +51,7 @@ causes          390 x 50 s    34 controls and 5 kinds x 10 seeds                
 equal_spikes    210 x 33 s                                                                     2
 adaptation      450 x 40 s    3 kinds x 2 tasks x about 30 tries x 2 seeds; 6 kinds x 2 tasks x 10 seeds of 32 epochs;
                               an epoch takes 1.5 s with fused kernels, 4 s without                     5
+delays          100 x 10 s    4 kinds x 6 tries x 2 seeds, then 50 runs of 8 epochs, both stages together     0.3 to 3
 natural_tuning 1000 x 18 s    6 kinds x 4 tasks x about 20 tries x 2 seeds, 10 epochs          5
 natural_flat    144 x 54 s    20 against 40 epochs                                             2
 natural         360 x 70 s                                                                     7
@@ -103,6 +108,7 @@ class Grid:
     tries: int = 24
     most_tries: int = 54
     control_tries: int = 20
+    delay_tries: int = 6
     core_seeds: int = 20
     seeds: int = 10
     repetitions: int = 2
@@ -119,7 +125,7 @@ class Grid:
 GRIDS = {
     "default": Grid(),
     "quick": Grid(
-        *(200, 60, 60, 1, 1, 4, 2, 2, 2),
+        *(200, 60, 60, 1, 1, 4, 2, 2, 2, 2),
         core_seeds=2,
         seeds=2,
         splits=2,
@@ -214,7 +220,13 @@ class Experiment:
             problem = dataclasses.replace(problem, architecture={**problem.architecture, **hidden})
         return problem
 
-    def search(self, stage: str, entries: dict[tuple[str, str], tuple[Problem, Kind, list, dict]], tries: int) -> dict:
+    def search(
+        self,
+        stage: str,
+        entries: dict[tuple[str, str], tuple[Problem, Kind, list, dict]],
+        tries: int,
+        most_tries: int | None = None,
+    ) -> dict:
         """Tune all entries side by side and return the knobs of each.
 
         Args:
@@ -222,6 +234,7 @@ class Experiment:
             entries: by task and condition: problem, kind, first places, and what the architecture has instead.
             tries: for each; if one of those that are compared ends at an edge, all of them get six more. These are the
                 kinds of a task, or those under one control (what stands behind a comma).
+            most_tries: that it may come to in this way; None for those of the grid.
 
         Returns:
             For each the best knobs, their accuracy, the tries, and whether the choice is `enclosed`: at no edge.
@@ -253,7 +266,7 @@ class Experiment:
                 more = {name: next_runs(name, count + 6)[0] for name, count in allowed.items()}
                 # what has been tried counts, also where the search would not go on today
                 edges |= {n for n, runs in more.items() if runs and all(self.store.has("trial", x[3]) for x in runs)}
-                edges = {name for name in edges if allowed[name] + 6 <= self.grid.most_tries}
+                edges = {name for name in edges if allowed[name] + 6 <= (most_tries or self.grid.most_tries)}
                 if not edges:
                     break
                 for name in edges:
@@ -426,6 +439,45 @@ class Experiment:
             for name, kind in kinds.items()
         ]
         return self.trials("adaptation", planned)
+
+    # -------------------------------------------------------------------------------------------------- delays
+
+    def _with_delays(self, stage: str, tasks: tuple[str, ...], kinds: tuple[str, ...], seeds: int) -> list[dict]:
+        """Return the lines of some kinds, after tuning them; those without delays train as long as in the core."""
+        entries = {
+            (task, name): (self.problem(task), design.DELAYED[name], design.DELAYED[name].first[:tries], {})
+            for tries in [self.grid.delay_tries]
+            for task in tasks
+            for name in kinds
+            if name in design.DELAYED
+        }
+        tries = self.grid.delay_tries
+        tuned = self.stage("tuning") | self.search(f"{stage}_tuning", entries, tries, tries)
+        planned = [
+            (task, name, seed, cell_of(problem, all_kinds[name], tuned[task, name]["knobs"], seed, True))
+            for all_kinds in [KINDS | design.DELAYED]
+            for task in tasks
+            for seed in range(1, seeds + 1)
+            for name in kinds
+            for problem in [self.problem(task) if name in design.DELAYED else self.final(task)]
+        ]
+        return self.trials(stage, planned)
+
+    def delays(self) -> list[dict]:
+        """Return the lines of different delays beside kinds of the core, then those of the other delays."""
+        tasks, seeds = (design.DELAY_TASK,), self.grid.core_seeds
+        first = self._with_delays("delays", tasks, (EQUAL, SYN, design.LEARNS, design.DELAYS), seeds)
+        others = [name for name in design.DELAYED if name != design.DELAYS]
+        return first + self._with_delays("delays", tasks, tuple(others), min(seeds, self.grid.seeds))
+
+    def delays_later(self) -> list[dict]:
+        """Return the lines of delays on the other tasks, one after the other."""
+        kinds = (EQUAL, SYN, *design.DELAYED)
+        return [
+            line
+            for task in design.LATER_DELAY_TASKS
+            for line in self._with_delays("delays_later", (task,), kinds, self.grid.seeds)
+        ]
 
     # ------------------------------------------------------------------------------------------- natural tasks
 
@@ -607,6 +659,7 @@ class Experiment:
 
 STAGES = (
     *("dial", "tuning", "flat", "core", "control_tuning", "causes", "equal_spikes", "adaptation_tuning", "adaptation"),
+    *("delays", "delays_later"),
     *("natural_tuning", "natural_flat", "natural", "gradients", "references", "rasters", "summary"),
 )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from benefit_design import ALL, ALL_LEARNED, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN, core_problems
+from benefit_design import ALL, ALL_LEARNED, DELAYS, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN, core_problems
 from scipy import stats
 
 from snnparams.experiments.predictions import Outcome, decide
@@ -28,6 +28,7 @@ COLLAPSED = 10.0  # points below the median of its condition at which a run has 
 SPLITS = {"spoken digits": 600 / 2100, "sequential mnist": 2000 / 10_000}  # inputs for test over those for training
 TASKS = tuple(core_problems(1, 1, 1, 1))
 CORE_SEEDS, SEEDS = 20, 10  # of the core, and of what stands beside it
+BESIDE_THE_CORE = ("causes", "adaptation", "delays", "delays_later")
 FLAT_EPOCHS = 32  # the longer of the two trainings that are compared there
 ALL_FROM_EQUAL = "all learned"
 TITLE = {
@@ -90,6 +91,12 @@ class Difference(NamedTuple):
         return f"{signed(c.mean)} ({signed(c.low)} to {signed(c.high)})"
 
 
+def declared_seeds(stage: str, condition: str) -> int:
+    """Return how many seeds a verdict on a condition waits for."""
+    of_the_core = stage == "core" or (stage == "delays" and condition in (EQUAL, SYN, LEARNS, DELAYS))
+    return CORE_SEEDS if of_the_core else SEEDS
+
+
 def signed(number: float, digits: int = 1) -> str:
     """Return a number with its sign, a real minus, and no -0.0."""
     text = f"{round(number, digits) + 0.0:+.{digits}f}"
@@ -137,7 +144,8 @@ class Results:
                 line["condition"].removesuffix(f", {FLAT_EPOCHS} epochs") if stage == "flat" else line["condition"]
             )
             found.setdefault((line["task"], condition), {})[line["seed"]] = line
-        if stage in ("causes", "adaptation"):  # kinds beside which others stand: their first seeds are kept in the core
+        if stage in BESIDE_THE_CORE:
+            # kinds beside which others stand: their first seeds are kept in the core
             seeds, tasks = set().union(*found.values()), {task for task, _ in found}
             for (task, kind), lines in self.runs("core").items():
                 if task in tasks:
@@ -300,14 +308,15 @@ class Results:
         Conditions of which seeds are still to be run are left out: a verdict waits for all that were declared.
         """
         found = []
-        for stage in ("core", "causes", "equal_spikes", "adaptation"):
+        for stage in ("core", "causes", "equal_spikes", "adaptation", "delays", "delays_later"):
             for (task, condition), lines in self.runs(stage).items():
-                if len(lines) < (CORE_SEEDS if stage == "core" else SEEDS):
+                if len(lines) < declared_seeds(stage, condition):
                     continue
                 for seed, line in lines.items():
                     if "failed" in line["result"]:
                         continue
-                    row = {"stage": stage.replace("_", " "), "task": task, "condition": condition, "seed": seed}
+                    name = "equal spikes" if stage == "equal_spikes" else stage
+                    row = {"stage": name, "task": task, "condition": condition, "seed": seed}
                     row["accuracy"] = measured(line, "accuracy")
                     row["remembered"] = measured(line, "remembered") if "answers" in line["result"]["test"] else None
                     found.append(row)

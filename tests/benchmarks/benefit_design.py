@@ -33,7 +33,9 @@ class Kind:
 
     @property
     def main(self) -> str:
-        """The time constant that differs or is learned; the synaptic one, or that of adaptation, where none is."""
+        """The time that differs or is learned; that of the synapse, of adaptation or of travel, where none is."""
+        if "delay" in self.knobs:
+            return "delay"
         if "tau_adapt" in self.knobs:
             return "tau_adapt"
         return "tau_mem" if "spread_mem" in self.knobs else "tau_syn"
@@ -79,6 +81,26 @@ ADAPTIVE = {
 }
 BESIDE = (EQUAL, SYN, LEARNS)  # kinds of the core that adaptation is compared with
 ADAPTATION_TASKS = ("windows 4", "windows 12, recurrent")
+
+# spikes that arrive late at the readout; searches begin where that of equal neurons on four windows ended
+_DELAYED = {"tau_mem": Knob(32, 2, low=1.1), "tau_syn": Knob(10, 2, low=1.1), "learning_rate": Knob(0.08)}
+EQUAL_DELAYS, DELAYS, DELAYS_LEARN, DELAYS_DIFFERENT_LEARN = (
+    "equal delays",
+    "different delays",
+    "delays learned from equal",
+    "delays learned from different",
+)
+_LEARNED_DELAYS = {"neuron_learning_rate": RATE_OF_NEURONS}
+DELAYED = {
+    EQUAL_DELAYS: Kind({**_DELAYED, "delay": Knob(5)}),
+    DELAYS: Kind({**_DELAYED, "delay": Knob(30, 4 / 3, high=40)}, {"different_delays": True}),
+    DELAYS_LEARN: Kind({**_DELAYED, "delay": Knob(20, high=40), **_LEARNED_DELAYS}, {"learned": ("delay",)}),
+    DELAYS_DIFFERENT_LEARN: Kind(
+        {**_DELAYED, "delay": Knob(30, 4 / 3, high=40), **_LEARNED_DELAYS},
+        {"learned": ("delay",), "different_delays": True},
+    ),
+}
+DELAY_TASK, LATER_DELAY_TASKS = "windows 4", ("windows 6", "xor", "windows 12, recurrent", "xor, recurrent")
 
 
 def with_distinct(count: int) -> Kind:

@@ -92,7 +92,8 @@ def compute(runs: list[tuple[str, dict]], side_by_side: str | None) -> tuple[lis
         side_by_side: device on which trials, then of one size, are computed at once; None for one after the other.
     """
     start = time.perf_counter()
-    if side_by_side and runs[0][0] == "trial":
+    delayed = any(cell["neurons"].get("delay") for job, cell in runs if job == "trial")  # each alone, on the CPU
+    if side_by_side and runs[0][0] == "trial" and not delayed:
         results = run_trials([cell for _, cell in runs], side_by_side)
     else:
         results = [JOBS[job](cell) for job, cell in runs]

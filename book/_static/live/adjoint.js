@@ -1,6 +1,6 @@
 // The adjoint method on one neuron: voltage forward, its derivative backward: chapter 7.
 ;(() => {
-	const {format, list} = liveFigures
+	const {format, list, simulate} = liveFigures
 	const DT = 1e-4 // s
 	const STEPS = 300 // 30 ms
 	const ARRIVES = 20 // steps: the input comes at 2 ms
@@ -11,22 +11,12 @@
 	const [LOW, HIGH] = [0.2, 1.4]
 	const ms = t => t * DT * 1e3
 
-	/** Return voltages, slopes and spikes. */
+	/** Return voltages, spikes, and slopes at the threshold, in units of 1 / tau_mem. */
 	function forward(weight, threshold) {
-		const found = {voltages: [], slopes: [], spikes: []}
-		let [v, i] = [LEAK, 0]
-		for (let t = 0; t < STEPS; t++) {
-			if (t === ARRIVES) i = i + weight
-			v = v + A * (LEAK - v + i)
-			found.slopes.push(LEAK - threshold + i) // at the threshold, in units of 1 / tau_mem
-			if (v > threshold) {
-				found.spikes.push(t)
-				v = RESET
-			}
-			i = i - B * i
-			found.voltages.push(v)
-		}
-		return found
+		const neuron = {a: A, b: B, leak: LEAK, threshold, reset: RESET}
+		const found = simulate(neuron, t => (t === ARRIVES ? weight : 0), STEPS)
+		const before = found.currents.map(i => i / (1 - B)) // the synapse lost its share of them
+		return {...found, slopes: before.map(i => LEAK - threshold + i)}
 	}
 
 	/** Return the derivatives of the time of one spike, in ms: by voltage, backward in time, and by the parameters. */
@@ -106,7 +96,7 @@
 
 			const voltage = figure.panel("voltage", left, 28, wide, 140, [0, end], [0, 1.6])
 			voltage.axes({title: "voltage, forward →", yTicks: [0, 0.5, 1, 1.5], xNames: () => ""})
-			voltage.line([0, end], [state.threshold, state.threshold], "dashed")
+			voltage.level(state.threshold, "dashed")
 			voltage.text(end, state.threshold, "threshold: drag it", "label ink", {anchor: "end", dx: -12, dy: -6})
 			voltage.line([0, ...times], [LEAK, ...found.voltages], "orange line")
 			for (const {t, slope} of found.jumps) {
@@ -127,7 +117,7 @@
 				xLabel: "time (ms)",
 				yTicks: [-20, -10, 0]
 			})
-			lambda.line([0, end], [0, 0], "axis")
+			lambda.level(0, "axis")
 			lambda.line(times, found.ofV, "blue line")
 			for (const {t, before, after} of found.jumps) {
 				lambda.line([ms(t + 1), ms(t + 1)], [after, before], "dashed blue")

@@ -15,9 +15,57 @@
 	/** Return a number as text, with a true minus sign. */
 	const format = (value, digits = 2) => String(Number(value.toPrecision(digits))).replace("-", "−")
 
+	const clamp = (value, low, high) => Math.min(Math.max(value, low), high)
+	const total = values => values.reduce((sum, value) => sum + value, 0)
+
+	/** The standard normal distribution: the share below x, by a series, and the density. */
+	function normal(x) {
+		const near = clamp(x, -8, 8)
+		let [term, sum] = [near, near]
+		for (let n = 3; n < 160; n += 2) {
+			term *= near ** 2 / n
+			sum += term
+		}
+		const density = Math.exp(-(near ** 2) / 2) / Math.sqrt(2 * Math.PI)
+		return [0.5 + density * sum, density]
+	}
+
+	/** The neuron of chapter 1, one line per variable; a and b are time step over time constant. */
+	function simulate({a, b, leak = 0, threshold = 1, reset = 0}, arrives, steps) {
+		const found = {spikes: [], voltages: [], currents: []}
+		let [v, i] = [leak, 0]
+		for (let t = 0; t < steps; t++) {
+			i = i + arrives(t)
+			v = v + a * (leak - v + i)
+			if (v > threshold) {
+				found.spikes.push(t)
+				v = reset
+			}
+			i = i - b * i
+			found.voltages.push(v)
+			found.currents.push(i)
+		}
+		return found
+	}
+
+	/** The voltage of a membrane without threshold after one unit of input, and its derivative by a. */
+	function impulse(a, b, steps) {
+		const found = {voltages: [], derivatives: []}
+		let [v, i, ofV] = [0, 1, 0]
+		for (let t = 0; t < steps; t++) {
+			const slope = 0 - v + i
+			ofV = ofV + slope - a * ofV
+			v = v + a * slope
+			i = i - b * i
+			found.voltages.push(v)
+			found.derivatives.push(ofV)
+		}
+		return found
+	}
+
 	/** Return a colour for a time constant, as a share of the fastest: fast is yellow, slow (ten times that) blue. */
 	function bySpeed(share) {
-		const place = Math.min(Math.max(Math.log10(share), 0), 1)
+		const place = clamp(Math.log10(share), 0, 1)
 		return `stroke: hsl(${Math.round(40 + 190 * place)} 80% var(--lightness))`
 	}
 
@@ -51,7 +99,7 @@
 			Object.assign(this, {parts, box, rangeX: x, rangeY: y, ofY: logY ? Math.log10 : Number})
 		}
 		share(value, low, high) {
-			return Math.min(Math.max((value - low) / (high - low), -50), 50) // far outside is as good as infinity
+			return clamp((value - low) / (high - low), -50, 50) // far outside is as good as infinity
 		}
 		x(value) {
 			return this.box.x + this.box.width * this.share(value, ...this.rangeX)
@@ -98,6 +146,10 @@
 				pen = "L"
 			}
 			this.clipped(`<path class="${kind}" d="${d}"${style && ` style="${style}"`}/>`)
+		}
+		/** A line from side to side. */
+		level(y, kind) {
+			this.line(this.rangeX, [y, y], kind)
 		}
 		/** Vertical marks; where they hang, and their height, are in pixels. */
 		marks(xs, top, height, kind, style = "") {
@@ -191,7 +243,7 @@
 			const output = element("output", {for: id})
 			input.addEventListener("input", () => {
 				const value = Number(from(Number(input.value)).toPrecision(digits))
-				this.change({[control.name]: Math.min(Math.max(Math.abs(value) < 1e-9 ? 0 : value, low), high)})
+				this.change({[control.name]: clamp(Math.abs(value) < 1e-9 ? 0 : value, low, high)})
 			})
 			const label = element("label", {for: id})
 			label.innerHTML = control.label // a text of ours, with subscripts
@@ -258,7 +310,7 @@
 		}
 
 		move(handle, value) {
-			handle.set(Math.min(Math.max(value, handle.low), handle.high))
+			handle.set(clamp(value, handle.low, handle.high))
 			this.change()
 		}
 
@@ -413,8 +465,13 @@
 	window.liveFigures = {
 		bySpeed,
 		calm,
+		clamp,
 		format,
+		impulse,
 		list,
+		normal,
+		simulate,
+		total,
 		define(name, definition) {
 			definitions[name] = definition
 		}

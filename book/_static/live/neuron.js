@@ -1,30 +1,24 @@
 // One neuron, its five parameters and eight input spikes that can be moved: chapter 1.
 ;(() => {
-	const {format, list} = liveFigures
+	const {format, list, simulate} = liveFigures
 	const STEPS = 80 // of 1 ms
 	const DT = 1e-3 // s
 	const WEIGHT = 1.3
 	const DEFAULT = {tau_mem: 10, tau_syn: 5, v_leak: 0, v_th: 1, v_reset: 0}
 	const TIMES = [5, 10, 15, 35, 37, 39, 41, 43] // ms
 
-	/** The neuron of chapter 1, one line per variable. */
-	function simulate(state) {
-		const [a, b] = [DT * (1000 / state.tau_mem), DT * (1000 / state.tau_syn)]
-		const found = {spikes: [], voltages: [], currents: []}
-		let [v, i] = [state.v_leak, 0]
-		for (let t = 0; t < STEPS; t++) {
-			i = i + WEIGHT * state.times.filter(time => time === t).length
-			v = v + a * (state.v_leak - v + i)
-			if (v > state.v_th) {
-				found.spikes.push(t)
-				v = state.v_reset
-			}
-			i = i - b * i
-			found.voltages.push(v)
-			found.currents.push(i)
-		}
-		return found
-	}
+	const respond = state =>
+		simulate(
+			{
+				a: DT * (1000 / state.tau_mem),
+				b: DT * (1000 / state.tau_syn),
+				leak: state.v_leak,
+				threshold: state.v_th,
+				reset: state.v_reset
+			},
+			t => WEIGHT * state.times.filter(time => time === t).length,
+			STEPS
+		)
 
 	/** Say what a step does that is too long for a time constant. */
 	function overshoot(name, end, tau) {
@@ -69,10 +63,10 @@
 		*compute(state, figure) {
 			if (!figure.cache.usual) {
 				yield STEPS
-				figure.cache.usual = simulate({...DEFAULT, times: TIMES})
+				figure.cache.usual = respond({...DEFAULT, times: TIMES})
 			}
 			yield STEPS
-			return simulate(state)
+			return respond(state)
 		},
 
 		draw(figure, found) {
@@ -97,11 +91,11 @@
 			const [top, high] = figure.narrow ? [200, 140] : [224, 170]
 			const voltage = figure.panel("voltage", left, top, wide, high, [0, STEPS], [-1, 2.2])
 			voltage.axes({yTicks: [-1, 0, 1, 2], xLabel: "time (ms)"})
-			voltage.line([0, STEPS], [state.v_leak, state.v_leak], "faint line")
+			voltage.level(state.v_leak, "faint line")
 			voltage.line(times, usual.voltages, "ghost", {stairs: true})
-			voltage.line([0, STEPS], [state.v_th, state.v_th], "dashed")
+			voltage.level(state.v_th, "dashed")
 			voltage.line(times, found.voltages, "orange line", {stairs: true})
-			voltage.parts.push(`<circle class="knob" cx="${voltage.x(STEPS)}" cy="${voltage.y(state.v_th)}" r="6"/>`)
+			voltage.dot(STEPS, state.v_th, "knob", 6)
 			voltage.marks(usual.spikes, top - 12, 5, "ghost")
 			voltage.marks(found.spikes, top - 12, 16, "mark")
 			voltage.text(2, state.v_th, "threshold", "label ink", {dy: -5})

@@ -1,6 +1,6 @@
 // A population whose time constants are spread: chapter 2.
 ;(() => {
-	const {bySpeed, format, list} = liveFigures
+	const {bySpeed, format, impulse, list, normal, simulate, total} = liveFigures
 	const NEURONS = 60
 	const DT = 2.5e-4 // s: too fine for the time grid to hold neurons together
 	const STEPS = 800 // 200 ms
@@ -10,17 +10,12 @@
 	const TAIL = 150 // steps of 1 ms
 	const SYNAPSE = 1 / 5e-3 // 1/s, the default of the package
 
-	/** Return the standard normal deviate below which a share lies: Newton's method on a series. */
+	/** Return the standard normal deviate below which a share lies: Newton's method. */
 	function normalDeviate(share) {
 		let x = 0
 		for (let k = 0; k < 30; k++) {
-			let [term, sum] = [x, x]
-			for (let n = 3; n < 120; n += 2) {
-				term *= (x * x) / n
-				sum += term
-			}
-			const density = Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI)
-			x -= (0.5 + density * sum - share) / density
+			const [below, density] = normal(x)
+			x -= (below - share) / density
 		}
 		return x
 	}
@@ -34,52 +29,34 @@
 
 	/** Return for each millisecond the share that fires, and every neuron's spikes, in steps. */
 	function* respond(taus, current) {
-		const rates = taus.map(tau => DT * (1000 / tau))
-		const b = DT * SYNAPSE
-		const v = taus.map(() => 0)
-		const spikes = taus.map(() => [])
+		const kept = current * DT * SYNAPSE // just what the synapse loses in a step
+		const arrives = t => (t < ONSET ? 0 : t === ONSET ? current : kept)
 		const share = Array(STEPS / PER_MS).fill(0)
-		let i = 0
-		for (let t = 0; t < STEPS; t++) {
-			yield taus.length
-			if (t === ONSET) i = i + current
-			if (t > ONSET) i = i + current * DT * SYNAPSE // just what the synapse loses
-			for (let k = 0; k < v.length; k++) {
-				v[k] = v[k] + rates[k] * (0 - v[k] + i)
-				if (v[k] > 1) {
-					v[k] = 0
-					spikes[k].push(t)
-					share[Math.floor(t / PER_MS)] += 1 / v.length
-				}
-			}
-			i = i - b * i
+		const spikes = []
+		for (const tau of taus) {
+			yield STEPS
+			spikes.push(simulate({a: DT * (1000 / tau), b: DT * SYNAPSE}, arrives, STEPS).spikes)
+			for (const t of spikes.at(-1)) share[Math.floor(t / PER_MS)] += 1 / taus.length
 		}
 		return {spikes, share}
 	}
 
 	/** Return the mean voltage of membranes without threshold after one input spike. */
 	function* remember(taus) {
-		const [a, b] = [taus.map(tau => 1e-3 * (1000 / tau)), 1e-3 * SYNAPSE]
-		const v = taus.map(() => 0)
-		const tail = []
-		let i = 1
-		for (let t = 0; t < TAIL; t++) {
-			yield v.length
-			let sum = 0
-			for (let k = 0; k < v.length; k++) {
-				v[k] = v[k] + a[k] * (0 - v[k] + i)
-				sum += v[k]
-			}
-			i = i - b * i
-			tail.push(sum / v.length)
+		const tail = Array(TAIL).fill(0)
+		for (const tau of taus) {
+			yield TAIL
+			impulse(1e-3 * (1000 / tau), 1e-3 * SYNAPSE, TAIL).voltages.forEach((v, t) => {
+				tail[t] += v / taus.length
+			})
 		}
 		return tail
 	}
 
 	function deviation(share) {
 		const late = share.slice(LATE)
-		const mean = late.reduce((sum, x) => sum + x, 0) / late.length
-		return Math.sqrt(late.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (late.length - 1))
+		const mean = total(late) / late.length
+		return Math.sqrt(total(late.map(x => (x - mean) ** 2)) / (late.length - 1))
 	}
 
 	liveFigures.define("population", {

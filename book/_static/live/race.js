@@ -1,6 +1,6 @@
 // Seven ways to store one time constant race to a target: chapter 5.
 ;(() => {
-	const {format, list} = liveFigures
+	const {clamp, format, impulse, list, total} = liveFigures
 	const DT = 1e-3 // s
 	const PULSE = 150 // steps in which the voltage is compared
 	const RACE = 120 // steps of the optimiser
@@ -26,7 +26,8 @@
 		}
 	}
 	const sigmoid = x => 1 / (1 + Math.exp(-x))
-	const cut = x => Math.min(Math.max(x, 1e-3), 0.999)
+	const cut = x => clamp(x, 1e-3, 0.999)
+	const respond = rate => impulse(DT * rate, B, PULSE)
 	const raw = {range: [-150, 1150], inverse: rate => rate, of: x => [x, 1]}
 	const share = {range: [-0.15, 1.15], inverse: rate => rate * DT}
 	// what is stored for a rate, the rate and its derivative by what is stored, and what else a step does
@@ -53,22 +54,6 @@
 	}
 	const NAMES = Object.keys(MAPS)
 
-	/** Return the voltage of a membrane after a pulse, and its derivative by the rate. */
-	function respond(rate) {
-		const a = DT * rate
-		const [voltages, derivatives] = [[], []]
-		let [v, i, ofV] = [0, 1, 0]
-		for (let t = 0; t < PULSE; t++) {
-			const slope = 0 - v + i
-			ofV = ofV + DT * slope - a * ofV
-			v = v + a * slope
-			i = i - B * i
-			voltages.push(v)
-			derivatives.push(ofV)
-		}
-		return {voltages, derivatives}
-	}
-
 	/** One runner: Adam on what a map stores. A rate that is not valid ends its race. */
 	function* run(map, start, wanted, rate) {
 		let stored = map.inverse(1000 / start)
@@ -78,8 +63,7 @@
 			yield {value, stored}
 			if (!(value > 0 && value < 1000)) return
 			const {voltages, derivatives} = respond(value)
-			const errors = voltages.map((v, t) => 2 * (v - wanted[t]) * derivatives[t])
-			const gradient = derivative * errors.reduce((sum, x) => sum + x, 0)
+			const gradient = derivative * DT * total(voltages.map((v, t) => 2 * (v - wanted[t]) * derivatives[t]))
 			mean = mean + (gradient - mean) * (1 - 0.9)
 			square = 0.999 * square + (1 - 0.999) * gradient * gradient
 			const size = ((map.faster ?? 1) * rate) / (1 - 0.9 ** step)
@@ -129,7 +113,7 @@
 			const wide = (narrow ? width : Math.round(width * 0.66)) - left - names
 			const race = figure.panel("race", left, 28, wide, 250, [0, RACE], [1, 2000], {logY: true})
 			race.axes({title: "time constant (ms)", xLabel: "step", yTicks: [1, 10, 100, 1000]})
-			race.line([0, RACE], [state.target, state.target], "dashed")
+			race.level(state.target, "dashed")
 			race.text(RACE, state.target, "target", "label muted", {
 				anchor: "end",
 				dx: -4,
@@ -175,7 +159,7 @@
 			curve.axes({title: `rate (1/s) of ${state.map}`, xLabel: "what is stored", yTicks: [0, 500, 1000]})
 			const xs = list(121, k => map.range[0] + ((map.range[1] - map.range[0]) * k) / 120)
 			curve.line(xs, x => map.of(x)[0], "ink line")
-			curve.line(map.range, [1000 / state.target, 1000 / state.target], "dashed")
+			curve.level(1000 / state.target, "dashed")
 			const inside = paths[state.map].filter(({stored}) => stored >= map.range[0] && stored <= map.range[1])
 			for (const {stored, value} of inside) if (Math.abs(value - 500) < 650) curve.dot(stored, value, "orange", 3)
 			curve.text(map.range[0], 1000, "grey: not valid", "label muted", {dx: 6, dy: -2})

@@ -1,6 +1,6 @@
 // The surrogate gradient on the staircase of a loss: chapter 1.
 ;(() => {
-	const {calm, format, list} = liveFigures
+	const {calm, clamp, format, list} = liveFigures
 	const STEPS = 60 // of 1 ms, with an input spike in every third
 	const [A, B] = [1e-3 * (1 / 1e-2), 1e-3 * (1 / 5e-3)] // the defaults of the package
 	const WANTED = 5 // spikes
@@ -41,8 +41,7 @@
 	}
 
 	/** Return the weight after a step, which is at most as long as the learning rate. */
-	const after = (weight, gradient, rate) =>
-		Math.min(Math.max(weight - rate * Math.min(Math.max(gradient, -1), 1), LOW), HIGH)
+	const after = (weight, gradient, rate) => clamp(weight - rate * clamp(gradient, -1, 1), LOW, HIGH)
 
 	function step(figure) {
 		const {state, result} = figure
@@ -128,7 +127,7 @@
 				return [[w - half, level], [w + half, level], ...next]
 			})
 			onLoss.line(...[0, 1].map(k => gaps.map(point => point[k])), "line")
-			onLoss.line([LOW, HIGH], [found.loss, found.loss], "dashed muted")
+			onLoss.level(found.loss, "dashed muted")
 			const {gradient} = found
 			const reach = Math.min(0.3, 9 / Math.abs(gradient))
 			const ends = [state.weight - reach, state.weight + reach]
@@ -151,9 +150,9 @@
 				onLoss.text(state.weight, found.loss, "next step", "label green", {...where, dy: crowded ? -12 : 22})
 			}
 
-			below.line(range, [0, 0], "axis")
+			below.level(0, "axis")
 			below.line(WEIGHTS, found.gradients, "orange line")
-			below.dot(state.weight, Math.min(Math.max(gradient, -40), 40), "orange", 5)
+			below.dot(state.weight, clamp(gradient, -40, 40), "orange", 5)
 
 			const distances = list(181, k => -1.5 + k / 60)
 			const box = narrow ? [left, 420, wide, 80] : [left + wide + 70, 28, width - left - wide - 84, 180]

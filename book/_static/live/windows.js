@@ -1,6 +1,6 @@
 // What a population without recurrence remembers of several windows: chapter 6.
 ;(() => {
-	const {bySpeed, format, list} = liveFigures
+	const {bySpeed, format, impulse, list, normal, total} = liveFigures
 	const LONG = 20 // steps of a window
 	const TAU_MEM = 4 // steps
 	const NOISE = 0.01
@@ -11,21 +11,7 @@
 		return list(count, k => 1 + (middle - 1) * spread ** ((2 * k + 1) / count - 1))
 	}
 
-	/** Return what is left of one unit of input in the voltage, by how many steps ago it came. */
-	function filter(tau, steps) {
-		const [a, b] = [1 / TAU_MEM, 1 / tau]
-		const found = []
-		let [v, i] = [0, 1]
-		for (let t = 0; t < steps; t++) {
-			v = v + a * (0 - v + i)
-			i = i - b * i
-			found.push(v)
-		}
-		return found
-	}
-
-	const total = x => x.reduce((sum, value) => sum + value, 0)
-	const dot = (x, y) => x.reduce((sum, value, k) => sum + value * y[k], 0)
+	const dot = (x, y) => total(x.map((value, k) => value * y[k]))
 
 	/** Solve linear equations by elimination; the matrix is symmetric and positive definite, so no pivot is zero. */
 	function solve(matrix, right) {
@@ -40,21 +26,13 @@
 		return rows.map((row, k) => row.at(-1) / row[k])
 	}
 
-	/** Return the share of a standard normal distribution below x (Abramowitz and Stegun 7.1.26). */
-	function below(x) {
-		const t = 1 / (1 + (0.3275911 * Math.abs(x)) / Math.SQRT2)
-		const series = [1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592]
-		const tail = series.reduce((sum, c) => sum * t + c, 0) * t * Math.exp((-x * x) / 2)
-		return x < 0 ? tail / 2 : 1 - tail / 2
-	}
-
 	/** Return how often the sign of a sum of filters is that of a window, over all inputs, with noise on every state. */
 	function accuracy(kept, window, noise) {
 		const inputs = 2 ** kept.length
 		let right = 0
 		for (let input = 0; input < inputs; input++) {
 			const signs = kept.map((_, j) => ((input >> j) & 1 ? 1 : -1))
-			right += below((signs[window] * dot(kept, signs)) / noise)
+			right += normal((signs[window] * dot(kept, signs)) / noise)[0]
 		}
 		return right / inputs
 	}
@@ -94,7 +72,7 @@
 			const filters = []
 			for (const tau of taus) {
 				yield steps
-				filters.push(filter(tau, steps))
+				filters.push(impulse(1 / TAU_MEM, 1 / tau, steps).voltages)
 			}
 			const unit = filters.map(f => f.map(value => value / Math.sqrt(dot(f, f))))
 			const noise = Math.sqrt(state.count) * NOISE
@@ -167,7 +145,7 @@
 				const panel = figure.panel(`sum${k}`, left, y, wide, row - 6, range, [-1, 2])
 				const from = -steps + k * LONG
 				panel.shade([from, from + LONG], [0, 1])
-				panel.line(range, [0, 0], "grid")
+				panel.level(0, "grid")
 				panel.line(ago, sum, "ink line")
 				figure.write(left - 8, panel.y(0.2), `${k + 1}.`, "tick", "end")
 				const share = `${(100 * found.accuracies[k]).toFixed(0)} %`
