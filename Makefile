@@ -12,8 +12,9 @@ CHECKED := $(addprefix tests/test_,names.py imports.py sizes.py signatures.py de
 # a cell may take half an hour on a slow machine; the limit behind it is for a kernel that does not answer at all
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000
 
-# Processes that wait for their threads by turning round, as OpenMP's do, take the processor from those beside them.
-PARALLEL := OMP_WAIT_POLICY=PASSIVE
+# Tests in several processes. One that waits for its threads by turning round, as OpenMP does, takes the processor from
+# those beside it.
+PYTEST = OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n auto --maxprocesses
 
 # progress bars are for people at a screen, not for stored pages
 export TQDM_DISABLE := 1
@@ -71,8 +72,8 @@ test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygien
 	$(BIN)/ruff format --check .
 	$(BIOME) ci --error-on-warnings
 	$(BIN)/mypy snnparams
-	$(PARALLEL) $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal --ignore tests/test_browser.py -m "not slow"
-	$(BIN)/pytest $(NBVAL) $(NOTEBOOKS)
+	$(PYTEST) 4 --dist worksteal --ignore tests/test_browser.py -m "not slow"
+	$(PYTEST) 2 --dist loadfile $(NBVAL) $(NOTEBOOKS)
 
 test-all: test test-processors test-offline ## test, and what takes longer: other processors, without a network, the browser
 	$(MAKE) test-browser
@@ -82,14 +83,14 @@ test-processors: venv ## kernels as on other processors, and as far as can be to
 	$(BIN)/python tests/processors.py
 
 test-browser: book ## the built book in headless Chromium; without one the tests are skipped
-	$(BIN)/pytest tests/test_browser.py
+	$(PYTEST) 2 --dist worksteal tests/test_browser.py
 
 test-offline: venv ## all notebooks without data sets and without a network
 	cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && export SNNPARAMS_OFFLINE=1 && \
 	export NUMBA_CACHE_DIR="$${NUMBA_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/snnparams/compiled}" && \
 	export XDG_CACHE_HOME="$$cache" && \
 	env -u SNNPARAMS_DATA $(BIN)/pytest tests/test_data.py && \
-	env -u SNNPARAMS_DATA $(BIN)/pytest $(NBVAL) $(NOTEBOOKS)
+	env -u SNNPARAMS_DATA $(PYTEST) 2 --dist loadfile $(NBVAL) $(NOTEBOOKS)
 
 stills: venv ## draw the pictures that stand in for the figures that compute, after a change to one
 	$(BIN)/python tests/live_figures.py
