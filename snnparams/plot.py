@@ -185,7 +185,7 @@ class Table:
         return "\n".join(line.rstrip() for line in [*text, *([self.note] if self.note else [])])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(x)}</th>' for x in self.header)
+        head = "".join(f'<th scope="col">{html.escape(x)}</th>' if x else "<td></td>" for x in self.header)
         body = "".join(
             f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(x)}</td>" for x in rest)}</tr>'
             for first, *rest in self.rows

@@ -107,7 +107,7 @@ def test_tables_are_tables_and_text():
     table = plot.Table(["", "a < b"], [["one", "1"], ["two", "22"]], "note & more")
     assert repr(table) == "     a < b\none      1\ntwo     22\nnote & more"
     html = table._repr_html_()
-    assert '<th scope="col">a &lt; b</th>' in html
+    assert '<tr><td></td><th scope="col">a &lt; b</th></tr>' in html  # a heading without a word is no heading
     assert '<tr><th scope="row">two</th><td>22</td></tr>' in html
     assert "<p>note &amp; more</p>" in html
     with pytest.raises(ValueError, match=r"rows: expected 2 cells, got \['one'\]"):

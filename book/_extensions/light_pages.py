@@ -20,6 +20,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 FONT_AWESOME = Path("vendor", "fontawesome")
 SCRIPT = re.compile(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>")
 LABEL = ' aria-label="Toggle hidden content"'  # MyST-NB's; a fold has a name of its own
+NAMELESS = '<summary><span class="toctree-toggle"'  # the theme's: a sign, no name
+NAMED = NAMELESS.replace("<summary>", '<summary aria-label="Pages of this part">')
 ICON = re.compile(r'((?:\.fa-[a-z0-9-]+:before,?)+)\{content:"\\([0-9a-f]+)"\}')
 FACES = {  # file: family and weight
     "fa-solid-900": ("Font Awesome 6 Free", 900),
@@ -63,10 +65,11 @@ def _subject(cell) -> str:
             return " of this figure"
         if any("<table" in raw.astext() for raw in output.findall(nodes.raw)):
             return " of this table"
+    body = ast.parse(source.astext()).body
+    if isinstance(body[0], ast.Import | ast.ImportFrom):
+        return " that imports and sets up"
     defined = [
-        part.name
-        for part in ast.parse(source.astext()).body
-        if isinstance(part, ast.FunctionDef | ast.ClassDef)
+        part.name for part in body if isinstance(part, ast.FunctionDef | ast.ClassDef)
     ]
     first, last = ", ".join(defined[:-1]), "".join(defined[-1:])
     if not last and re.search(r"^import ", source.astext(), re.M):
@@ -145,7 +148,7 @@ def _lighten(app, exception) -> None:
     files = [path for path in out.rglob("*.html") if static not in path.parents]
     pages = {path: path.read_text() for path in files}
     for path, text in pages.items():
-        lighter = SCRIPT.sub("", text).replace(LABEL, "")
+        lighter = SCRIPT.sub("", text).replace(LABEL, "").replace(NAMELESS, NAMED)
         if lighter != text:
             path.write_text(lighter)
     for path in (out / "_images").glob("*.png"):

@@ -25,9 +25,9 @@
     if (scrolls) {
       const name = NAMES.find(([selector]) => box.matches(selector))[1];
       box.setAttribute("tabindex", "0");
-      box.setAttribute("role", "region");
+      box.setAttribute("role", "group");
       box.setAttribute("aria-label", `${name}, scrolls sideways`);
-    } else if (box.getAttribute("role") === "region") {
+    } else if (box.getAttribute("role") === "group") {
       ["tabindex", "role", "aria-label"].forEach((name) => box.removeAttribute(name));
     }
   }

@@ -100,7 +100,7 @@ def reset(memories: Mapping[str, Sequence]) -> plt.Figure:
         ax.plot(silent[which], "--", color="k", linewidth=1.1, label="if it could not spike")
         ax.plot(spiking[2], [1.1 * max(silent[which])] * len(spiking[2]), "k|", markersize=7)
         ax.set(title=f"slow {name}", xlabel="step", ylabel=label)
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=9)
     return fig
 
 
@@ -112,12 +112,12 @@ def capacity(held: Mapping[str, Mapping[str, float]]) -> plt.Figure:
         for ax, chosen in zip(axes, (names[:2], names[2:]), strict=True):
             heights = [held[kind][name] for name in chosen]
             bars = ax.bar(np.arange(len(chosen)) + shift, heights, width=0.25, color=COLOR[kind], label=TITLE[kind])
-            ax.bar_label(bars, fmt="%.1f", fontsize=7.5, padding=1)
-            ax.set_xticks(range(len(chosen)), [name.replace(" ", "\n") for name in chosen], fontsize=8.5)
+            ax.bar_label(bars, fmt="%.1f", fontsize=8, padding=1)
+            ax.set_xticks(range(len(chosen)), [name.replace(" ", "\n") for name in chosen], fontsize=9)
             ax.grid(axis="x", visible=False)
     axes[0].set_ylabel("memory capacity")
     axes[1].set_ylim(0, 3.6)
-    axes[1].legend(fontsize=8.5, loc="upper center", ncols=3)
+    axes[1].legend(fontsize=9, loc="upper center", ncols=3)
     return fig
 
 
@@ -236,7 +236,7 @@ def causes(results: Results) -> plt.Figure:
         axes[1].plot(place, np.mean(values), "_", color="k", markersize=14)
     level = results.mean("causes", "windows 4", EQUAL)
     axes[1].axhline(level, color=COLOR[EQUAL], linewidth=1, linestyle="--")
-    axes[1].text(5.4, level, "equal, tuned", fontsize=8.5, ha="right", va="top")
+    axes[1].text(5.4, level, "equal, tuned", fontsize=9, ha="right", va="top")
     axes[1].set(xlabel="distinct synapses", ylabel="accuracy (%)")
     axes[1].set_xticks(range(len(counts)), counts)
     return fig
@@ -255,7 +255,7 @@ def spikes(results: Results) -> plt.Figure:
         free = [results.mean("core", "windows 4", kind, x) for x in ("spikes", "accuracy")]
         ax.plot(*free, "x", color=COLOR[kind], markersize=7, markeredgewidth=2)
     ax.set(xlabel="hidden spikes for each example", ylabel="accuracy (%)")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", fontsize=8.5)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", fontsize=9)
     return fig
 
 
@@ -287,10 +287,10 @@ def gradients(results: Results, task: str = "windows 4") -> plt.Figure:
                     label = when if place == 0 else None
                     ax.plot(place + shift, np.mean(values), "_", color=color, markersize=9, mew=2, label=label)
             ax.set_title(symbol + held, fontsize=9.5)
-            ax.set_xticks(range(len(how)), [x.replace("difference ", "step ") for x in how], rotation=60, fontsize=8)
+            ax.set_xticks(range(len(how)), [x.replace("difference ", "step ") for x in how], rotation=60, fontsize=9)
             ax.grid(axis="x", visible=False)
         row[0].set_ylabel("slope of the loss")
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 0].legend(fontsize=9)
     return fig
 
 
@@ -306,11 +306,11 @@ def robustness(results: Results, names: Sequence[str]) -> plt.Figure:
                 ax.plot([c.low, c.high], [y, y], color=COLOR[kind], **LOOK)
                 ax.plot(c.mean, y, "o", color=COLOR[kind], markersize=4, label=None if row else TITLE[kind])
         ax.set(yticks=range(len(changes)), ylim=(len(changes) - 0.5, -0.5))
-        ax.set_yticklabels(changes.values(), fontsize=8.5)
-        ax.set_title(natural_name(task).replace(", ", ",\n"), fontsize=8.5)
+        ax.set_yticklabels(changes.values(), fontsize=9)
+        ax.set_title(natural_name(task).replace(", ", ",\n"), fontsize=9)
         ax.grid(axis="y", visible=False)
     fig.supxlabel("change of accuracy minus that of equal neurons (points)", fontsize=9)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8.5)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
     return fig
 
 
@@ -332,7 +332,7 @@ def untuned(gains: Mapping[str, tuple[float, float]], by_one: Mapping[str, tuple
             ax.plot(second, row, **look, label=None if row else names[1])
         ax.set(yticks=range(len(found)), ylim=(len(found) - 0.5, -0.5), xlabel="gain over equal neurons (points)")
         ax.grid(axis="y", visible=False)
-    axes[0].set_yticklabels([natural_name(task) for task in gains], fontsize=8.5)
+    axes[0].set_yticklabels([natural_name(task) for task in gains], fontsize=9)
     for ax in axes:
-        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.1)
+        ax.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.1)
     return fig
