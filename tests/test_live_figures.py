@@ -4,23 +4,36 @@ In headless Chromium, without the built book. Without Chromium these tests are s
 variable `SNNPARAMS_BROWSER` is set to `required`.
 """
 
+import itertools
+import json
 import math
 import os
 import re
+import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 import torch
-from chromium import chromium, launch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from live_figures import LIVE, NAMES, still, write_page
 from scipy.stats import norm
+from scipy.stats import t as student
 
 import snnparams as sp
 from snnparams.experiments import memory
 from snnparams.experiments.designs import spaced
+from snnparams.experiments.statistics import mean_contrast
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmarks"))
+import benefit_analysis
+import benefit_design
+import benefit_explorer
+from benefit_analysis import FOLDER
+from benefit_design import EQUAL, LEARNS, MEM, SYN
+from chromium import chromium, launch
+from live_figures import LIVE, NAMES, RESULTS, still, write_page
 
 if os.environ.get("SNNPARAMS_BROWSER") == "required":
     assert chromium(), "no Chromium: install Debian's package chromium"
@@ -82,14 +95,14 @@ def values(page, name, many):
     """Return what a figure computes for each of many settings; what they do not name has its default."""
     script = """([name, many]) => {
         const { figure } = document.getElementById(name);
-        return many.map(one => figure.set({ ...figure.defaults, ...one }).values());
+        return many.map(one => figure.set({ ...figure.defaults, ...one }).result);
     }"""
     return page.evaluate(script, [name, many])
 
 
 def shown(page, name):
     """Return what a figure has computed."""
-    return page.evaluate("name => document.getElementById(name).figure.values()", name)
+    return page.evaluate("name => document.getElementById(name).figure.result", name)
 
 
 def idle(page, name):
@@ -118,7 +131,7 @@ def within(low, high):
 
 
 def test_the_scripts_are_small():
-    sizes = {path.name: path.stat().st_size for path in LIVE.glob("*.js") if not path.stem.endswith("_data")}
+    sizes = {path.name: path.stat().st_size for path in LIVE.glob("*.js")}
     assert sum(sizes.values()) < LARGEST, sizes
 
 
@@ -149,8 +162,8 @@ class TestEveryFigure:
                 idle(page, name)
         page.evaluate("n => document.getElementById(n).figure.finish()", name)
         assert ranges.evaluate_all(boxes) == before
-        pressed = figure.locator("input[type=range], button, select, .live-handle").evaluate_all(boxes)
-        assert all(height >= 44 for *_, height in pressed)
+        pressed = figure.locator("input, button:visible, a, select, .live-handle").evaluate_all(boxes)
+        assert all(high >= 44 and wide >= 44 for *_, wide, high in pressed)
 
     def test_no_text_lies_on_another_or_leaves_the_drawing(self, page, name):
         for width in WIDTHS:
@@ -276,24 +289,131 @@ def test_a_chapter_shows_it_describes_its_picture_and_refers_to_it(name):
     assert len(found) == 1
 
 
-def test_a_finger_drags_what_a_mouse_drags(page):
-    for name in NAMES:
-        handles = page.locator(f"#{name} .live-handle")
-        if handles.count() == 0:
-            continue
-        before = state(page, name)
-        handles.first.scroll_into_view_if_needed()
-        box = handles.first.bounding_box()
-        x, y = box["x"] + 22, box["y"] + 22
-        page.mouse.move(x, y)
-        page.mouse.down()
-        page.mouse.move(x + 60, y + 30, steps=3)
-        page.mouse.up()
+def mouse(page, path):
+    """Move through places with a pressed button."""
+    page.mouse.move(*path[0])
+    page.mouse.down()
+    for place in path[1:]:
+        page.mouse.move(*place)
+    page.mouse.up()
+
+
+def finger(page, path):
+    """Move through places with a finger on the screen."""
+    session = page.context.new_cdp_session(page)
+    for kind, places in (("touchStart", path[:1]), ("touchMove", path[1:]), ("touchEnd", [None])):
+        for place in places:
+            points = [{"x": place[0], "y": place[1]}] if place else []
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    session.detach()
+
+
+@pytest.mark.parametrize("pointer", [mouse, finger])
+@pytest.mark.parametrize(NAME, ["adjoint", "neuron", "surrogate"])
+def test_mouse_and_finger_drag_a_handle_until_it_is_let_go(page, name, pointer):
+    before = state(page, name)
+    handle = page.locator(f"#{name} .live-handle").first
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    x, y = box["x"] + 22, box["y"] + 22
+    across = "live-handle-y" not in handle.get_attribute("class")
+    path = [(x + 20 * k, y) if across else (x, y + 10 * k) for k in range(4)]
+    pointer(page, path)
+    idle(page, name)
+    dragged = state(page, name)
+    assert dragged != before
+    page.mouse.move(x, y)
+    assert state(page, name) == dragged
+
+
+def test_those_are_the_figures_with_handles(page):
+    assert {name for name in NAMES if page.locator(f"#{name} .live-handle").count()} == {
+        "adjoint",
+        "neuron",
+        "surrogate",
+    }
+
+
+@pytest.mark.parametrize(NAME, NAMES)
+def test_a_finger_moves_sliders_and_taps_what_can_be_pressed(page, name):
+    page.set_viewport_size({"width": 360, "height": 800})
+    figure = page.locator(f"#{name}")
+    for slider in figure.locator("input[type=range]").all():
+        slider.scroll_into_view_if_needed()
+        box, before = slider.bounding_box(), state(page, name)
+        y = box["y"] + box["height"] / 2
+        finger(page, [(box["x"] + share * box["width"], y) for share in (0.3, 0.5, 0.9)])
         idle(page, name)
-        dragged = state(page, name)
-        assert dragged != before
-        page.mouse.move(x, y)  # it has been let go
-        assert state(page, name) == dragged
+        assert state(page, name) != before
+    for pressed in figure.locator(".live-press:visible, button.live-button").all():
+        pressed.scroll_into_view_if_needed()
+        before = page.evaluate("name => document.getElementById(name).figure.updates.total", name)
+        pressed.tap()
+        page.wait_for_function(
+            "([name, before]) => document.getElementById(name).figure.updates.total > before", arg=[name, before]
+        )
+        idle(page, name)
+        page.evaluate("() => document.activeElement.blur()")
+
+
+@pytest.mark.parametrize(NAME, NAMES)
+def test_the_tab_key_reaches_all_that_can_be_changed_and_shows_where_it_is(page, name):
+    figure = page.locator(f"#{name}")
+    expected = figure.locator("input, select, button:visible, a, [role=slider][tabindex='0']").count()
+    page.evaluate("name => { const f = document.getElementById(name); f.tabIndex = -1; f.focus() }", name)
+    reached = []
+    for _ in range(expected):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                """name => {
+                    const now = document.activeElement, style = getComputedStyle(now);
+                    const all = [...document.getElementById(name).querySelectorAll('*')];
+                    return [all.indexOf(now), style.outlineStyle, parseFloat(style.outlineWidth)];
+                }""",
+                name,
+            )
+        )
+    assert len({place for place, *_ in reached}) == expected
+    assert all(place >= 0 and style != "none" and width >= 2 for place, style, width in reached)
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+@pytest.mark.parametrize(NAME, NAMES)
+def test_with_reduced_motion_a_change_is_drawn_once(page, name, motion):
+    page.emulate_media(reduced_motion=motion)
+    page.evaluate(
+        """name => {
+            window.drawn = 0;
+            const svg = document.querySelector(`#${name} svg`);
+            new MutationObserver(() => { window.drawn += 1 }).observe(svg, {childList: true});
+        }""",
+        name,
+    )
+    page.locator(f"#{name} input[type=range]").first.press("End")
+    idle(page, name)
+    drawn = page.evaluate("() => window.drawn")
+    assert drawn == 1 if motion == "reduce" or name != "race" else drawn > 10
+
+
+def test_without_javascript_there_are_pictures_and_nothing_to_press(browser, address):
+    with browser.new_context(java_script_enabled=False, viewport={"width": 360, "height": 800}) as context:
+        page = context.new_page()
+        page.goto(address)
+        for name in NAMES:
+            assert page.locator(f"#{name} img").bounding_box()["height"] > 200
+            assert page.locator(f"#{name} button, #{name} input").count() == 0
+
+
+def test_what_a_frame_takes_was_recorded():
+    """On which processor and browser; it is compared with nothing here, as it differs from machine to machine."""
+    recorded = json.loads(RESULTS.read_text())
+    assert {"command", "date", "machine", "versions"} <= set(recorded)
+    assert recorded["machine"]
+    assert "chromium" in recorded["versions"]
+    for figures in recorded["ms per frame"].values():
+        assert sorted(figures) == NAMES
+        assert all(0 < ms["median"] <= ms["95 %"] and ms["frames"] > 1 for ms in figures.values())
 
 
 # ------------------------------------------------------------------------------------------------ one neuron (ch. 1)
@@ -508,6 +628,153 @@ def test_pressing_a_window_changes_its_group(page):
     assert "group B" in window.get_attribute("aria-label")
     assert state(page, "windows")["groups"][0] == -1
     assert window.bounding_box()["height"] >= 44
+
+
+# ------------------------------------------------------------------------- the experiment, seed by seed (ch. 6)
+
+KINDS = list(benefit_design.KINDS)
+CORE_SEEDS = 20
+grid_settings = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(benefit_analysis.TASKS),
+        "kind": st.sampled_from(KINDS),
+        "other": st.sampled_from(KINDS),
+        "measure": st.sampled_from(["accuracy", "rate", "tau_syn", "tau_mem"]),
+        "picked": st.lists(st.integers(0, CORE_SEEDS - 1), min_size=1, max_size=CORE_SEEDS, unique=True),
+        "draws": st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=3, unique=True), max_size=3),
+    }
+)
+
+
+def stored(task, kind, measure):
+    """Return what a kind reached, by seed, straight from the lines of the results, and whether all seeds have run."""
+    lines = {stage: (FOLDER / f"{stage}.jsonl").read_text().splitlines() for stage in ("core", "flat")}
+    found = {stage: {} for stage in lines}
+    for stage, texts in lines.items():
+        for line in map(json.loads, texts):
+            if line["task"] == task and line["condition"].removesuffix(", 32 epochs") in KINDS:
+                found[stage].setdefault(line["condition"].removesuffix(", 32 epochs"), {})[line["seed"]] = line
+    complete = all(len(found["core"].get(one, ())) == CORE_SEEDS for one in KINDS)
+    split = "test" if complete else "validation"
+    numbers = {}
+    for seed, line in sorted(found["core" if complete else "flat"][kind].items()):
+        result, learned = line["result"], line["result"]["learned"].get(measure)
+        if measure == "accuracy":
+            numbers[seed] = 100 * result[split]["accuracy"]
+        elif measure == "rate":
+            numbers[seed] = 100 * float(np.mean(result[split]["rate"]))
+        else:
+            numbers[seed] = learned[0][10] if learned else line["cell"]["neurons"][measure]
+    return numbers, complete
+
+
+def bounds(contrast):
+    return [contrast["mean"], contrast["low"], contrast["high"]]
+
+
+@few
+@given(st.lists(grid_settings, min_size=10, max_size=10))
+def test_differences_and_intervals_are_those_of_the_package(shared, many):
+    for setting, found in zip(many, values(shared, "grid", many), strict=True):
+        ours, theirs = (stored(setting["task"], setting[k], setting["measure"])[0] for k in ("kind", "other"))
+        differences = [ours[seed] - theirs[seed] for seed in ours]
+        assert found["differences"] == pytest.approx(differences, abs=1e-3)
+        picked = [k for k in setting["picked"] if k < len(differences)] or [0, 1, 2]
+        assert found["picked"] == picked
+        for places, shown in (
+            (picked, found["now"]),
+            (range(len(differences)), found["all"]),
+            *zip(setting["draws"], found["draws"], strict=True),
+        ):
+            numbers = [found["differences"][k] for k in places]
+            if len(numbers) == 1:
+                assert bounds(shown) == [numbers[0], -math.inf, math.inf]
+            else:
+                assert bounds(shown) == pytest.approx(list(mean_contrast(numbers)[:3]), abs=1e-9)
+
+
+def test_the_explorer_says_which_tasks_are_complete(shared):
+    for task in benefit_analysis.TASKS:
+        numbers, complete = stored(task, KINDS[0], "accuracy")
+        title = shared.locator(f"#grid option[value='{task}']").inner_text()
+        assert title == f"{task} ({'' if complete else 'incomplete: '}{len(numbers)} seeds)"
+        assert shared.evaluate("task => liveFigures.grid.tasks[task].seeds", task) == list(numbers)
+        note = shared.evaluate("task => liveFigures.grid.tasks[task].note", task)
+        assert ("incomplete" in note) == (not complete)
+
+
+def test_a_task_of_which_seeds_are_missing_is_called_incomplete(tmp_path):
+    for stage in ("core", "flat"):
+        lines = (FOLDER / f"{stage}.jsonl").read_text().splitlines(keepends=True)
+        kept = [line for line in lines if stage == "flat" or json.loads(line)["seed"] <= 7]
+        (tmp_path / f"{stage}.jsonl").write_text("".join(kept))
+    found = benefit_explorer.seed_by_seed(benefit_analysis.Results(tmp_path), "windows 4")
+    assert found["title"] == "windows 4 (incomplete: 3 seeds)"
+    assert "of the 20 seeds of the experiment 7 have run" in found["note"]
+    assert found["seeds"] == [1101, 1102, 1103]
+
+
+def test_what_chapter_6_says_of_seeds(shared):
+    learned = {"task": "windows 4", "kind": LEARNS, "other": SYN, "measure": "accuracy"}
+    (found,) = values(shared, "grid", [{**learned, "count": 3}])
+    assert [format(x, ".1f") for x in bounds(found["all"])] == ["1.5", "1.3", "1.8"]
+    assert [format(x, ".1f") for x in bounds(found["now"])] == ["1.2", "0.8", "1.5"]  # the picture's text
+    assert [format(f(found["differences"]), ".1f") for f in (min, max)] == ["0.5", "2.5"]
+    for count, low, high in ((3, 0.55, 0.65), (2, 0.15, 0.25)):  # "about six of ten", "one of five"
+        some = np.array(list(itertools.combinations(found["differences"], count)))
+        half = student.ppf(0.975, count - 1) * some.std(axis=1, ddof=1) / count**0.5
+        assert low < np.mean(some.mean(axis=1) > half) < high
+    both = [{**learned, "task": "xor, recurrent", "kind": MEM, "other": EQUAL}]
+    differences = values(shared, "grid", both)[0]["differences"]
+    assert [round(min(differences)), round(max(differences))] == [-44, 35]
+
+
+def test_drawing_seeds_picks_some_and_keeps_what_was_drawn(page):
+    page.locator("#grid button", has_text="Draw 20 times").click()
+    idle(page, "grid")
+    draws = state(page, "grid")["draws"]
+    assert len(draws) == 20
+    assert all(len(set(draw)) == 3 and set(draw) <= set(range(20)) for draw in draws)
+    assert len({tuple(draw) for draw in draws}) > 10
+    assert state(page, "grid")["picked"] == draws[0]
+    page.locator("#grid button", has_text="Draw seeds").click()
+    idle(page, "grid")
+    assert state(page, "grid")["draws"][1:] == draws[:-1]
+    page.wait_for_function("() => document.querySelector('#grid .live-text').innerText.includes('Of 20 draws')")
+    saw = sum(one["low"] > 0 or one["high"] < 0 for one in shown(page, "grid")["draws"])
+    assert f"Of 20 draws {saw} saw one." in page.locator("#grid .live-text").inner_text()
+
+
+def test_pressing_a_seed_takes_it_in_or_leaves_it_out(page):
+    seeds = page.locator("#grid .live-press")
+    assert "taken in" in seeds.nth(1).get_attribute("aria-label")
+    seeds.nth(1).press("Enter")
+    seeds.nth(6).click()
+    idle(page, "grid")
+    assert shown(page, "grid")["picked"] == [0, 2, 6]
+    assert "left out" in seeds.nth(1).get_attribute("aria-label")
+
+
+def test_a_link_leads_to_the_view_and_a_broken_one_to_the_first(page, address):
+    first = state(page, "grid")
+    page.locator("#grid select").first.select_option("xor, recurrent")
+    page.locator("#grid .live-press").nth(1).click()
+    idle(page, "grid")
+    link = page.locator("#grid a", has_text="Link to this view")
+    link.click()
+    view = link.get_attribute("href")
+    assert page.url == address + view
+    wanted, result = state(page, "grid"), shown(page, "grid")
+    assert wanted != first
+    for broken in ("?", "?task=%22no+task%22", "?count=x", "?picked=1", "?colour=1"):
+        page.goto(f"{address}#grid{broken}")
+        page.reload()
+        assert state(page, "grid") == first
+    other = page.context.new_page()
+    other.goto(address + view)
+    assert (state(other, "grid"), shown(other, "grid")) == (wanted, result)
+    assert abs(other.locator("#grid").bounding_box()["y"]) < 50
+    other.close()
 
 
 # ------------------------------------------------------------------------------------------ the adjoint method (ch. 7)

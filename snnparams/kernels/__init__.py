@@ -152,7 +152,8 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
     values = arguments_of_step(neuron, p, dt)
     like = variables[program.state[0]]
     same = {"dtype": like.dtype, "device": like.device}
-    stacked = [torch.as_tensor(values[name], **same).expand(population).flatten() for name in program.parameters]
+    of_neurons = [torch.as_tensor(values[name], **same) for name in program.parameters]
+    stacked = [(v if list(v.shape) == population else v.expand(population)).flatten() for v in of_neurons]
     gradient = surrogate_of(p) if neuron.spiking else None
     out, last, _ = fused_sequence.sequence(
         currents.flatten(2)[None],  # also of no rows
@@ -167,7 +168,7 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
         kernel,
     )
     out = out.view(currents.shape)
-    new = [variable.reshape(like.shape).clone() for variable in last[0].unbind()]
+    new = [variable.reshape(like.shape).clone() for variable in last.unbind(1)]
     return out, neuron.RecurrentState(out[-1].clone(), *new) if recurrent else neuron.State(*new)
 
 

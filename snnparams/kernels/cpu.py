@@ -171,9 +171,15 @@ def _sizes(program, method, like, w) -> Sizes:
     return Sizes(neurons, PIECE if w is None else ROWS * neurons, lanes(like.dtype), w is not None, dense)
 
 
-def _repeated(p: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+def _repeated(p: torch.Tensor, sizes: Sizes) -> np.ndarray:
     """Return parameters (E, P, N), row after row, so that a piece finds its own wherever it begins."""
-    return torch.cat([p] * (1 + -(-sizes.piece // sizes.neurons)), dim=2)  # several times as fast as `repeat`
+    return np.concatenate([p.numpy()] * (1 + -(-sizes.piece // sizes.neurons)), axis=2)
+
+
+def _rows(tensor: torch.Tensor) -> np.ndarray:
+    """Return an array whose rows of neurons lie one after the other: (..., B * N) of (..., B, N)."""
+    array = tensor.numpy()
+    return array.reshape(*array.shape[:-2], array.shape[-2] * array.shape[-1])
 
 
 def sequence_forward(
@@ -188,11 +194,11 @@ def sequence_forward(
         return out, state, kept
     sizes = _sizes(program, method, x, w)
     weights = x.new_empty(members, 0, 0, 1) if w is None else panels(w.transpose(1, 2))
-    given = x.flatten(-2), state.flatten(-2), weights, _repeated(p, sizes), out.flatten(-2), kept.flatten(-2)
+    repeated = _repeated(p, sizes)
+    given = _rows(x), _rows(state), weights.numpy(), repeated, _rows(out), _rows(kept)
     step = elementwise.forward(name, method, x.dtype, sizes.recurrent, keep)
-    alpha, bounds = x.numpy().dtype.type(alpha), shares(rows)
-    for member in zip(*given, strict=True):
-        arrays = [t.numpy() for t in member]
+    alpha, bounds = repeated.dtype.type(alpha), shares(rows)
+    for arrays in zip(*given, strict=True):
         run(_forward, bounds, *arrays, step, alpha, sizes, keep)
     return out, state, kept
 
@@ -223,12 +229,11 @@ def _gradients(grad_out, grad_state, kept, w, p, name, method, alpha, detach_res
         step = elementwise.backward(
             name, method, kept.dtype, detach_reset, sizes.recurrent, grad_out is not None, with_p
         )  # fmt: skip
-        given = [t.flatten(-2) for t in (nothing if grad_out is None else grad_out, kept)]
-        given += [weights, _repeated(p, sizes)]
-        how = step, kept.numpy().dtype.type(alpha), sizes, grad_out is not None, with_w
-        written = grad_state.flatten(-2), grad_x.flatten(-2), grad_p, grad_w_t.flatten(1)
-        for e in range(members):
-            arrays, results = ([t[e].numpy() for t in tensors] for tensors in (given, written))
-            run(_backward, bounds, *arrays, *how, *results)
+        repeated = _repeated(p, sizes)
+        given = _rows(nothing if grad_out is None else grad_out), _rows(kept), weights.numpy(), repeated
+        written = _rows(grad_state), _rows(grad_x), grad_p.numpy(), grad_w_t.numpy().reshape(members, -1)
+        how = step, repeated.dtype.type(alpha), sizes, grad_out is not None, with_w
+        for *arrays, of_state, of_x, of_p, of_w in zip(*given, *written, strict=True):
+            run(_backward, bounds, *arrays, *how, of_state, of_x, of_p, of_w)
     grad_w = of_all_shares(grad_w_t, neurons) if with_w else kept.new_empty(members, 0, 0)
     return grad_x, grad_state, grad_w, grad_p.sum(dim=1)

@@ -38,7 +38,7 @@ def _refuse_second_derivative(*_):
 
 def _function(forward, setup_context, backward, vmap, jvp=_refuse_forward_mode):
     """Return a `torch.autograd.Function` made of these functions."""
-    forward.__signature__ = inspect.signature(forward)  # PyTorch asks for it at each call
+    setattr(forward, "__signature__", inspect.signature(forward))  # noqa: B010 PyTorch asks for it at every call
     parts = {"forward": forward, "setup_context": setup_context, "backward": backward, "vmap": vmap, "jvp": jvp}
     name = forward.__name__.strip("_")
     return type(name, (torch.autograd.Function,), {key: staticmethod(part) for key, part in parts.items()})

@@ -15,7 +15,7 @@ def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, r
     """Return outputs and last state of a population of any neuron, see `snnparams.kernels.sequence`."""
     given = arguments_of_step(neuron, p, dt, detach_reset)
     for name in neuron.neuron_fields:  # the backward pass reads them, and nobody else is to change them before that
-        if isinstance(given.get(name), torch.Tensor):
+        if torch.is_grad_enabled() and isinstance(given.get(name), torch.Tensor):
             given[name] = given[name].clone()
     outputs = []
     for current in currents:

@@ -48,7 +48,8 @@ def width(dtype: torch.dtype) -> int:
 def panels(w: torch.Tensor) -> torch.Tensor:
     """Return weights (..., K, N) as panels (..., panels, K, width), with zeros after the last column."""
     columns = width(w.dtype)
-    padded = torch.nn.functional.pad(w, (0, -w.shape[-1] % columns))
+    missing = -w.shape[-1] % columns
+    padded = torch.nn.functional.pad(w, (0, missing)) if missing else w
     return padded.unflatten(-1, (-1, columns)).transpose(-3, -2).contiguous()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -45,17 +44,7 @@ def check_input(
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"input: expected a tensor of shape {layout}, got {type(x).__name__}")
     _check_storage(x, layout, sparse)
-    axes = layout.strip("()").split(", ")
-    open_ended = axes[-1] == "..."
-    least = len(axes) - open_ended
-    if x.dim() < least or (x.dim() > least and not open_ended):
-        raise ValueError(f"input: expected shape {layout}, got {x.dim()} dimensions, {tuple(x.shape)}")
-    for axis, length in itertools.zip_longest(axes[: x.dim()], x.shape, fillvalue="..."):
-        if length == 0:
-            known = {"T": "at least one time step", "B": "a batch of at least one", "...": "at least one neuron"}
-            raise ValueError(
-                f"input: expected {known.get(axis, f'{axis} > 0')} in shape {layout}, got {tuple(x.shape)}"
-            )
+    _check_axes(x, layout)
     if features is not None and x.shape[-1] != features:
         raise ValueError(f"input: expected {features} features in shape {layout}, got {tuple(x.shape)}")
     if x.dtype != dtype:
@@ -63,6 +52,23 @@ def check_input(
         raise TypeError(f"input: expected {dtype}, the type of the parameters, got {x.dtype}; {hint}")
     if x.device != device:
         raise ValueError(f"input: expected device {device}, that of the parameters, got {x.device}")
+
+
+def _check_axes(x: torch.Tensor, layout: str) -> None:
+    """Check that a tensor has the axes of a layout, none of them empty.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    open_ended, axes = layout.endswith(", ...)"), layout.count(",") + 1
+    least = axes - open_ended
+    if x.dim() < least or (x.dim() > least and not open_ended):
+        raise ValueError(f"input: expected shape {layout}, got {x.dim()} dimensions, {tuple(x.shape)}")
+    if 0 in x.shape:
+        axis = layout.strip("()").split(", ")[min(list(x.shape).index(0), axes - 1)]
+        known = {"T": "at least one time step", "B": "a batch of at least one", "...": "at least one neuron"}
+        expected = known.get(axis, f"{axis} > 0")
+        raise ValueError(f"input: expected {expected} in shape {layout}, got {tuple(x.shape)}")
 
 
 def _check_storage(x: torch.Tensor, layout: str, sparse: bool) -> None:

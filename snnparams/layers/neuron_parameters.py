@@ -216,14 +216,19 @@ class NeuronParameters(Saved):
         self._forget_reads(name)
         self.keep_values()
 
-    def values(self) -> Any:
+    def values(self, in_use: bool = False) -> Any:
         """Return all values, each computed once: for the many time steps of one forward pass.
 
         They are a named tuple, `Values` of the neuron's class, with `gradient` if it spikes.
+
+        Args:
+            in_use: whether they may be those of the call before, where no gradient is required and what is stored has
+                not changed; nobody may then change them in place.
         """
         if not torch.compiler.is_compiling():
             self.check_reads()
-        values = [self._in_use(name) for name in self.neuron_fields]
+        read = self._computed if in_use else self._in_use
+        values = [read(name) for name in self.neuron_fields]
         return self.neuron.Values(*values, *((self.gradient,) if self.neuron.spiking else ()))
 
     def __setattr__(self, name: str, value: Value) -> None:  # type: ignore[override]

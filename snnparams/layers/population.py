@@ -24,7 +24,10 @@ from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.neurons import Neuron
 from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step, detaches
 from snnparams.neurons.surrogate import Adjoint, Gradient
+from snnparams.parameters.constraints import can_be_looked_at
 from snnparams.parameters.declared import check_counts, shape_of_population
+
+FEW = 4096  # neurons times rows in one step, for which calling a fused kernel costs more than computing without it
 
 
 class Population(nn.Module):
@@ -122,6 +125,11 @@ class Population(nn.Module):
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         raise NotImplementedError
 
+    def _kernel_for(self, currents: torch.Tensor) -> str | None:
+        """Return the kernel for currents (T, B, ...): on a CPU the reference is the fastest for one step of few."""
+        one_of_few = currents.is_cpu and len(currents) == 1 and currents.numel() <= FEW and not torch.is_grad_enabled()
+        return "reference" if self.kernel is None and one_of_few else self.kernel
+
     def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
         """Return the state in which a population starts: voltage at the leak potential, all else zero.
 
@@ -179,7 +187,7 @@ class FeedForward(Population):
 
     def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
-        p, kind = self.p.values(), kind or self.neuron.State
+        p, kind = self.p.values(in_use=True), kind or self.neuron.State
         check_input(x, layout, p[0].dtype, p[0].device)
         shape = tuple(x.shape[1:] if layout.startswith("(T") else x.shape)
         if self.channels is not None and len(shape) < 2:
@@ -211,7 +219,7 @@ class FeedForward(Population):
             p, start = self._start(x, self.layout, state, adjoint.state_of(state))
             return adjoint.lif(x, start, p, self.dt, self.kernel)
         p, state = self._start(x, self.layout, state)
-        return kernels.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, self.kernel)
+        return kernels.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, self._kernel_for(x))
 
 
 class Recurrent(Population):
@@ -288,6 +296,12 @@ class Recurrent(Population):
         diagonal = torch.eye(self.hidden_size, dtype=torch.bool, device=self.recurrent_weights.device)
         return self.recurrent_weights.masked_fill(diagonal, 0.0)
 
+    def _weights_in_use(self) -> torch.Tensor:
+        """Return the same to be read only: without gradient there need be no copy."""
+        weights = self.recurrent_weights
+        looked_at = not torch.is_grad_enabled() and can_be_looked_at(weights) and weights.is_cpu
+        return weights if looked_at and not weights.diagonal().any() else self.effective_recurrent_weights()
+
     def extra_repr(self) -> str:
         """Show the sizes, whether autapses are allowed, the time step, and how gradients are computed."""
         sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"
@@ -298,7 +312,7 @@ class Recurrent(Population):
 
     def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
-        weights, p = self.input_weights, self.p.values()
+        weights, p = self.input_weights, self.p.values(in_use=True)
         check_input(x, layout, weights.dtype, weights.device, self.input_size, sparse=True)
         shape = (x.shape[-2], self.hidden_size)
         kind = kind or self.neuron.RecurrentState
@@ -311,7 +325,7 @@ class Recurrent(Population):
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         p, state = self._start(x, self.layout, state)
         current = linear(kernels.dense(x) if x.is_sparse else x, self.input_weights)
-        weights = self.effective_recurrent_weights()
+        weights = self._weights_in_use()
         if self._exact:
             z, state = adjoint.lif_recurrent(current[None], state, weights, p, self.dt)
             return z[0], state
@@ -321,7 +335,8 @@ class Recurrent(Population):
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         p, state = self._start(x, self.layout, state)
         currents = kernels.input_currents(x, self.input_weights, self.kernel)
-        weights = self.effective_recurrent_weights()
+        weights = self._weights_in_use()
         if self._exact:
             return adjoint.lif_recurrent(currents, state, weights, p, self.dt, self.kernel)
-        return kernels.sequence(self.neuron, currents, state, p, self.dt, self.detach_reset, self.kernel, weights)
+        kernel = self._kernel_for(currents)
+        return kernels.sequence(self.neuron, currents, state, p, self.dt, self.detach_reset, kernel, weights)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
+from snnparams.parameters.constraints import can_be_looked_at
 from snnparams.parameters.declared import check_value
 
 if TYPE_CHECKING:
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 class Reads(dict):
     """What was read of neuron parameters, by name.
 
-    The tensor, its version, which PyTorch counts, a copy, and whether it was computed when it was read.
+    The tensor, its version, which PyTorch counts, a copy, and whether it was computed when it was read. And in `kept`
+    what was computed without gradient: the constraint, a copy of what was stored, and the values.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, tuple[nn.Module, torch.Tensor, torch.Tensor]] = {}
 
     def __deepcopy__(self, memo: dict) -> Reads:
         """Return what finds in a copy of the module what would be found in the module itself."""
@@ -54,7 +59,13 @@ class Noted(nn.Module):
             AttributeError: if there is no such parameter.
         """
         self._check_name(name)
-        return self.get_submodule(f"parametrizations.{name}.0") if parametrize.is_parametrized(self, name) else None
+        constraints = self._constraints(name)
+        return None if constraints is None else constraints[0]
+
+    def _constraints(self, name: str) -> Any:
+        """Return what PyTorch has registered to compute a parameter, or None."""
+        modules: Any = self._modules.get("parametrizations")
+        return modules[name] if modules is not None and name in modules else None
 
     def raw(self, name: str) -> torch.Tensor:
         """Return what is stored and, if it is learned, changed by an optimiser.
@@ -64,8 +75,9 @@ class Noted(nn.Module):
         Raises:
             AttributeError: if there is no such parameter.
         """
-        constrained = self.constraint(name) is not None
-        return self.parametrizations[name].original if constrained else self._in_use(name)
+        self._check_name(name)
+        constraints = self._constraints(name)
+        return self._in_use(name) if constraints is None else constraints.original
 
     def _check_name(self, name: str) -> None:
         if name not in self.neuron_fields:
@@ -81,6 +93,22 @@ class Noted(nn.Module):
         value = self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
         return cast(torch.Tensor, value)
 
+    def _computed(self, name: str) -> torch.Tensor:
+        """Return the values that the neurons use, which without gradient are computed only if they have changed.
+
+        What is stored is compared number by number, so that no change of it is missed. Nobody may change the values.
+        """
+        if torch.is_grad_enabled() or (constraints := self._constraints(name)) is None:
+            return self._in_use(name)
+        (constraint, *further), stored = constraints, constraints.original
+        if further or not getattr(constraint, "is_pure", False) or not (can_be_looked_at(stored) and stored.is_cpu):
+            return self._in_use(name)
+        known, before, values = self._reads.kept.get(name, (None, stored, stored))
+        if known is not constraint or before.dtype != stored.dtype or not torch.equal(before, stored):
+            values = self._in_use(name)
+            self._reads.kept[name] = constraint, stored.detach().clone(), values
+        return values
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> torch.Tensor | nn.Module:
@@ -92,13 +120,7 @@ class Noted(nn.Module):
 
     def _noted(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """Return a value that is read, and note it, so that `check_reads` finds a change in place."""
-        if (
-            torch.compiler.is_compiling()
-            or type(value) not in (torch.Tensor, nn.Parameter)
-            or value.is_meta
-            or value.is_inference()
-            or torch._C._functorch.is_functorch_wrapped_tensor(value)
-        ):
+        if not can_be_looked_at(value) or value.is_inference():
             return value
         if name in self._reads:
             self._check_read(name)

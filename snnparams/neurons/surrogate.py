@@ -11,6 +11,7 @@ is the true one: networks of such graded spikes are there to check gradients. Ex
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import numbers
 from collections.abc import Callable
@@ -150,8 +151,11 @@ class Surrogate:
             return (x > 0).to(x.dtype)
         if self.method == "sigmoid":
             return torch.sigmoid(self.alpha * x)
-        function = _ForwardThreshold if forward_ad._current_level >= 0 else _Threshold
-        return function.apply(x, self.alpha, self.derivative or DERIVATIVES[self.method], self.value)
+        given = self.alpha, self.derivative or DERIVATIVES[self.method], self.value
+        forward_mode = forward_ad._current_level >= 0
+        if not (torch.is_grad_enabled() or forward_mode):  # nobody will ask for the derivative
+            return _Threshold.forward(x, *given)
+        return (_ForwardThreshold if forward_mode else _Threshold).apply(x, *given)
 
 
 Gradient = Surrogate | Adjoint
@@ -272,6 +276,9 @@ class _Threshold(torch.autograd.Function):
     def backward(ctx, grad_output: torch.Tensor):
         (x,) = ctx.saved_tensors
         return grad_output * ctx.derivative(x, ctx.alpha), None, None, None
+
+
+setattr(_Threshold.forward, "__signature__", inspect.signature(_Threshold.forward))  # noqa: B010 PyTorch asks each time
 
 
 class _ForwardThreshold(_Threshold):

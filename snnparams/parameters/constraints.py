@@ -54,6 +54,16 @@ def straighten(u: torch.Tensor, low: float, high: float, margin: float) -> torch
     return u.clamp(c_low, c_high) + margin * (above / (margin - above) - below / (margin - below))
 
 
+def can_be_looked_at(x: torch.Tensor) -> bool:
+    """Return whether a tensor has numbers that Python may read, as none has in a compiler or a transform."""
+    return (
+        type(x) in (torch.Tensor, nn.Parameter)
+        and not x.is_meta
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )
+
+
 class Constraint(nn.Module):
     """What the maps share: their range, and the bends at its ends.
 
@@ -66,6 +76,7 @@ class Constraint(nn.Module):
     """
 
     name = ""
+    is_pure = True  # equal numbers always have equal values
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
@@ -89,7 +100,14 @@ class Constraint(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the values of unconstrained numbers."""
-        return self.curve(bend(x, *self.ends))
+        return self.curve(x if self._bends_nothing(x) else bend(x, *self.ends))
+
+    def _bends_nothing(self, x: torch.Tensor) -> bool:
+        """Return whether `bend` would change no number, where looking is cheaper than bending: on a CPU."""
+        if not can_be_looked_at(x) or not x.is_cpu or not x.numel():
+            return False
+        (least, most), (low, high, margin) = (end.item() for end in x.detach().aminmax()), self.ends
+        return low + margin <= least and most <= high - margin  # not if one is NaN
 
     def right_inverse(self, value: torch.Tensor) -> torch.Tensor:
         """Return the unconstrained numbers of values.

@@ -1,6 +1,5 @@
 // The adjoint method on one neuron: voltage forward, its derivative backward: chapter 7.
-;(() => {
-	const {format, list, simulate} = liveFigures
+liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 	const DT = 1e-4 // s
 	const STEPS = 300 // 30 ms
 	const ARRIVES = 20 // steps: the input comes at 2 ms
@@ -9,17 +8,19 @@
 	const GRAZING = 1e-3 // least slope at a crossing, as in the package
 	const THRESHOLDS = list(61, k => 0.2 + 0.02 * k)
 	const [LOW, HIGH] = [0.2, 1.4]
+	const ORDINALS = ["first", "second", "third"]
+	const SPIKES = ORDINALS.map((name, k) => [String(k + 1), `${name} spike`])
 	const ms = t => t * DT * 1e3
 
-	/** Return voltages, spikes, and slopes at the threshold, in units of 1 / tau_mem. */
+	/** Voltages, spikes, and slopes at the threshold, in units of 1 / tau_mem. */
 	function forward(weight, threshold) {
-		const neuron = {a: A, b: B, leak: LEAK, threshold, reset: RESET}
-		const found = simulate(neuron, t => (t === ARRIVES ? weight : 0), STEPS)
+		const neuron = {tau_mem: 1000 / 60, tau_syn: 1000 / 140, v_leak: LEAK, v_th: threshold, v_reset: RESET}
+		const found = simulate(neuron, DT, t => (t === ARRIVES ? weight : 0), STEPS)
 		const before = found.currents.map(i => i / (1 - B)) // the synapse lost its share of them
 		return {...found, slopes: before.map(i => LEAK - threshold + i)}
 	}
 
-	/** Return the derivatives of the time of one spike, in ms: by voltage, backward in time, and by the parameters. */
+	/** The derivatives of the time of one spike, in ms: by voltage, backward, and by the parameters. */
 	function backward({slopes, spikes}, threshold, spike) {
 		const ofV = Array(STEPS).fill(0)
 		const jumps = []
@@ -42,116 +43,96 @@
 		return {ofV, jumps, ofThreshold, ofWeight}
 	}
 
-	liveFigures.define("adjoint", {
-		label:
-			"Voltage of a neuron over time; below, the derivative of a spike time by it, backward; beside, the spike time",
+	function* compute({weight, threshold, which}, figure) {
+		const {cache} = figure
+		if (cache.weight !== weight) {
+			const times = yield* each(THRESHOLDS, STEPS, at => forward(weight, at).spikes)
+			Object.assign(cache, {weight, times})
+		}
+		yield 2 * STEPS // forward, and backward
+		const found = forward(weight, threshold)
+		const spike = found.spikes[which - 1] ?? null
+		const curve = cache.times.map(spikes => (which <= spikes.length ? ms(spikes[which - 1] + 1) : null))
+		return {...found, ...backward(found, threshold, spike), spike, curve}
+	}
+
+	function draw(figure, found) {
+		const {state, narrow} = figure
+		const [left, wide, beside] = figure.columns(0.58)
+		const end = ms(STEPS)
+		const ordinal = ORDINALS[state.which - 1]
+		const times = found.voltages.map((_, t) => ms(t + 1))
+
+		const voltage = figure.panel([left, 28, wide, 140], [0, end], [0, 1.6], {
+			name: "voltage",
+			title: "voltage, forward →",
+			yTicks: [0, 0.5, 1, 1.5],
+			xNames: () => ""
+		})
+		voltage.level(state.threshold, "dashed")
+		voltage.text(end, state.threshold, "threshold: drag it", "end", -12, -6)
+		voltage.line([0, ...times], [LEAK, ...found.voltages], "orange line")
+		for (const {t, slope} of found.jumps) {
+			const at = ms(t + 1)
+			voltage.tangent(at, state.threshold, (A * slope) / ms(1), 1.2, "green thick")
+			voltage.dot(at, state.threshold, t === found.spike ? "knob" : "green", t === found.spike ? 6 : 4)
+		}
+		if (found.jumps.length) voltage.text(0, 1.6, "green: slope s⁻ at the crossing", "green", 8, 12)
+		voltage.marks([ms(ARRIVES)], 168, 8, "mark")
+		voltage.text(ms(ARRIVES), 0, "input", "muted", 5, 14)
+
+		const lambda = figure.panel([left, 208, wide, 130], [0, end], [-20, 4], {
+			title: "← λ: worth of a bit of voltage",
+			xLabel: "time (ms)",
+			yTicks: [-20, -10, 0]
+		})
+		lambda.level(0, "axis")
+		lambda.line(times, found.ofV, "blue line")
+		for (const {t, before, after} of found.jumps) {
+			const at = ms(t + 1)
+			lambda.line([at, at], [after, before], "dashed blue")
+			if (t === found.spike) lambda.text(at, Math.max(before, -19), `jumps to ${format(before)}`, "blue", 8, 2)
+		}
+
+		const curve = figure.panel(beside(28, 310, 424, 150), [LOW, HIGH], [0, end], {
+			title: `time of the ${ordinal} spike (ms)`,
+			xLabel: "threshold"
+		})
+		curve.line(THRESHOLDS, found.curve, "line")
+		if (found.curve.lastIndexOf(null) > 50) curve.text(HIGH, 0, "no spike", "muted end", 0, -8)
+		if (found.spike !== null) {
+			const at = ms(found.spike + 1)
+			const reach = Math.min(0.2, 8 / Math.abs(found.ofThreshold))
+			curve.tangent(state.threshold, at, found.ofThreshold, reach, "blue line")
+			curve.dot(state.threshold, at, "knob", 6)
+			curve.text(LOW, end, "blue: tangent from λ", "blue", 8, 12)
+		}
+		return narrow ? 616 : 380
+	}
+
+	function text({state}, found) {
+		const ordinal = ORDINALS[state.which - 1]
+		if (found.spike === null)
+			return `There is no ${ordinal} spike: λ is zero everywhere, and no gradient says how to get one.`
+		const {slope} = found.jumps.find(jump => jump.t === found.spike)
+		return (
+			`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. ` +
+			`Raise the threshold by 0.01: ${format(0.01 * found.ofThreshold)} ms later; ` +
+			`the weight by 0.01: ${format(-0.01 * found.ofWeight)} ms earlier.${slope < 0.6 ? " It grazes: soon it is gone." : ""}`
+		)
+	}
+
+	return {
+		label: "Voltage of a neuron; below, the derivative of a spike time by it, backward; beside, the spike time",
 		controls: [
 			{name: "weight", label: "weight of the input", low: 0.5, high: 8, value: 5},
 			{name: "threshold", label: "threshold v<sub>th</sub>", low: LOW, high: HIGH, value: 0.6},
-			{
-				name: "which",
-				label: "the loss is the time of the",
-				options: [
-					["1", "first spike"],
-					["2", "second spike"],
-					["3", "third spike"]
-				],
-				value: "2"
-			}
+			{name: "which", label: "the loss is the time of the", options: SPIKES, value: "2"}
 		],
 
-		handles: figure => [
-			{
-				slider: "threshold",
-				axis: "y",
-				place: () => [figure.panels.voltage.x(ms(STEPS)), figure.panels.voltage.y(figure.state.threshold)],
-				at: (_, y) => figure.panels.voltage.atY(y)
-			}
-		],
-
-		*compute({weight, threshold, which}, figure) {
-			const {cache} = figure
-			if (cache.weight !== weight) {
-				const times = []
-				for (const at of THRESHOLDS) {
-					yield STEPS
-					times.push(forward(weight, at).spikes)
-				}
-				Object.assign(cache, {weight, times})
-			}
-			yield 2 * STEPS // forward, and backward
-			const found = forward(weight, threshold)
-			const spike = found.spikes[which - 1] ?? null
-			const curve = cache.times.map(spikes => (which <= spikes.length ? ms(spikes[which - 1] + 1) : null))
-			return {...found, ...backward(found, threshold, spike), spike, curve}
-		},
-
-		draw(figure, found) {
-			const {state, width, narrow} = figure
-			const left = 44
-			const wide = narrow ? width - left - 20 : Math.round(width * 0.58) - left
-			const end = ms(STEPS)
-			const ordinal = ["first", "second", "third"][state.which - 1]
-			const times = found.voltages.map((_, t) => ms(t + 1))
-
-			const voltage = figure.panel("voltage", left, 28, wide, 140, [0, end], [0, 1.6])
-			voltage.axes({title: "voltage, forward →", yTicks: [0, 0.5, 1, 1.5], xNames: () => ""})
-			voltage.level(state.threshold, "dashed")
-			voltage.text(end, state.threshold, "threshold: drag it", "label ink", {anchor: "end", dx: -12, dy: -6})
-			voltage.line([0, ...times], [LEAK, ...found.voltages], "orange line")
-			for (const {t, slope} of found.jumps) {
-				const half = 1.2 // ms, of the tangent of the crossing
-				const rise = ((A * slope) / ms(1)) * half
-				const at = ms(t + 1)
-				const ends = [state.threshold - rise, state.threshold + rise]
-				voltage.line([at - half, at + half], ends, "green thick")
-				voltage.dot(at, state.threshold, t === found.spike ? "knob" : "green", t === found.spike ? 6 : 4)
-			}
-			if (found.jumps.length) voltage.text(0, 1.6, "green: slope s⁻ at the crossing", "label green", {dx: 8, dy: 12})
-			voltage.marks([ms(ARRIVES)], 168, 8, "mark")
-			voltage.text(ms(ARRIVES), 0, "input", "label muted", {dx: 5, dy: 14})
-
-			const lambda = figure.panel("lambda", left, 208, wide, 130, [0, end], [-20, 4])
-			lambda.axes({
-				title: `λ: worth of a bit of voltage${narrow ? "" : ", ← backward"}`,
-				xLabel: "time (ms)",
-				yTicks: [-20, -10, 0]
-			})
-			lambda.level(0, "axis")
-			lambda.line(times, found.ofV, "blue line")
-			for (const {t, before, after} of found.jumps) {
-				lambda.line([ms(t + 1), ms(t + 1)], [after, before], "dashed blue")
-				if (t !== found.spike) continue
-				const low = Math.max(before, -19)
-				lambda.text(ms(t + 1), low, `jumps to ${format(before)}`, "label blue", {dx: 8, dy: 2})
-			}
-
-			const box = narrow ? [left, 424, wide, 150] : [left + wide + 70, 28, width - left - wide - 84, 310]
-			const curve = figure.panel("curve", ...box, [LOW, HIGH], [0, end])
-			curve.axes({title: `time of the ${ordinal} spike (ms)`, xLabel: "threshold"})
-			curve.line(THRESHOLDS, found.curve, "ink line")
-			if (found.curve.lastIndexOf(null) > 50) curve.text(HIGH, 0, "none", "label muted", {anchor: "end", dy: -8})
-			if (found.spike !== null) {
-				const at = ms(found.spike + 1)
-				const reach = Math.min(0.2, 8 / Math.abs(found.ofThreshold))
-				const ends = [state.threshold - reach, state.threshold + reach]
-				curve.line(ends, x => at + found.ofThreshold * (x - state.threshold), "blue line")
-				curve.dot(state.threshold, at, "knob", 6)
-				curve.text(LOW, end, "blue: tangent from λ", "label blue", {dx: 8, dy: 12})
-			}
-			return narrow ? 616 : 380
-		},
-
-		text({state}, found) {
-			const ordinal = ["first", "second", "third"][state.which - 1]
-			if (found.spike === null)
-				return `There is no ${ordinal} spike, so it has no time: λ is zero everywhere, and no gradient says how to get one.`
-			const {slope} = found.jumps.find(jump => jump.t === found.spike)
-			return (
-				`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. ` +
-				`Raise the threshold by 0.01: ${format(0.01 * found.ofThreshold)} ms later; ` +
-				`the weight by 0.01: ${format(-0.01 * found.ofWeight)} ms earlier.${slope < 0.6 ? " It grazes: soon it is gone." : ""}`
-			)
-		}
-	})
-})()
+		handles: () => [{slider: "threshold", axis: "y", panel: "voltage", across: () => ms(STEPS)}],
+		compute,
+		draw,
+		text
+	}
+})

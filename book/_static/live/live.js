@@ -1,22 +1,21 @@
-// Figures that compute in the page: what they have in common. Classic scripts without a request: a page that was opened
-// from a folder works as well. A figure of the class `live-NAME` is a picture until it is replaced by what `define` got:
-//   label      what is drawn, for those who cannot see it
-//   controls   sliders {name, label, low, high, value, log, unit}, choices {name, label, options, value}, buttons
-//   state      what else can be changed; `handles` and `presses`: what of it is dragged and pressed in the drawing
-//   compute    a generator from the state to a result: before it updates n neurons it yields n
-//   draw       draws state and result of the figure and returns the height
-//   text       the sentence that follows; `values`: the numbers, for whoever wants to check them
+// What figures that compute in the page share. Classic scripts without a request: they work in a page from a folder too.
+// `define` takes a plan, as CONTRIBUTING.md describes it, which replaces the pictures of the class `live-NAME`.
 ;(() => {
-	const UPDATES_PER_FRAME = 5000 // of one neuron by one time step: what a phone does without a stutter
-	const definitions = {}
+	const UPDATES_PER_FRAME = 5000 // of a neuron by a time step: what a phone can do
+	const plans = {}
 	const calm = window.matchMedia("(prefers-reduced-motion: reduce)")
-	let count = 0
 
-	/** Return a number as text, with a true minus sign. */
+	/** A number as text, with a true minus sign. */
 	const format = (value, digits = 2) => String(Number(value.toPrecision(digits))).replace("-", "−")
 
 	const clamp = (value, low, high) => Math.min(Math.max(value, low), high)
 	const total = values => values.reduce((sum, value) => sum + value, 0)
+
+	/** The mean and the standard deviation of a sample. */
+	function spread(values) {
+		const mean = total(values) / values.length
+		return [mean, Math.sqrt(total(values.map(x => (x - mean) ** 2)) / (values.length - 1))]
+	}
 
 	/** The standard normal distribution: the share below x, by a series, and the density. */
 	function normal(x) {
@@ -30,16 +29,17 @@
 		return [0.5 + density * sum, density]
 	}
 
-	/** The neuron of chapter 1, one line per variable; a and b are time step over time constant. */
-	function simulate({a, b, leak = 0, threshold = 1, reset = 0}, arrives, steps) {
+	/** The neuron of chapter 1, one line per variable; time constants in ms, step in s. */
+	function simulate({tau_mem, tau_syn = 5, v_leak = 0, v_th = 1, v_reset = 0}, step, arrives, steps) {
+		const [a, b] = [step * (1000 / tau_mem), step * (1000 / tau_syn)]
 		const found = {spikes: [], voltages: [], currents: []}
-		let [v, i] = [leak, 0]
+		let [v, i] = [v_leak, 0]
 		for (let t = 0; t < steps; t++) {
 			i = i + arrives(t)
-			v = v + a * (leak - v + i)
-			if (v > threshold) {
+			v = v + a * (v_leak - v + i)
+			if (v > v_th) {
 				found.spikes.push(t)
-				v = reset
+				v = v_reset
 			}
 			i = i - b * i
 			found.voltages.push(v)
@@ -63,250 +63,245 @@
 		return found
 	}
 
-	/** Return a colour for a time constant, as a share of the fastest: fast is yellow, slow (ten times that) blue. */
+	/** Make something of each value, after yielding how many updates that takes. */
+	function* each(values, updates, make) {
+		const found = []
+		for (const value of values) {
+			yield updates
+			found.push(make(value))
+		}
+		return found
+	}
+
+	/** The ends of a list of numbers as text. */
+	const range = values => [...new Set([values[0], values.at(-1)].map(value => format(value)))].join(" to ")
+
+	/** A colour for a time constant, as a share of the fastest: yellow is fast, blue ten times slower. */
 	function bySpeed(share) {
 		const place = clamp(Math.log10(share), 0, 1)
 		return `stroke: hsl(${Math.round(40 + 190 * place)} 80% var(--lightness))`
 	}
 
-	function element(tag, attributes = {}, ...children) {
-		const made = document.createElement(tag)
-		for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-		made.append(...children)
-		return made
+	/** An element; what is in it is a text of ours. */
+	function element(text) {
+		const template = document.createElement("template")
+		template.innerHTML = text
+		return template.content.firstChild
 	}
 
-	/** Return a list of what `make` returns for 0 to n - 1. */
+	/** A list of what `make` returns for 0 to n - 1. */
 	const list = (n, make) => Array.from({length: n}, (_, k) => make(k))
 
-	function write(parts, x, y, text, kind, anchor = "start") {
-		parts.push(`<text class="${kind}" x="${p(x)}" y="${p(y)}" text-anchor="${anchor}">${text}</text>`)
-	}
+	const p = pixels => Math.round(pixels * 10) / 10
+	const path = (kind, d, style = "") => `<path class="${kind}" d="${d}"${style && ` style="${style}"`}/>`
+	const text = (x, y, what, kind) => `<text class="${kind}" x="${p(x)}" y="${p(y)}">${what}</text>`
 
 	/** About `most` round numbers from `low` to `high`. */
 	function roundNumbers(low, high, most) {
-		const least = (high - low) / most
+		const least = (high - low) / Math.max(2, Math.floor(most))
 		const power = 10 ** Math.floor(Math.log10(least))
 		const step = power * [1, 2, 5, 10].find(k => k * power >= least * 0.999)
-		const found = []
-		for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(k * step)
-		return found
+		const first = Math.ceil(low / step - 1e-9)
+		return list(Math.floor(high / step + 1e-9) - first + 1, k => (first + k) * step)
 	}
 
-	/** Axes in a drawing, in pixels from its left and upper edge, and what is drawn on them. */
+	/** Axes, in pixels of the drawing, and what is drawn on them. */
 	class Panel {
-		constructor(parts, box, x, y, {logY = false} = {}) {
-			Object.assign(this, {parts, box, rangeX: x, rangeY: y, ofY: logY ? Math.log10 : Number})
+		constructor(parts, [left, top, width, height], x, y, options) {
+			Object.assign(this, {parts, left, top, width, height, rangeX: x, rangeY: y})
+			this.ofY = options?.logY ? Math.log10 : Number
+			if (options) this.axes(options)
 		}
 		share(value, low, high) {
 			return clamp((value - low) / (high - low), -50, 50) // far outside is as good as infinity
 		}
 		x(value) {
-			return this.box.x + this.box.width * this.share(value, ...this.rangeX)
+			return this.left + this.width * this.share(value, ...this.rangeX)
 		}
 		y(value) {
-			return this.box.y + this.box.height * (1 - this.share(...[value, ...this.rangeY].map(this.ofY)))
+			return this.top + this.height * (1 - this.share(...[value, ...this.rangeY].map(this.ofY)))
 		}
-		atX(pixel) {
-			const [low, high] = this.rangeX
-			return low + ((pixel - this.box.x) / this.box.width) * (high - low)
-		}
-		atY(pixel) {
-			const [low, high] = this.rangeY
-			return high - ((pixel - this.box.y) / this.box.height) * (high - low)
+		at(axis, x, y) {
+			const [low, high] = axis === "x" ? this.rangeX : this.rangeY
+			return low + (high - low) * (axis === "x" ? (x - this.left) / this.width : 1 - (y - this.top) / this.height)
 		}
 		axes({xLabel = "", title = "", xTicks, yTicks, xNames = format, yNames = format}) {
-			const {parts, box} = this
-			const {x, y, width, height} = box
-			const few = (pixels, each) => Math.max(2, Math.floor(pixels / each))
-			for (const v of yTicks ?? roundNumbers(...this.rangeY, few(height, 34))) {
-				parts.push(`<path class="grid" d="M${x} ${p(this.y(v))}h${width}"/>`)
-				write(parts, x - 6, this.y(v) + 4, yNames(v), "tick", "end")
-			}
-			for (const v of xTicks ?? roundNumbers(...this.rangeX, few(width, 60))) {
-				parts.push(`<path class="axis" d="M${p(this.x(v))} ${y + height}v4"/>`)
-				write(parts, this.x(v), y + height + 17, xNames(v), "tick", "middle")
-			}
-			parts.push(`<path class="axis" d="M${x} ${y + height}h${width}"/>`)
-			write(parts, x + width, y + height + 33, xLabel, "tick", "end")
-			write(parts, x, y - 9, title, "title")
+			const {parts, left, top, width, height} = this
+			const bottom = top + height
+			for (const v of yTicks ?? roundNumbers(...this.rangeY, height / 34))
+				parts.push(
+					path("grid", `M${left} ${p(this.y(v))}h${width}`),
+					text(left - 6, this.y(v) + 4, yNames(v), "tick end")
+				)
+			for (const v of xTicks ?? roundNumbers(...this.rangeX, width / 60))
+				parts.push(path("axis", `M${p(this.x(v))} ${bottom}v4`), text(this.x(v), bottom + 17, xNames(v), "tick middle"))
+			parts.push(path("axis", `M${left} ${bottom}h${width}`), text(left, top - 9, title, "title"))
+			parts.push(text(left + width, bottom + 33, xLabel, "tick end"))
 		}
 		/** A line through points; it has gaps where a number is missing. */
-		line(xs, given, kind, {stairs = false, style = ""} = {}) {
+		line(xs, given, kind, {stairs = false, style} = {}) {
 			const ys = given.call ? xs.map(given) : given // numbers, or a function that returns them
-			let d = ""
 			let pen = "M"
-			for (let k = 0; k < xs.length; k++) {
-				if (ys[k] === null || Number.isNaN(ys[k])) {
-					pen = "M"
-					continue
-				}
-				const [x, y] = [p(this.x(xs[k])), p(this.y(ys[k]))]
-				d += pen === "L" && stairs ? `H${x}V${y}` : `${pen}${x} ${y}`
-				pen = "L"
-			}
-			this.clipped(`<path class="${kind}" d="${d}"${style && ` style="${style}"`}/>`)
+			const steps = xs.map((value, k) => {
+				const [x, y] = [p(this.x(value)), p(this.y(ys[k] ?? Number.NaN))]
+				const step = pen === "L" && stairs ? `H${x}V${y}` : `${pen}${x} ${y}`
+				pen = Number.isNaN(y) ? "M" : "L"
+				return pen === "L" ? step : ""
+			})
+			this.clipped(path(kind, steps.join(""), style))
 		}
-		/** A line from side to side. */
 		level(y, kind) {
 			this.line(this.rangeX, [y, y], kind)
 		}
-		/** Vertical marks; where they hang, and their height, are in pixels. */
-		marks(xs, top, height, kind, style = "") {
-			const d = xs.map(v => `M${p(this.x(v))} ${p(top)}v${p(height)}`).join("")
-			this.parts.push(`<path class="${kind}" d="${d}" style="${style}"/>`)
+		/** A line with a slope through a point, so far to both sides. */
+		tangent(x, y, slope, reach, kind) {
+			this.line([x - reach, x + reach], [y - slope * reach, y + slope * reach], kind)
 		}
-		/** A grey box. */
+		/** Vertical marks; top and height are in pixels. */
+		marks(xs, top, height, kind, style) {
+			this.parts.push(path(kind, xs.map(v => `M${p(this.x(v))} ${p(top)}v${p(height)}`).join(""), style))
+		}
 		shade([from, to], [low, high]) {
-			this.clipped(
-				`<path class="shade" d="M${this.x(from)} ${this.y(low)}V${this.y(high)}H${this.x(to)}V${this.y(low)}Z"/>`
-			)
+			this.clipped(path("shade", `M${this.x(from)} ${this.y(low)}V${this.y(high)}H${this.x(to)}V${this.y(low)}Z`))
 		}
 		dot(x, y, kind, radius = 5) {
 			this.parts.push(`<circle class="${kind}" cx="${p(this.x(x))}" cy="${p(this.y(y))}" r="${radius}"/>`)
 		}
-		text(x, y, text, kind, {anchor = "start", dx = 0, dy = 0} = {}) {
-			write(this.parts, this.x(x) + dx, this.y(y) + dy, text, kind, anchor)
+		/** A label at a point, moved by some pixels. */
+		text(x, y, what, kind, dx = 0, dy = 0) {
+			this.parts.push(text(this.x(x) + dx, this.y(y) + dy, what, `label ${kind}`))
 		}
 		/** What leaves the axes is cut off, by a drawing in the drawing. */
 		clipped(part) {
-			const {x, y, width, height} = this.box
-			const [left, top, w, h] = [x - 2, y - 2, width + 4, height + 4]
+			const box = [this.left - 2, this.top - 2, this.width + 4, this.height + 4]
+			const [x, y, width, height] = box
 			this.parts.push(
-				`<svg x="${left}" y="${top}" width="${w}" height="${h}" viewBox="${left} ${top} ${w} ${h}">${part}</svg>`
+				`<svg x="${x}" y="${y}" width="${width}" height="${height}" viewBox="${box.join(" ")}">${part}</svg>`
 			)
 		}
 	}
-	const p = pixels => Math.round(pixels * 10) / 10
 
 	class Figure {
-		constructor(place, definition) {
-			Object.assign(this, {place, definition, panels: {}, cache: {}, id: `live-${++count}`})
+		constructor(place, plan) {
+			Object.assign(this, {place, plan, panels: {}, cache: {}, ahead: 0, busy: false, id: place.id})
 			this.updates = {total: 0, mostInAFrame: 0}
-			this.busy = false
-			this.defaults = {...definition.state}
-			for (const control of definition.controls) if (control.name) this.defaults[control.name] = control.value
+			this.defaults = {...plan.state}
+			for (const {name, value} of plan.controls) if (name) this.defaults[name] = value
 			this.state = structuredClone(this.defaults)
 			this.build()
 			this.finish()
+			this.visit()
 			new ResizeObserver(() => this.width !== this.measured() && this.redraw()).observe(this.canvas)
 		}
 
 		build() {
-			this.canvas = element("div", {class: "live-canvas"})
-			this.drawing = document.createElementNS("http://www.w3.org/2000/svg", "svg")
-			const about = {role: "img", "aria-label": this.definition.label, "aria-describedby": `${this.id}-text`}
-			for (const name in about) this.drawing.setAttribute(name, about[name])
-			this.canvas.append(this.drawing)
-			this.message = element("p", {class: "live-text", id: `${this.id}-text`, "aria-live": "polite"})
-			const controls = element("div", {class: "live-controls"})
-			this.sync = this.definition.controls.map(control => this.addControl(controls, control))
-			const again = element("button", {type: "button", class: "live-button"}, "Start again")
-			again.addEventListener("click", () => {
-				this.state = structuredClone(this.defaults)
-				this.change()
-			})
-			this.buttons(controls).append(again)
-			this.place.querySelector("img").replaceWith(this.canvas, this.message, controls)
-			this.addHandles()
-			this.addPresses()
+			const {plan, id} = this
+			const about = `role="img" aria-label="${plan.label}" aria-describedby="${id}-text"`
+			this.canvas = element(`<div class="live-canvas"><svg ${about}></svg></div>`)
+			this.drawing = this.canvas.firstChild
+			this.message = element(`<p class="live-text" id="${id}-text" aria-live="polite"></p>`)
+			this.controls = element('<div class="live-controls"></div>')
+			this.shows = plan.controls.filter(({name}) => name).map(control => this.addControl(control))
+			const buttons = element('<div class="live-buttons"></div>')
+			const again = {label: "Start again", press: () => this.change(structuredClone(this.defaults))}
+			for (const {label, press} of [...plan.controls, again]) if (press) this.addButton(label, press, buttons)
+			if (plan.link) {
+				this.link = element('<a class="live-button">Link to this view</a>')
+				buttons.append(this.link)
+				addEventListener("hashchange", () => this.visit())
+			}
+			this.controls.append(buttons)
+			this.place.querySelector("img").replaceWith(this.canvas, this.message, this.controls)
+			this.handles = plan.handles?.(this) ?? []
+			this.keys = this.handles.filter(handle => !handle.slider) // what the tab key and arrows reach
+			for (const handle of this.handles) this.addHandle(handle)
+			this.presses = plan.presses?.(this) ?? []
+			for (const one of this.presses) one.button = this.addButton("", one.press, this.canvas, "live-press")
 		}
 
-		buttons(controls) {
-			const row = controls.querySelector(".live-buttons") ?? element("div", {class: "live-buttons"})
-			controls.append(row)
-			return row
+		addButton(label, press, place, kind = "live-button") {
+			const button = element(`<button type="button" class="${kind}">${label}</button>`)
+			button.onclick = () => press(this)
+			place.append(button)
+			return button
 		}
 
-		/** Add a control and return what makes it show the state. */
-		addControl(controls, control) {
-			const id = `${this.id}-${control.name}`
-			if (control.press) {
-				const button = element("button", {type: "button", class: "live-button"}, control.label)
-				button.addEventListener("click", () => control.press(this))
-				this.buttons(controls).append(button)
-				return () => {}
-			}
-			if (control.options) {
-				const select = element("select", {id})
-				for (const [value, text] of control.options) select.append(element("option", {value}, text))
-				select.addEventListener("change", () => this.change({[control.name]: select.value}))
-				controls.append(element("div", {class: "live-control"}, element("label", {for: id}, control.label), select))
-				return () => {
-					select.value = this.state[control.name]
-				}
-			}
-			const {low, high, log, whole, unit = "", digits = 3} = control
+		/** Add a slider or a choice and return what makes it show the state. */
+		addControl({name, label, options, low, high, log, step, resets, unit = "", digits = 3}) {
+			const id = `${this.id}-${name}`
 			const [to, from] = log ? [Math.log, Math.exp] : [Number, Number]
-			const step = whole ? 1 : (to(high) - to(low)) / 200
-			const input = element("input", {id, type: "range", min: to(low), max: to(high), step})
-			const output = element("output", {for: id})
-			input.addEventListener("input", () => {
+			const choices = options?.map(one => `<option value="${[one].flat()[0]}">${[one].flat().at(-1)}</option>`)
+			const range = `min="${to(low)}" max="${to(high)}" step="${step ?? (to(high) - to(low)) / 200}"`
+			const field = options
+				? `<select id="${id}">${choices.join("")}</select>`
+				: `<input id="${id}" type="range" ${range}><output for="${id}"></output>`
+			const row = element(`<div class="live-control"><label for="${id}">${label}</label>${field}</div>`)
+			this.controls.append(row)
+			const [, input, output] = row.children
+			const read = () => {
 				const value = Number(from(Number(input.value)).toPrecision(digits))
-				this.change({[control.name]: clamp(Math.abs(value) < 1e-9 ? 0 : value, low, high)})
-			})
-			const label = element("label", {for: id})
-			label.innerHTML = control.label // a text of ours, with subscripts
-			controls.append(element("div", {class: "live-control"}, label, input, output))
+				return clamp(Math.abs(value) < 1e-9 ? 0 : value, low, high)
+			}
+			input.oninput = () => this.change({...resets, [name]: options ? input.value : read()})
 			return () => {
-				const value = this.state[control.name]
-				const text = `${format(value, digits)}${unit && ` ${unit}`}`
-				input.value = to(value)
-				output.textContent = text
-				input.setAttribute("aria-valuetext", text)
+				const value = this.state[name]
+				input.value = options ? value : to(value)
+				if (options) return
+				output.textContent = format(value, digits) + unit
+				input.setAttribute("aria-valuetext", output.textContent)
 			}
 		}
 
-		/** Lay buttons of 44 pixels over what can be dragged.
-		 *
-		 * `handles` returns {label, axis: "x", low, high, step, get(), set(value), place(), text()}, with its place in
-		 * pixels. All are one stop of the tab key: arrows up and down go from one to the next. {slider, axis, place()} is
-		 * another grip of a slider, for the pointer alone.
-		 */
-		addHandles() {
-			this.handles = (this.definition.handles?.(this) ?? []).map((handle, k, all) => {
-				const name = handle.slider
-				if (name) {
-					const {low, high} = this.definition.controls.find(control => control.name === name)
-					const set = value => Object.assign(this.state, {[name]: Math.round(value * 100) / 100})
-					Object.assign(handle, {low, high, set, get: () => this.state[name]})
-				}
-				const role = {
-					role: "slider",
-					tabindex: k ? -1 : 0,
-					"aria-label": handle.label,
-					"aria-valuemin": handle.low,
-					"aria-valuemax": handle.high
-				}
-				const kind = {class: `live-handle live-handle-${handle.axis}`}
-				const button = element("div", {...kind, ...(name ? {"aria-hidden": true} : role)})
-				button.addEventListener("keydown", event => {
-					const {key} = event
-					const moves = {ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -1e9, End: 1e9}
-					if (key in moves) this.move(handle, handle.get() + moves[key] * handle.step)
-					else if (key === "ArrowUp" || key === "ArrowDown") {
-						const keys = all.filter(other => !other.slider)
-						const next = keys[(keys.indexOf(handle) + (key === "ArrowUp" ? 1 : keys.length - 1)) % keys.length]
-						for (const other of keys) other.button.tabIndex = other === next ? 0 : -1
-						next.button.focus()
-					} else return
-					event.preventDefault()
-				})
-				button.addEventListener("pointerdown", event => this.grab(event))
-				this.canvas.append(button)
-				handle.button = button
-				return handle
-			})
+		address() {
+			const view = Object.entries(this.state).map(([name, value]) => [name, JSON.stringify(value)])
+			return `#${this.id}?${new URLSearchParams(view)}`
 		}
 
-		/** Lay buttons over what can be pressed: `presses` returns {label(), press(), place()}, a box or null. */
-		addPresses() {
-			this.presses = (this.definition.presses?.(this) ?? []).map(press => {
-				const button = element("button", {type: "button", class: "live-press"})
-				button.addEventListener("click", () => press.press())
-				this.canvas.append(button)
-				return {...press, button}
-			})
+		/** Show what the page's address asks for, or what was first if it makes no sense. */
+		visit() {
+			const [id, query] = location.hash.slice(1).split("?")
+			if (!this.link || id !== this.id || !query) return
+			try {
+				const view = [...new URLSearchParams(query)].map(([name, value]) => [name, JSON.parse(value)])
+				this.set({...this.defaults, ...Object.fromEntries(view)})
+			} catch {
+				this.set(this.defaults)
+			}
+			this.place.scrollIntoView()
+		}
+
+		/** Lay 44 pixels over what can be dragged. */
+		addHandle(handle) {
+			const {slider, axis, label} = handle
+			if (slider) {
+				const {low, high} = this.plan.controls.find(({name}) => name === slider)
+				const set = value => Object.assign(this.state, {[slider]: Math.round(value * 100) / 100})
+				Object.assign(handle, {low, high, set, get: () => this.state[slider]})
+			}
+			const k = this.keys.indexOf(handle)
+			const role = `role="slider" aria-label="${label}" aria-valuemin="${handle.low}" aria-valuemax="${handle.high}"`
+			const about = slider ? 'aria-hidden="true"' : `${role} tabindex="${k ? -1 : 0}"`
+			handle.button = element(`<div class="live-handle live-handle-${axis}" ${about}></div>`)
+			handle.button.onpointerdown = event => this.grab(event)
+			handle.button.onkeydown = event => {
+				const step = {ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -1e9, End: 1e9}[event.key]
+				const turn = {ArrowUp: 1, ArrowDown: -1}[event.key]
+				if (step) this.move(handle, handle.get() + step * handle.step)
+				if (turn) {
+					const next = this.keys.at((k + turn) % this.keys.length)
+					for (const other of this.keys) other.button.tabIndex = other === next ? 0 : -1
+					next.button.focus()
+				}
+				if (step || turn) event.preventDefault()
+			}
+			this.canvas.append(handle.button)
+		}
+
+		/** The place of a handle, in pixels. */
+		placeOf(handle) {
+			const panel = this.panels[handle.panel]
+			const [at, across] = [handle.get(), handle.across()]
+			return handle.axis === "x" ? [panel.x(at), panel.y(across)] : [panel.x(across), panel.y(at)]
 		}
 
 		move(handle, value) {
@@ -314,27 +309,26 @@
 			this.change()
 		}
 
-		/** Drag the handle that is nearest to the pointer: buttons of 44 pixels may overlap. */
+		/** Drag the handle that is nearest to the pointer: they may overlap. */
 		grab(event) {
 			const position = ({clientX, clientY}) => {
-				const box = this.drawing.getBoundingClientRect()
-				const scale = this.width / box.width
-				return [(clientX - box.left) * scale, (clientY - box.top) * scale]
+				const {left, top, width} = this.drawing.getBoundingClientRect()
+				return [clientX - left, clientY - top].map(pixels => (pixels * this.width) / width)
 			}
 			const start = position(event)
-			const distance = handle => Math.hypot(...handle.place().map((at, k) => at - start[k]))
+			const distance = handle => Math.hypot(...this.placeOf(handle).map((at, k) => at - start[k]))
 			const handle = this.handles.reduce((a, b) => (distance(b) < distance(a) ? b : a))
-			const target = handle.button
-			target.setPointerCapture(event.pointerId)
-			if (!handle.slider) target.focus({preventScroll: true})
-			const drag = e => this.move(handle, handle.at(...position(e)))
-			target.addEventListener("pointermove", drag)
-			for (const end of ["pointerup", "pointercancel", "lostpointercapture"])
-				target.addEventListener(end, () => target.removeEventListener("pointermove", drag), {once: true})
+			const {button, slider, axis} = handle
+			button.setPointerCapture(event.pointerId)
+			if (!slider) button.focus({preventScroll: true})
+			button.onpointermove = e => this.move(handle, this.panels[handle.panel].at(axis, ...position(e)))
+			button.onlostpointercapture = () => {
+				button.onpointermove = null
+			}
 			event.preventDefault()
 		}
 
-		/** Change the state as a reader does: what follows is computed in the next frames. */
+		/** Change the state as a reader does, and compute in the next frames. */
 		change(values = {}) {
 			Object.assign(this.state, values)
 			this.showState()
@@ -344,54 +338,43 @@
 			requestAnimationFrame(() => this.frame())
 		}
 
-		frame() {
-			let spent = this.ahead ?? 0
+		/** Compute as much as there is time for, and draw what is done. */
+		frame(most = UPDATES_PER_FRAME) {
+			let spent = this.ahead
 			this.ahead = 0
-			if (!this.work && this.stale) this.begin()
+			if (!this.work && this.stale) {
+				this.stale = false
+				this.work = this.plan.compute(structuredClone(this.state), this)
+			}
 			while (this.work) {
 				const {done, value} = this.work.next()
 				if (done) {
-					this.result = value
-					this.work = null
+					Object.assign(this, {result: value, work: null})
 					break
 				}
 				this.updates.total += value
-				if (spent + value > UPDATES_PER_FRAME) {
+				if (spent + value > most) {
 					this.ahead = value // they are made in the next frame
 					break
 				}
 				spent += value
 			}
-			this.updates.mostInAFrame = Math.max(this.updates.mostInAFrame, spent)
+			if (most === UPDATES_PER_FRAME) this.updates.mostInAFrame = Math.max(this.updates.mostInAFrame, spent)
 			if (!this.work || (this.result?.partial && !calm.matches)) this.redraw()
 			this.busy = Boolean(this.work || this.stale)
 			if (this.busy) requestAnimationFrame(() => this.frame())
 			else this.say()
 		}
 
-		begin() {
-			this.stale = false
-			this.work = this.definition.compute(structuredClone(this.state), this)
-		}
-
 		/** Compute all that is due at once, without frames. */
 		finish() {
-			this.begin()
-			for (let step = this.work.next(); ; step = this.work.next()) {
-				if (step.done) {
-					this.result = step.value
-					break
-				}
-				this.updates.total += step.value
-			}
-			this.work = null
-			this.ahead = 0
+			Object.assign(this, {ahead: 0, work: null, stale: true})
 			this.showState()
-			this.redraw()
+			this.frame(Infinity)
 			this.say(0)
 		}
 
-		/** Set values as from a program and return when all is computed and drawn. */
+		/** Set values as a program does, and compute at once. */
 		set(values) {
 			for (const name of Object.keys(values))
 				if (!(name in this.defaults)) throw new Error(`expected one of ${Object.keys(this.defaults)}, got ${name}`)
@@ -400,40 +383,36 @@
 			return this
 		}
 
-		values() {
-			return this.definition.values?.(this) ?? this.result
-		}
-
 		measured() {
 			return Math.max(280, Math.round(this.canvas.clientWidth || 720))
 		}
 
 		showState() {
-			for (const show of this.sync) show()
+			for (const show of this.shows) show()
 		}
 
 		redraw() {
 			this.width = this.measured()
 			this.narrow = this.width < 520
 			this.parts = []
-			const height = this.definition.draw(this, this.result)
+			const height = this.plan.draw(this, this.result)
 			this.drawing.setAttribute("viewBox", `0 0 ${this.width} ${height}`)
 			this.drawing.innerHTML = this.parts.join("")
-			for (const handle of this.handles ?? []) {
-				const [x, y] = handle.place()
-				Object.assign(handle.button.style, {left: `${(100 * x) / this.width}%`, top: `${(100 * y) / height}%`})
+			if (this.link) this.link.href = this.address()
+			const put = (button, x, y) =>
+				Object.assign(button.style, {left: `${(100 * x) / this.width}%`, top: `${(100 * y) / height}%`})
+			for (const handle of this.handles) {
+				put(handle.button, ...this.placeOf(handle))
 				if (handle.slider) continue
 				handle.button.setAttribute("aria-valuenow", handle.get())
-				handle.button.setAttribute("aria-valuetext", handle.text())
+				handle.button.setAttribute("aria-valuetext", format(handle.get(), 3) + (handle.unit ?? ""))
 			}
-			for (const {button, place, label} of this.presses ?? []) {
+			for (const {button, place, label} of this.presses) {
 				const box = place()
 				button.hidden = !box
 				if (!box) continue
-				const share = (pixels, of) => `${(100 * pixels) / of}%`
-				button.style.left = share(box.x, this.width)
-				button.style.top = share(box.y, height)
-				button.style.width = share(box.width, this.width)
+				put(button, box.x, box.y)
+				button.style.width = `${(100 * box.width) / this.width}%`
 				button.setAttribute("aria-label", label())
 			}
 		}
@@ -441,39 +420,54 @@
 		/** Say what is seen, a moment after the last change, so that a voice can follow. */
 		say(wait = 250) {
 			clearTimeout(this.timer)
-			const speak = () => this.message.replaceChildren(this.definition.text(this, this.result))
-			if (wait) this.timer = setTimeout(speak, wait)
-			else speak()
+			this.timer = setTimeout(() => this.message.replaceChildren(this.plan.text(this, this.result)), wait)
 		}
 
-		write(...text) {
-			write(this.parts, ...text)
+		write(...what) {
+			this.parts.push(text(...what))
 		}
 
-		panel(name, left, top, width, height, x, y, options) {
-			this.panels[name] = new Panel(this.parts, {x: left, y: top, width, height}, x, y, options)
-			return this.panels[name]
+		block(x, y, width, height, kind) {
+			this.parts.push(`<rect class="${kind}" x="${x}" y="${y}" width="${width}" height="${height}" rx="4"/>`)
+		}
+
+		/** Draw axes into a box of pixels: left, top, width, height. */
+		panel(box, x, y, options) {
+			const panel = new Panel(this.parts, box, x, y, options)
+			this.panels[options?.name] = panel
+			return panel
+		}
+
+		/** Left edge and width of panels on the left; and what returns the box of one beside them, or below on a phone. */
+		columns(share) {
+			const wide = this.narrow ? this.width - 58 : Math.round(this.width * share) - 44
+			const [left, right] = [44, wide + 114]
+			const beside = (top, height, below, heightBelow) =>
+				this.narrow ? [left, below, wide, heightBelow] : [right, top, this.width - right - 14, height]
+			return [left, wide, beside]
 		}
 	}
 
 	function mount() {
-		for (const [name, definition] of Object.entries(definitions))
-			for (const place of document.querySelectorAll(`figure.live-${name}`))
-				if (!place.figure) place.figure = new Figure(place, definition)
+		for (const [name, plan] of Object.entries(plans))
+			for (const place of document.querySelectorAll(`figure.live-${name}`)) place.figure = new Figure(place, plan)
 	}
 
 	window.liveFigures = {
 		bySpeed,
 		calm,
 		clamp,
+		each,
 		format,
 		impulse,
 		list,
 		normal,
+		range,
 		simulate,
+		spread,
 		total,
-		define(name, definition) {
-			definitions[name] = definition
+		define(name, make) {
+			plans[name] = make(liveFigures)
 		}
 	}
 	document.addEventListener("DOMContentLoaded", mount)

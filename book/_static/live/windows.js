@@ -1,12 +1,11 @@
 // What a population without recurrence remembers of several windows: chapter 6.
-;(() => {
-	const {bySpeed, format, impulse, list, normal, total} = liveFigures
+liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, total}) => {
 	const LONG = 20 // steps of a window
 	const TAU_MEM = 4 // steps
 	const NOISE = 0.01
 	const MOST = 6 // windows
 
-	/** Return time constants whose distance from 1 is spaced evenly on a logarithmic scale. */
+	/** Time constants whose distance from 1 is spaced evenly on a logarithmic scale. */
 	function spaced({middle, spread, count}) {
 		return list(count, k => 1 + (middle - 1) * spread ** ((2 * k + 1) / count - 1))
 	}
@@ -26,7 +25,7 @@
 		return rows.map((row, k) => row.at(-1) / row[k])
 	}
 
-	/** Return how often the sign of a sum of filters is that of a window, over all inputs, with noise on every state. */
+	/** How often the sign of a sum of filters is that of a window, over all inputs, with noise on every state. */
 	function accuracy(kept, window, noise) {
 		const inputs = 2 ** kept.length
 		let right = 0
@@ -37,24 +36,127 @@
 		return right / inputs
 	}
 
-	liveFigures.define("windows", {
+	function* compute(state) {
+		const steps = LONG * state.windows
+		const taus = spaced(state)
+		const filters = yield* each(taus, steps, tau => impulse(1 / TAU_MEM, 1 / tau, steps).voltages)
+		const unit = filters.map(f => f.map(value => value / Math.sqrt(dot(f, f))))
+		const noise = Math.sqrt(state.count) * NOISE
+		// what each state holds of each window, whose input has a sum of squares of 1
+		const newest = k => steps - LONG * (k + 1) // windows are numbered from the first, filters go back in time
+		const held = unit.map(f =>
+			state.groups.slice(0, state.windows).map((_, k) => total(f.slice(newest(k), newest(k) + LONG)) / Math.sqrt(LONG))
+		)
+		const overlap = held.map((f, i) => held.map((g, j) => dot(f, g) + (i === j ? noise ** 2 : 0)))
+		const sums = []
+		const accuracies = []
+		const answers = []
+		for (let k = 0; k < state.windows; k++) {
+			const wanted = held.map(row => row[k])
+			const weights = solve(overlap, wanted)
+			const kept = held[0].map((_, j) => total(weights.map((w, i) => w * held[i][j])))
+			sums.push(unit[0].map((_, lag) => Math.sqrt(LONG) * total(weights.map((w, i) => w * unit[i][lag]))))
+			accuracies.push(accuracy(kept, k, noise * Math.sqrt(dot(weights, weights))))
+			answers.push(dot(kept, state.groups))
+		}
+		const input = list(steps, lag => state.groups[Math.floor((steps - 1 - lag) / LONG)])
+		const states = unit.map(f => dot(f, input) / total(f))
+		const remembered = total(accuracies.map(share => 2 * share - 1))
+		return {taus, filters, sums, accuracies, answers, states, remembered}
+	}
+
+	function draw(figure, found) {
+		const {state, narrow} = figure
+		const count = state.windows
+		const steps = LONG * count
+		const [left, wide, beside] = figure.columns(0.64)
+		const time = [-steps, 0]
+		const ago = list(steps, lag => -lag - 0.5)
+		const name = sign => (sign > 0 ? "A" : "B")
+
+		const block = wide / count
+		figure.write(left, 16, "input: press a window to change it", "title")
+		figure.blocks = state.groups.slice(0, count).map((sign, k) => {
+			const x = left + k * block
+			figure.block(x + 1, 30, block - 2, 28, sign > 0 ? "blue" : "orange")
+			figure.write(x + block / 2, 49, name(sign), "paper middle")
+			return {x, y: 22, width: block}
+		})
+
+		const filters = figure.panel([left, 100, wide, 110], time, [0, 1.05], {
+			title: "what each synapse still holds of it",
+			yTicks: [0, 1],
+			xNames: () => ""
+		})
+		const fastest = Math.min(...found.taus)
+		const look = k => bySpeed(found.taus[k] / fastest)
+		found.filters.forEach((f, k) => {
+			const highest = Math.max(...f)
+			const shares = f.map(value => value / highest)
+			filters.line(ago, shares, "line", {style: look(k)})
+		})
+
+		const top = 252
+		const row = 170 / count
+		figure.write(left, top - 9, "best sums, and how often right", "title")
+		found.sums.forEach((sum, k) => {
+			const y = top + k * row
+			const panel = figure.panel([left, y, wide, row - 6], time, [-1, 2])
+			const from = -steps + k * LONG
+			panel.shade([from, from + LONG], [0, 1])
+			panel.level(0, "grid")
+			panel.line(ago, sum, "line")
+			figure.write(left - 8, panel.y(0.2), `${k + 1}.`, "tick end")
+			const share = `${(100 * found.accuracies[k]).toFixed(0)} %`
+			const kind = found.accuracies[k] > 0.9 ? "green" : "pink"
+			const given = name(found.answers[k])
+			const right = given === name(state.groups[k]) ? "✓" : "✗"
+			panel.text(0, 0.2, `${given} ${right} ${share}`, narrow ? `${kind} end` : kind, narrow ? 0 : 20)
+		})
+		const bottom = top + row * count
+		const xLabel = "time before the question (steps)"
+		figure.panel([left, bottom, wide, 0], time, [0, 1], {xLabel, yTicks: []})
+
+		const states = figure.panel(beside(100, 110, bottom + 80, 70), [-1, 1], [0, state.count], {
+			title: "states at the end",
+			xTicks: [-1, 0, 1],
+			xNames: v => (v ? `all ${name(v)}` : "0"),
+			yTicks: []
+		})
+		states.line([0, 0], [0, state.count], "grid")
+		found.states.forEach((value, k) => {
+			states.line([0, value], [k + 0.5, k + 0.5], "bar", {style: look(k)})
+		})
+		return narrow ? bottom + 182 : bottom + 40
+	}
+
+	function text({state}, found) {
+		const lost = found.accuracies.flatMap((share, k) => (share < 0.9 ? [k + 1] : []))
+		const missing = lost.length ? ` It is unsure of window${lost[1] ? "s" : ""} ${lost.join(", ")}.` : ""
+		return (
+			`${state.count} synapse${state.count > 1 ? "s" : ""} of ${range(found.taus)} steps: over all inputs, with 1 % noise, a readout remembers ` +
+			`${found.remembered.toFixed(1)} of ${state.windows} windows.${missing}`
+		)
+	}
+
+	return {
 		label: "Windows of input, the filters of different synapses, and what a readout can tell apart at the end",
 		controls: [
-			{name: "count", label: "different synapses", low: 1, high: 8, whole: true, value: 3},
-			{name: "windows", label: "windows to remember", low: 2, high: MOST, whole: true, value: 4},
+			{name: "count", label: "different synapses", low: 1, high: 8, step: 1, value: 3},
+			{name: "windows", label: "windows to remember", low: 2, high: MOST, step: 1, value: 4},
 			{
 				name: "middle",
-				label: "middle time constant",
+				label: "middle value",
 				low: 5,
 				high: 60,
 				log: true,
-				unit: "steps",
+				unit: " steps",
 				digits: 2,
 				value: 20
 			},
 			{name: "spread", label: "spread: from middle to ends, times", low: 1, high: 10, log: true, digits: 2, value: 7}
 		],
-		state: {groups: [1, -1, -1, 1, 1, -1]}, // which of two groups of inputs is active in each window
+		state: {groups: [1, -1, -1, 1, 1, -1]}, // the group of inputs that is active in each window
 
 		presses: figure =>
 			list(MOST, k => ({
@@ -65,134 +167,8 @@
 				},
 				place: () => figure.blocks[k] ?? null
 			})),
-
-		*compute(state) {
-			const steps = LONG * state.windows
-			const taus = spaced(state)
-			const filters = []
-			for (const tau of taus) {
-				yield steps
-				filters.push(impulse(1 / TAU_MEM, 1 / tau, steps).voltages)
-			}
-			const unit = filters.map(f => f.map(value => value / Math.sqrt(dot(f, f))))
-			const noise = Math.sqrt(state.count) * NOISE
-			// what each state holds of each window, whose input has a sum of squares of 1
-			const newest = k => steps - LONG * (k + 1) // windows are numbered from the first, filters go back in time
-			const held = unit.map(f =>
-				state.groups
-					.slice(0, state.windows)
-					.map((_, k) => total(f.slice(newest(k), newest(k) + LONG)) / Math.sqrt(LONG))
-			)
-			const overlap = held.map((f, i) => held.map((g, j) => dot(f, g) + (i === j ? noise ** 2 : 0)))
-			const sums = []
-			const accuracies = []
-			const answers = []
-			for (let k = 0; k < state.windows; k++) {
-				const weights = solve(
-					overlap,
-					held.map(row => row[k])
-				)
-				const kept = held[0].map((_, j) => total(weights.map((w, i) => w * held[i][j])))
-				sums.push(unit[0].map((_, lag) => Math.sqrt(LONG) * total(weights.map((w, i) => w * unit[i][lag]))))
-				accuracies.push(accuracy(kept, k, noise * Math.sqrt(dot(weights, weights))))
-				answers.push(dot(kept, state.groups))
-			}
-			const input = list(steps, lag => state.groups[Math.floor((steps - 1 - lag) / LONG)])
-			const states = unit.map(f => dot(f, input) / total(f))
-			const remembered = total(accuracies.map(share => 2 * share - 1))
-			return {taus, filters, unit, sums, accuracies, answers, states, remembered}
-		},
-
-		draw(figure, found) {
-			const {state, width, narrow} = figure
-			const count = state.windows
-			const steps = LONG * count
-			const left = 34
-			const wide = narrow ? width - left - 14 : Math.round(width * 0.64) - left
-			const range = [-steps, 0]
-			const ago = list(steps, lag => -lag - 0.5)
-			const name = sign => (sign > 0 ? "A" : "B")
-
-			const block = wide / count
-			figure.write(left, 16, "input: press a window to change it", "title")
-			figure.blocks = state.groups.slice(0, count).map((sign, k) => {
-				const x = left + k * block
-				const kind = sign > 0 ? "blue" : "orange"
-				figure.parts.push(`<rect class="${kind}" x="${x + 1}" y="30" width="${block - 2}" height="28" rx="4"/>`)
-				figure.write(x + block / 2, 49, name(sign), "paper", "middle")
-				return {x, y: 22, width: block}
-			})
-
-			const filters = figure.panel("filters", left, 100, wide, 110, range, [0, 1.05])
-			filters.axes({title: "what each synapse still holds of it", yTicks: [0, 1], xNames: () => ""})
-			const fastest = Math.min(...found.taus)
-			const look = k => bySpeed(found.taus[k] / fastest)
-			found.filters.forEach((f, k) => {
-				const highest = Math.max(...f)
-				filters.line(
-					ago,
-					f.map(value => value / highest),
-					"line",
-					{style: look(k)}
-				)
-			})
-
-			const top = 252
-			const row = 170 / count
-			figure.write(left, top - 9, `best sum for each window${narrow ? "" : ", and how often it is right"}`, "title")
-			found.sums.forEach((sum, k) => {
-				const y = top + k * row
-				const panel = figure.panel(`sum${k}`, left, y, wide, row - 6, range, [-1, 2])
-				const from = -steps + k * LONG
-				panel.shade([from, from + LONG], [0, 1])
-				panel.level(0, "grid")
-				panel.line(ago, sum, "ink line")
-				figure.write(left - 8, panel.y(0.2), `${k + 1}.`, "tick", "end")
-				const share = `${(100 * found.accuracies[k]).toFixed(0)} %`
-				const kind = found.accuracies[k] > 0.9 ? "green" : "pink"
-				const given = name(found.answers[k])
-				const right = given === name(state.groups[k]) ? "✓" : "✗"
-				if (narrow) panel.text(0, 0.2, `${given} ${right} ${share}`, `label ${kind}`, {anchor: "end"})
-				else {
-					const x = left + wide + 20
-					const long = (width - 14 - 106 - x) * Math.max(0, 2 * found.accuracies[k] - 1)
-					const y = panel.y(0.5)
-					figure.parts.push(`<path class="bar ${kind}" d="M${x} ${y}h${long}"/>`)
-					figure.write(width - 112, y + 4, share, `label ${kind}`)
-					figure.write(width - 14, y + 4, `says ${given} ${right}`, "label ink", "end")
-				}
-			})
-			const bottom = top + row * count
-			const axis = figure.panel("time", left, bottom, wide, 0, range, [0, 1])
-			axis.axes({xLabel: "time before the question (steps)", yTicks: []})
-
-			const box = narrow ? [left, bottom + 80, wide, 70] : [left + wide + 34, 100, width - left - wide - 48, 110]
-			const states = figure.panel("states", ...box, [-1, 1], [0, state.count])
-			states.axes({
-				title: "states at the end",
-				xTicks: [-1, 0, 1],
-				xNames: v => (v ? `all ${name(v)}` : "0"),
-				yTicks: []
-			})
-			states.line([0, 0], [0, state.count], "grid")
-			found.states.forEach((value, k) => {
-				states.line([0, value], [k + 0.5, k + 0.5], "bar", {style: look(k)})
-			})
-			return narrow ? bottom + 182 : bottom + 40
-		},
-
-		text({state}, found) {
-			const [first, last] = [found.taus[0], found.taus.at(-1)].map(tau => format(tau, 2))
-			const which =
-				state.count === 1 ? `One synapse of ${first} steps` : `${state.count} synapses of ${first} to ${last} steps`
-			const lost = found.accuracies.flatMap((share, k) => (share < 0.9 ? [k + 1] : []))
-			const missing = lost.length
-				? ` It is unsure of ${lost.length === 1 ? "window" : "windows"} ${lost.join(", ")}.`
-				: ""
-			return (
-				`${which}: over all inputs, with 1 % noise, a readout remembers ` +
-				`${found.remembered.toFixed(1)} of ${state.windows} windows.${missing}`
-			)
-		}
-	})
-})()
+		compute,
+		draw,
+		text
+	}
+})

@@ -1,0 +1,129 @@
+// An experiment, seed by seed: what a few seeds would have said, and what all say: chapter 6.
+liveFigures.define("grid", ({grid, list, spread}) => {
+	const {tasks, titles, measures, critical} = grid // of grid_data.js, which a build writes
+	const MOST = critical.length - 1 // seeds
+	const KEPT = 20 // draws
+
+	/** The mean with its t interval, as `statistics.mean_contrast` of the package; one seed has none. */
+	function interval(values) {
+		const n = values.length
+		const [mean, deviation] = spread(values)
+		if (n < 2) return {mean, low: -Infinity, high: Infinity}
+		const half = (critical[n] * deviation) / Math.sqrt(n)
+		return {mean, low: mean - half, high: mean + half}
+	}
+	const signed = value => `${value > 0 ? "+" : ""}${value.toFixed(1)}`.replace("-", "−")
+	const seen = ({low, high}) => low > 0 || high < 0
+	const look = one => (seen(one) ? (one.mean > 0 ? "green" : "pink") : "muted")
+
+	function pick(figure, times) {
+		const {state} = figure
+		const count = tasks[state.task].seeds.length
+		const drawn = list(times, () => {
+			const left = list(count, k => k)
+			const random = () => left.splice(Math.floor(Math.random() * left.length), 1)[0]
+			return list(Math.min(state.count, count), random)
+		})
+		figure.change({picked: drawn[0], draws: [...drawn, ...state.draws].slice(0, KEPT)})
+	}
+
+	const kinds = Object.entries(titles)
+	const taskTitles = Object.keys(tasks).map(name => [name, tasks[name].title])
+	const measureTitles = Object.keys(measures).map(name => [name, measures[name][0]])
+	const again = {picked: [], draws: []}
+	function* compute(state) {
+		const {seeds, kinds} = tasks[state.task]
+		const [ours, theirs] = [kinds[state.kind], kinds[state.other]].map(kind => kind[state.measure])
+		yield seeds.length
+		const differences = ours.map((value, k) => value - theirs[k])
+		const valid = state.picked.filter(k => k in differences)
+		const picked = valid.length ? valid : list(Math.min(state.count, seeds.length), k => k)
+		const of = places => interval(places.map(k => differences[k]))
+		const draws = state.draws.map(of)
+		return {differences, picked, now: of(picked), all: interval(differences), draws}
+	}
+
+	function draw(figure, {differences, picked, now, all, draws}) {
+		const {state, width, narrow} = figure
+		const {seeds} = tasks[state.task]
+		const [title, unit] = measures[state.measure]
+		const columns = narrow ? 5 : 10
+		const wide = (width - 14) / columns
+		figure.write(0, 16, "seeds: press to take or leave", "title")
+		figure.tiles = differences.map((value, k) => {
+			const place = {x: (k % columns) * wide, y: 28 + 48 * Math.floor(k / columns), width: wide}
+			const taken = picked.includes(k)
+			const kind = taken ? (value < 0 ? "orange" : "blue") : ""
+			figure.block(place.x + 1, place.y, wide - 4, 44, kind)
+			const [middle, ink] = [place.x + wide / 2, taken ? "paper middle" : "middle"]
+			figure.write(middle, place.y + 17, seeds[k], `${ink} small`)
+			figure.write(middle, place.y + 35, signed(value), ink)
+			return place
+		})
+
+		const top = 28 + 48 * Math.ceil(MOST / columns) + 40
+		const low = Math.min(0, ...differences)
+		const high = Math.max(0, ...differences)
+		const room = 0.5 * (high - low) || 1
+		const panel = figure.panel([62, top, width - 76, 230], [low - room, high + room], [0, 24], {
+			title: "mean and 95 % interval",
+			xLabel: `difference in ${title} (${unit})`,
+			yTicks: []
+		})
+		panel.line([0, 0], [0, 24], "axis")
+		const row = (one, y, kind, radius) => {
+			panel.line([one.low, one.high], [y, y], kind)
+			panel.dot(one.mean, y, look(one), radius)
+		}
+		const names = [`these ${picked.length}`, `all ${seeds.length}`, "draws"]
+		for (const [k, name] of names.entries()) figure.write(54, panel.y(22 - 2 * k) + 4, name, "tick end")
+		row(now, 22, `${look(now)} thick`, 6)
+		row(all, 20, `${look(all)} line`, 4)
+		for (const [k, one] of draws.entries()) row(one, 18 - 0.9 * k, look(one), 2.5)
+		return top + 270
+	}
+
+	function text({state}, {picked, now, all, draws}) {
+		const {seeds, note} = tasks[state.task]
+		const number = ({mean, low, high}) => signed(mean) + (low > -Infinity ? ` (${signed(low)} to ${signed(high)})` : "")
+		const what =
+			picked.length > 1 ? (seen(now) ? "a difference is seen" : "no difference is seen") : "one seed has no interval"
+		const many = draws.length > 1 ? ` Of ${draws.length} draws ${draws.filter(seen).length} saw one.` : ""
+		return (
+			`With ${picked.length} of ${seeds.length} seeds, ${titles[state.kind]} minus ${titles[state.other]} is ` +
+			`${number(now)} ${measures[state.measure][1]}: ${what}. All seeds say ${number(all)}.${many} ${note}`
+		)
+	}
+
+	return {
+		label: "Differences between two kinds of networks, seed by seed, and their mean with a 95 % interval",
+		controls: [
+			{name: "task", label: "task", options: taskTitles, value: "windows 4", resets: again},
+			{name: "measure", label: "what is compared", options: measureTitles, value: "accuracy"},
+			{name: "kind", label: "kind", options: kinds, value: "tau_syn learned"},
+			{name: "other", label: "minus", options: kinds, value: "different tau_syn"},
+			{name: "count", label: "seeds in a draw", low: 1, high: MOST, step: 1, value: 3, resets: again},
+			{label: "Draw seeds", press: figure => pick(figure, 1)},
+			{label: `Draw ${KEPT} times`, press: figure => pick(figure, KEPT)}
+		],
+		state: {picked: [], draws: []}, // places of seeds; none is the first ones
+		link: true,
+
+		presses: figure =>
+			list(MOST, k => ({
+				label: () => {
+					const {differences, picked} = figure.result
+					const how = picked.includes(k) ? "taken in" : "left out"
+					return `seed ${tasks[figure.state.task].seeds[k]}: ${signed(differences[k])}, ${how}; press to change`
+				},
+				press: () => {
+					const {picked} = figure.result
+					figure.change({picked: picked.includes(k) ? picked.filter(other => other !== k) : [...picked, k]})
+				},
+				place: () => figure.tiles[k] ?? null
+			})),
+		compute,
+		draw,
+		text
+	}
+})
