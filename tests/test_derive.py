@@ -353,3 +353,20 @@ def test_code_is_written_once_per_class():
     assert notebook().program == notebook().program
     assert re.fullmatch("[0-9a-f]{16}", AdaptiveLIF.program)
     assert fused_sequence.BACKENDS["cpu"] == "snnparams.kernels.cpu"
+
+
+@pytest.mark.parametrize(("of_currents", "of_state"), [(F32, F64), (F64, F32)])
+def test_currents_and_states_of_two_precisions_are_computed_in_the_higher(of_currents, of_state):
+    x = torch.rand(20, 3, 5, generator=torch.Generator().manual_seed(1)).to(of_currents)
+    state = sp.LIFParameters.State(*torch.zeros(2, 3, 5, dtype=of_state))
+    p = sp.LIFParameters(v_th=0.3)
+    got, expected = (kernels.sequence(sp.LIFParameters, x, state, p, DT, kernel=k) for k in ("cpu", "reference"))
+    for a, b in zip((got[0], *got[1]), (expected[0], *expected[1]), strict=True):
+        torch.testing.assert_close(a.double(), b.double(), rtol=1e-12, atol=1e-12)
+    assert got[1].v.dtype == F64
+
+
+def test_a_kernel_reads_no_memory_of_another_dtype():
+    x, state, p = torch.zeros(1, 4, 3, 5), torch.zeros(1, 2, 3, 5, dtype=F64), torch.zeros(1, 5, 5)
+    with pytest.raises(ValueError, match=r"got torch\.float32, torch\.float64, torch\.float32"):
+        fused_sequence.sequence(x, state, None, p, sp.LIFParameters.program, "super", 1.0, True, False, "cpu")

@@ -674,15 +674,6 @@ def test_a_change_of_a_view_is_not_lost():
     assert layer.p.v_th.tolist() == pytest.approx([0.7, 0.5, 0.5])
 
 
-def test_a_module_pickled_before_reads_were_noted():
-    p = sp.LIF(sp.LIFParameters(tau_mem=torch.full((3,), 0.01)), size=3).p
-    del p._reads
-    again = pickle.loads(pickle.dumps(p))
-    again.tau_mem[0] = 0.02
-    with pytest.raises(RuntimeError, match="tau_mem: expected an assignment"):
-        again.values()
-
-
 def test_a_parametrization_that_a_user_registers():
     layer = sp.LIF(sp.LIFParameters(v_th=nn.Parameter(torch.full((3,), 0.4))), size=3)
     nn.utils.parametrize.register_parametrization(layer.p, "v_th", View())

@@ -102,7 +102,7 @@ class SpikingLayer(nn.Module):
         currents, p, neuron = linear(spikes, self.weights), self.p.values(), self.p.neuron
         recurrent_weights = self.recurrent_weights if self.recurrent else None
         kind = neuron.RecurrentState if self.recurrent else neuron.State
-        start = kind(*torch.zeros(len(kind._fields), *currents.shape[1:]))
+        start = kind(*currents.new_zeros(len(kind._fields), *currents.shape[1:]))
         return kernels.sequence(neuron, currents, start, p, DT, DETACH, recurrent_weights=recurrent_weights)[0]
 
 
@@ -176,7 +176,7 @@ class Network(nn.Module):
         Late spikes through a filter are spikes through a late filter, which has no batch and so costs next to nothing.
         """
         steps, hidden = len(spikes), spikes.shape[2]
-        by_lag = filters(self.distinct_taus, steps).T[..., None].expand(-1, -1, hidden)
+        by_lag = filters(self.distinct_taus, steps).to(spikes.dtype).T[..., None].expand(-1, -1, hidden)
         late, _ = delay(by_lag)  # (T, R, H): lags stand for time
         lags = self.distinct_due.long()[:, None] - torch.arange(steps)  # (R, T)
         rows = torch.arange(len(lags))[:, None]

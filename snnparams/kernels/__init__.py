@@ -150,14 +150,14 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
         else:
             currents = torch.cat([currents[:1] + arrives, currents[1:]])
     values = arguments_of_step(neuron, p, dt)
-    like = variables[program.state[0]]
-    same = {"dtype": like.dtype, "device": like.device}
+    precision = torch.promote_types(currents.dtype, variables[program.state[0]].dtype)  # as in the reference
+    same = {"dtype": precision, "device": currents.device}
     of_neurons = [torch.as_tensor(values[name], **same) for name in program.parameters]
     stacked = [(v if list(v.shape) == population else v.expand(population)).flatten() for v in of_neurons]
     gradient = surrogate_of(p) if neuron.spiking else None
     out, last, _ = fused_sequence.sequence(
-        currents.flatten(2)[None],  # also of no rows
-        torch.stack([variable.flatten(1) for variable in variables.values()])[None],
+        currents.to(precision).flatten(2)[None],  # also of no rows
+        torch.stack([variable.to(precision).flatten(1) for variable in variables.values()])[None],
         None if recurrent_weights is None or steps == 1 else recurrent_weights[None],
         torch.stack(stacked)[None],
         neuron.program,
@@ -168,7 +168,7 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
         kernel,
     )
     out = out.view(currents.shape)
-    new = [variable.reshape(like.shape).clone() for variable in last.unbind(1)]
+    new = [variable.reshape(currents.shape[1:]).clone() for variable in last.unbind(1)]
     return out, neuron.RecurrentState(out[-1].clone(), *new) if recurrent else neuron.State(*new)
 
 

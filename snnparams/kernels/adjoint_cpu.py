@@ -218,7 +218,7 @@ def forward(
         room = most  # more spikes than there was room for: once more, with as much as they need
     lists = (torch.cat([part[:count] for part, count in zip(t, counts, strict=True)]) for t in (where, what))
     v, i = state.unbind()
-    return z, v, i, last, [*lists, counts]
+    return z, v.clone(), i.clone(), last, [*lists, counts]
 
 
 def backward(

@@ -121,6 +121,12 @@ def sequence(x, state, w, p, program, method, alpha, detach_reset, keep, backend
         detach_reset: whether no gradient passes the spike in the reset.
         keep: whether there may be a backward pass.
         backend: "cpu" or "triton".
+
+    Raises:
+        ValueError: if dtypes differ.
     """
+    dtypes = [tensor.dtype for tensor in (x, state, w, p) if tensor is not None]
+    if len(set(dtypes)) > 1:  # a kernel reads all memory as what x is
+        raise ValueError(f"expected one dtype of x, state, w and p, got {', '.join(map(str, dtypes))}")
     how = program, method, alpha, detach_reset, keep, backend
     return _call(_Forward, _forward_operator, x, state, w, p, *how)
