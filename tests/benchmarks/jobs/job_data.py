@@ -121,6 +121,7 @@ def offsets(steps=40):
 
 def run_and_kill(function, file):
     """Call a function in another process, which writes checkpoints into a file, and kill it behind the second one."""
+    spoken_digits()  # what cannot be had is said here, not in a process whose end says nothing
     file = Path(file)
     process = multiprocessing.get_context("fork").Process(target=function, args=(file,))
     process.start()
