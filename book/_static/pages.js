@@ -18,7 +18,7 @@
   function mark(box) {
     const room = box.scrollWidth - box.clientWidth;
     const inText = box.matches("span.math:not(.wide)"); // again, after the window grew
-    const scrolls = room > 1 && !inText;
+    const scrolls = room > 0 && !inText;
     box.classList.toggle("scrolls", scrolls);
     box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
     box.classList.toggle("more-right", scrolls && box.scrollLeft < room - 1);
