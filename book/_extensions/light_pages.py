@@ -37,7 +37,7 @@ STYLE = """\
   src: url({name}.woff) format("woff");
 }}
 """
-DEPRECATED = ' role="doc-biblioentry"'  # of works in a list: WAI-ARIA has given it up
+DEPRECATED = ' role="doc-biblioentry"'  # of works: WAI-ARIA has given it up
 PRIVATE = re.compile("[\ue000-\uf8ff]")  # where Font Awesome has its icons
 # what tex-chtml.js may load by itself: itself and its fonts
 MATHJAX_KEPT = ("tex-chtml.js", "output/chtml/fonts")
@@ -150,7 +150,7 @@ def _lighten(app, exception) -> None:
     pages = {path: path.read_text() for path in files}
     for path, text in pages.items():
         lighter = SCRIPT.sub("", text).replace(LABEL, "").replace(NAMELESS, NAMED)
-        lighter = lighter.replace(DEPRECATED, "")
+        lighter = lighter.replace(DEPRECATED, ' role="listitem"')
         if lighter != text:
             path.write_text(lighter)
     for path in (out / "_images").glob("*.png"):
