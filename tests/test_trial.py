@@ -352,7 +352,7 @@ def test_late_spikes_are_read_as_by_a_delay_before_the_readout(name, description
     logits, (z,) = network(task.encode(task.test.inputs[:5]))
     delay, network.delay = network.delay, None
     late, _ = delay(z)
-    torch.testing.assert_close(logits, network.decode(late), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, network.decode(late), rtol=1e-5, atol=1e-5)
     steps = delay.p.delay.expand(12) / DT
     spread = torch.linspace(7.5 / 12, 15 - 7.5 / 12, 12) if name == "different" else torch.full((12,), 7.5)
     torch.testing.assert_close(steps.float(), spread, rtol=1e-4, atol=1e-4)

@@ -13,7 +13,7 @@ from PIL import Image
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 POINTS = 110  # of the page to an inch of a figure, as in snnparams.mplstyle
-WIDE = 600  # points: a wider figure is not shrunk below this (37.5rem in book.css)
+WIDE = 560  # points: a wider figure is not shrunk below this (35rem in book.css)
 
 
 class SizePictures(SphinxPostTransform):
