@@ -13,9 +13,9 @@ def run(file):
     train, test = spoken_digits()
     network = nn.Sequential(
         nn.Linear(20, 100),
-        layer.LinearRecurrentContainer(neuron.LIFNode(), 100, 100, step_mode="m"),
+        layer.LinearRecurrentContainer(neuron.LIFNode(v_threshold=0.5), 100, 100, step_mode="m"),
         nn.Linear(100, 10),
-        neuron.LIFNode(step_mode="m"),
+        layer.SynapseFilter(tau=10.0, step_mode="m"),
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
