@@ -4,10 +4,10 @@ Folders, each of which knows only those above it:
 
 parameters    what a parameter of a neuron may be given as: unit and limits, distributions, constraints  (chapters 2, 5)
 neurons       what a neuron is: state, parameters, one step, spike functions                               (1 and 8)
-kernels       whole sequences, forward and backward; the adjoint method                                    (7 and 9)
-layers        neuron parameters as PyTorch registers them, cells, layers, delays                           (3 and 4)
+kernels       whole sequences, forward and backward; the adjoint method                                   (7 and 10)
+layers        neuron parameters as PyTorch registers them, cells, layers, delays                        (3, 4 and 9)
 data          data sets and generated tasks, encoders                                                      (4 and 6)
-training      the loop, optimiser groups, diagnostics, ensembles                                           (4, 5 and 9)
+training      the loop, optimiser groups, diagnostics, ensembles                                          (4, 5 and 10)
 experiments   grids, trials, statistics                                                                    (6)
 interop       networks of other libraries
 plot          pictures
