@@ -475,6 +475,7 @@ def test_arrows_move_an_input_spike_and_choose_another(page):
     assert spike.nth(1).evaluate("x => x === document.activeElement")
     page.keyboard.press("Home")
     assert state(page, "neuron")["times"][:2] == [6, 0]
+    idle(page, "neuron")
     assert spike.nth(1).get_attribute("aria-valuetext") == "0 ms"
 
 
@@ -772,6 +773,7 @@ def test_a_link_leads_to_the_view_and_a_broken_one_to_the_first(page, address):
         assert state(page, "grid") == first
     other = page.context.new_page()
     other.goto(address + view)
+    idle(other, "grid")
     assert (state(other, "grid"), shown(other, "grid")) == (wanted, result)
     assert abs(other.locator("#grid").bounding_box()["y"]) < 50
     other.close()
