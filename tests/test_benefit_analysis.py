@@ -271,9 +271,21 @@ def test_a_verdict_on_delays_waits_for_all_declared_seeds(results, monkeypatch):
     assert outcomes["different delays"].contrast.n == 3
     assert outcomes["learned from equal"].contrast.mean == pytest.approx(-1)
     assert outcomes["six windows"].verdict == "not run"
-    labels = [label.get_text() for label in delays.gains(found).axes[0].get_yticklabels()]
-    assert labels[0] == "windows 4"
-    assert delays.TITLES[design.DELAYS] in labels
+    labels = [label.get_text() for label in delays.verdict(found).axes[1].get_yticklabels()]
+    assert labels == [delays.TITLES[kind] for kind in (SYN, design.DELAYS, design.DELAYS_LEARN)]
+    assert {tuple(row[1:]) for row in delays.spikes(found).rows[1:]} == {("not run", "not run", "not run", "0")}
+    held = [
+        line(delays.AT_RATE, kind, s, accuracy)
+        for kind, accuracy in ((EQUAL, 0.7), (design.DELAYS, 0.9))
+        for s in SEEDS[:2]
+    ]
+    (results.folder / "delays_equal_spikes.jsonl").write_text("".join(json.dumps(x) + "\n" for x in held))
+    found = Results(results.folder, delays.PREDICTIONS)
+    rows = {row[0]: row[1:] for row in delays.spikes(found).rows}
+    assert rows["different delays"][0] == "90.0 %"
+    assert rows["different delays"][1].startswith("+20.0 (")
+    assert found.outcomes()["equal spikes"].contrast.mean == pytest.approx(20)
+    assert {tuple(row[1:]) for row in delays.words(found).rows[1:]} == {("not run", "not run", "0")}
     plt.close("all")
 
 

@@ -28,6 +28,7 @@ COLLAPSED = 10.0  # points below the median of its condition at which a run has 
 SPLITS = {"spoken digits": 600 / 2100, "sequential mnist": 2000 / 10_000}  # inputs for test over those for training
 TASKS = tuple(core_problems(1, 1, 1, 1))
 CORE_SEEDS, SEEDS = 20, 10  # of the core, and of what stands beside it
+DELAY_STAGES = ("delays", "delays_later", "delays_equal_spikes", "delays_spoken")
 BESIDE_THE_CORE = ("causes", "adaptation", "delays", "delays_later")
 FLAT_EPOCHS = 32  # the longer of the two trainings that are compared there
 ALL_FROM_EQUAL = "all learned"
@@ -308,7 +309,7 @@ class Results:
         Conditions of which seeds are still to be run are left out: a verdict waits for all that were declared.
         """
         found = []
-        for stage in ("core", "causes", "equal_spikes", "adaptation", "delays", "delays_later"):
+        for stage in ("core", "causes", "equal_spikes", "adaptation", *DELAY_STAGES):
             for (task, condition), lines in self.runs(stage).items():
                 if len(lines) < declared_seeds(stage, condition):
                     continue
