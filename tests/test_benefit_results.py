@@ -156,6 +156,20 @@ def test_other_delays_on_four_windows_are_what_the_chapter_says():
         assert max(abs(c.low), abs(c.high)) < 0.1  # "within 0.1 points", "nothing that matters"
 
 
+def test_delays_on_six_windows_are_what_the_chapter_says():
+    text = "\n".join(cell.source for cell in nbformat.read(ROOT / "book" / "9_delays.ipynb", as_version=4).cells)
+    for kind in (EQUAL, *design.DELAYED):
+        assert set(range(1, 11)) <= set(RESULTS.runs("delays_later")["windows 6", kind])
+    c = RESULTS.difference("delays_later", "windows 6", design.DELAYS).contrast
+    assert (
+        f"On six windows the gain is {c.mean:.1f} points ({c.low:.1f} to {c.high:.1f}, {c.n} seeds), as predicted"
+        in text
+    )
+    c = RESULTS.difference("delays_later", "windows 6", design.DELAYS_LEARN, design.DELAYS).contrast
+    assert f"They end {c.mean:.1f} points ahead ({c.low:.1f} to {c.high:.1f})" in text
+    assert RESULTS.mean("delays_later", "windows 6", design.DELAYS_LEARN, "remembered") > 5.98  # "all six windows"
+
+
 def test_delays_were_tuned_and_trained_as_the_chapter_says():
     for kind in design.DELAYED:
         tries = RESULTS.tries("delays_tuning", "windows 4", kind)
