@@ -565,6 +565,73 @@ WRONG = {
 }
 
 
+def step_of(v=None, output="spike(v, v_th)", more=""):
+    """Return a step that is right but for what it returns as its voltage or its output."""
+    code = f"def step(v, i, a, v_leak, v_th, spike{more}): return {output}, {v or 'v + a * (v_leak - v)'}, i - v"
+    space: dict[str, Any] = {}
+    exec(code, space)
+    return {"step": space["step"]}
+
+
+def of_rate(function):
+    """Return constants of which one is a function of the share of the way that a membrane goes."""
+    return {"constants": lambda dt, tau_mem_inv: {"a": function(dt * tau_mem_inv)}}
+
+
+WRONG |= {
+    "a spike of one argument": (step_of(output="spike(v) + v_th"), "step: spike() missing 1 required positional"),
+    "the spike itself": (step_of(v="v + a * v_leak * spike"), "got the function spike itself"),
+    "a bit turned": (step_of(v="~v + a * v_leak"), "got ~"),
+    "a text": (step_of(v="f'{v}' + a * v_leak"), "got a text"),
+    "a truth value": (step_of(v="v + a * v_leak * True"), "got bool True"),
+    "a complex number": (step_of(v="v + a * v_leak * 1j"), "got complex 1j"),
+    "an infinite number": (step_of(v="v + a * v_leak * 1e400"), "got a number that is not finite"),
+    "a number too large": (step_of(v="v + a * v_leak * 10**400"), "got a number that is not finite"),
+    "a division by zero": (step_of(v="v / 0 + a * v_leak"), "got a division by 0"),
+    "nothing in place of a state": (step_of(v="None"), "got NoneType None"),
+    "a function within": (step_of(v="(lambda y: y)(v) + a * v_leak"), "got a function within"),
+    "a choice by a voltage": (
+        step_of(v="where(v, a, i) + v_leak", more=", where"),
+        "got where of something that is no spike",
+    ),
+    "a state of parameters alone": (step_of(v="a * v_leak"), "step: expected v to depend on the state or x"),
+    "a variable that is no name": ({"state": ("v", "i j")}, "'i j': expected a name that Python takes"),
+    "a variable that is a word of Python": ({"state": ("v", "lambda")}, "'lambda': expected a name that Python takes"),
+    "a number for a variable": ({"state": ("v", 3)}, "3: expected a name that Python takes"),
+    "a time that is no name": ({"tau_mem_inv": sp.rate(1.0, time="tau mem")}, "'tau mem': expected a name"),
+    "a start that is no dictionary": ({"rest": ["v"]}, "rest: expected a dictionary, got list"),
+    "a negative rate by default": ({"tau_mem_inv": sp.rate(-1.0)}, "tau_mem_inv: expected positive values, got -1 1/s"),
+    "a default that is no number": ({"v_th": sp.voltage(math.nan)}, "v_th: expected finite values, got nan by default"),
+    "a default out of range": ({"v_th": sp.voltage(1.0, low=2.0)}, "v_th: expected values above 2, got 1 by default"),
+    "a bound that is no number": ({"v_th": sp.voltage(1.0, low="0")}, "v_th: expected numbers as default and bounds"),
+    "an unknown constraint": (
+        {"v_th": sp.voltage(1.0, constraint="exp")},
+        "v_th: expected a constraint of log, softplus, none by default, got 'exp'",
+    ),
+    "a constraint of time constants": ({"v_th": sp.voltage(1.0, constraint="decay")}, "none by default, got 'decay'"),
+    "a constraint that refuses the default": (
+        {"v_th": sp.voltage(-1.0, constraint="log")},
+        "v_th: expected a default that is not negative for 'log', got -1",
+    ),
+    "constants that fail": (of_rate(lambda x: x.foo()), "constants: expected values for any parameters, got Attribute"),
+    "constants of one number": (of_rate(math.exp), "constants: expected values for any parameters, got ValueError"),
+    "constants in place": (of_rate(lambda x: x.mul_(2)[0].item()), "constants: expected some that depend on tau_mem"),
+    "a list of constants": ({"constants": lambda dt, tau_mem_inv: [dt]}, "constants: expected a dictionary, got list"),
+    "constants of nothing": (
+        {"constants": lambda: {}},
+        "constants: expected dt and then some of tau_mem_inv, v_leak, v_th, got nothing",
+    ),
+    "a constant that is a text": (of_rate(str), "constants: expected a to be a tensor or a number, got str"),
+    "a constant of another type": (of_rate(torch.Tensor.float), "expected a to have the type of the parameters"),
+    "a constant that is not finite": (of_rate(lambda x: torch.log(-x)), "expected a to be finite where parameters"),
+    "a constant that is drawn": (of_rate(lambda x: x * torch.rand(len(x))), "a of a neuron to depend on its own"),
+    "a constant of all neurons": (of_rate(lambda x: x.cumsum(0)), "a of a neuron to depend on its own parameters"),
+    "a constant of another neuron": (of_rate(lambda x: x.flip(0)), "a of a neuron to depend on its own parameters"),
+    "the mean of all neurons": (of_rate(lambda x: x.mean().expand(3)), "a of a neuron to depend on its own parameters"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad:UserWarning")  # PyTorch's, of math.exp
 @pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
 def test_a_wrong_definition_is_refused_by_name(changes, message):
     with pytest.raises(TypeError, match=re.escape(message)) as caught:
