@@ -131,6 +131,19 @@ def subtractive_by_hand(x, p, recurrent_weights, fire):
     return np.stack(outputs), (v, i)
 
 
+def partial_reset_by_hand(x, p, recurrent_weights, fire):
+    v, i, z, outputs = np.broadcast_to(p["v_leak"], x.shape[1:]), 0 * x[0], 0 * x[0], []
+    for x_t in x:
+        i = i + x_t + z @ recurrent_weights.T
+        v = v + DT * p["tau_mem_inv"] * (p["v_leak"] - v + i)
+        i = i * (1 - DT * p["tau_syn_inv"])
+        z = fire(v - p["v_th"])
+        v = v + z * p["of_voltage"] * (p["v_reset"] - v) + z * p["of_threshold"] * (p["v_reset"] - p["v_th"])
+        i = i * (1 - z * p["of_current"])
+        outputs.append(z)
+    return np.stack(outputs), (v, i)
+
+
 def slope_by_hand(x, p, recurrent_weights, fire):
     return lif_by_hand(x, p, recurrent_weights, lambda u: fire(p["slope"] * u))
 
@@ -162,6 +175,7 @@ TABLE = {
     "adaptive LIF": Row(sp.neurons.AdaptiveLIF, adaptive_by_hand, 4.0),
     "exact LIF": Row(sp.neurons.ExactLIF, exact_lif_by_hand, 4.0),
     "LIF, reset by subtraction": Row(sp.neurons.SubtractiveLIF, subtractive_by_hand, 4.0),
+    "LIF, partial reset": Row(sp.neurons.PartialResetLIF, partial_reset_by_hand, 4.0),
     "LIF with a slope": Row(sp.neurons.SlopeLIF, slope_by_hand, 4.0),
     "SE-adLIF": Row(sp.neurons.SEAdLIF, functools.partial(adlif_by_hand, new=True), 12.0),
     "EF-adLIF": Row(sp.neurons.EFAdLIF, functools.partial(adlif_by_hand, new=False), 12.0),

@@ -23,16 +23,16 @@ from snnparams.experiments.designs import (
     DT,
     FAST,
     PER_OUTPUT,
+    RESETS,
     Architecture,
     Neurons,
     initial_delays,
     initial_values,
 )
-from snnparams.experiments.resets import RESETS, LIFWithReset
 from snnparams.layers.delay import Delay
 from snnparams.layers.initialisation import reach_rate_, voltage_variance
 from snnparams.layers.neuron_parameters import NeuronParameters
-from snnparams.neurons import AdaptiveLIF, LIFParameters
+from snnparams.neurons import AdaptiveLIF, LIFParameters, PartialResetLIF
 from snnparams.neurons.surrogate import Surrogate
 from snnparams.parameters.constraints import Interval
 from snnparams.parameters.declared import Learned
@@ -79,7 +79,7 @@ class SpikingLayer(nn.Module):
         if self.reset != "zero" or self.clear_synapse:
             if neurons.tau_adapt is not None:
                 raise ValueError("reset: expected the standard one where thresholds adapt, got another")
-            kind = LIFWithReset
+            kind = PartialResetLIF
             declared["of_voltage"], declared["of_threshold"] = RESETS[self.reset]
             declared["of_current"] = float(self.clear_synapse)
         gradient = Surrogate("super", architecture.alpha)
