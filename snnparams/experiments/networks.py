@@ -4,6 +4,10 @@ Networks of one seed have equal weights before training and begin with equal fir
 constants. For that, a neuron's weights are those of the seed times a factor that gives all voltages one variance, as in
 fluctuation-driven initialization (see `snnparams.layers.initialisation.voltage_variance`), times one number for the
 layer, found by bisection. Time constants count in time steps.
+
+Why they are no `snnparams.Sequential`, nor the network of chapter 4 (`snnparams.models`): a readout is asked for each
+answer when it is due, and filters spikes only for those steps, and weights are stored without the factors that belong
+to a neuron's time constants, so that all networks learn at one rate. The populations and kernels are the package's own.
 """
 
 from __future__ import annotations
