@@ -4,14 +4,18 @@ import copy
 import dataclasses
 import functools
 import io
+import json
 import math
 import pickle
 import re
+import sys
+import types
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from notebooks import ROOT
 from scipy.linalg import expm
 from torch import nn
 
@@ -60,6 +64,16 @@ class Exact(sp.Neuron):
         v = kept * v + (1 - kept) * x
         z = spike(v, v_th)
         return z, where(z, v - v_th, v)
+
+
+def of_chapter_8():
+    """Return the neuron that chapter 8 defines, made as in a notebook: its module has no file."""
+    notebook = json.loads((ROOT / "book" / "8_own_neuron.ipynb").read_text())
+    (cell,) = ("".join(x["source"]) for x in notebook["cells"] if "".join(x["source"]).startswith("class Adaptive("))
+    module = types.ModuleType("chapter_8")
+    sys.modules[module.__name__] = module  # where pickle looks for it, as for __main__
+    exec("import snnparams as sp\n" + cell, vars(module))
+    return module.Adaptive
 
 
 def adaptive_by_hand(x, p, recurrent_weights, fire):
@@ -180,6 +194,7 @@ TABLE = {
     "SE-adLIF": Row(sp.neurons.SEAdLIF, functools.partial(adlif_by_hand, new=True), 12.0),
     "EF-adLIF": Row(sp.neurons.EFAdLIF, functools.partial(adlif_by_hand, new=False), 12.0),
     "adaptive LIF of a user": Row(AdaptiveLIF, adaptive_by_hand),
+    "adaptive LIF of chapter 8": Row(of_chapter_8(), adaptive_by_hand, 4.0),
     "exact LIF of a user": Row(Exact, exact_by_hand, 8.0),
 }
 each = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
@@ -386,6 +401,65 @@ def test_sparse_input_and_kernels(row):
     torch.testing.assert_close(layer(spikes.to_sparse())[0], layer(spikes)[0])
     with pytest.raises(ValueError, match="unknown kernel='numba'"):
         recurrent(row, declared(row.neuron), kernel="numba")
+
+
+@each
+@pytest.mark.parametrize("with_recurrence", [False, True])
+def test_bad_input_is_refused_by_name(row, with_recurrence):
+    layer = recurrent(row, declared(row.neuron)) if with_recurrence else sp.Layer(declared(row.neuron), dtype=F64)
+    x = inputs(row, inputs=INPUTS if with_recurrence else NEURONS)
+    state = layer(x)[1]
+    for wrong, error, message in (
+        (x.numpy(), TypeError, r"input: expected a tensor of shape \(T, B, .*, got ndarray"),
+        (x.float(), TypeError, r"input: expected .*float64.*, got .*float32"),
+        (x.long(), TypeError, "got .*int64"),
+        (x[..., :-1], ValueError, f"expected .*, got .*{NEURONS}"),
+        (x[0, 0, 0], ValueError, r"input: expected .*got .*\(\)"),
+    ):
+        with pytest.raises(error, match=message):
+            layer(wrong)
+    with pytest.raises(TypeError, match=f"state: expected {type(state).__name__}"):
+        layer(x, tuple(state))
+    with pytest.raises(ValueError, match=r"state\..* expected shape"):
+        layer(x[:, :1], state)
+
+
+class ByHand(nn.Module):
+    """A module of a user's own, which goes through time itself and has the parameters of a neuron."""
+
+    def __init__(self, neuron):
+        super().__init__()
+        self.kind, self.weights = neuron, nn.Linear(INPUTS, NEURONS)
+        self.soma = nn.ModuleList([sp.NeuronParameters(declared(neuron), dt=DT, size=NEURONS, dtype=torch.float32)])
+
+    def forward(self, x):
+        state = self.kind.State(*torch.zeros(len(self.kind.state), len(x), NEURONS))
+        outputs = []
+        for x_t in x.transpose(0, 1):
+            out, state = sp.neuron_step(self.kind, 9 * self.weights(x_t).abs(), state, p=self.soma[0])
+            outputs.append(out)
+        return (torch.stack(outputs).mean(0) + state[0]).log_softmax(1)
+
+
+@each
+def test_parameters_of_a_users_own_module_are_seen_grouped_recorded_and_checked(row):
+    torch.manual_seed(0)
+    model, names = ByHand(row.neuron), list(row.neuron.parameters)
+    assert list(sp.learned_values(model)) == [f"soma.0.{name}" for name in names]
+    groups = sp.parameter_groups(model, 1e-2, {names[0]: 1e-3}, weight_decay=0.1)
+    assert [(group["name"], group["lr"], group["weight_decay"]) for group in groups] == [
+        ("weights", 1e-2, 0.1),
+        *((name, 1e-3 if name == names[0] else 1e-2, 0.0) for name in names),
+    ]
+    data = sp.Split(torch.rand(8, STEPS, INPUTS), torch.arange(8) % NEURONS)
+    history = sp.fit(model, data, data, torch.optim.Adam(groups), 2, batch_size=4, progress=False)
+    assert {len(values) for values in history.neuron_parameters.values()} == {3}
+    assert set(history.moved()) == {f"soma.0.{name}" for name in names}
+    assert max(history.moved().values()) > 0
+    with torch.no_grad():
+        model.soma[0].raw(names[-1]).fill_(math.nan)
+    with pytest.raises(ValueError, match=rf"soma\.0\.{names[-1]}: expected finite values, got nan"):
+        sp.validate_neuron_parameters(model)
 
 
 @each
