@@ -703,7 +703,8 @@ WRONG |= {
     ),
     "constants that fail": (of_rate(lambda x: x.foo()), "constants: expected values for any parameters, got Attribute"),
     "constants of one number": (of_rate(math.exp), "constants: expected values for any parameters, got ValueError"),
-    "constants in place": (of_rate(lambda x: x.mul_(2)[0].item()), "constants: expected some that depend on tau_mem"),
+    "a constant of the first neuron": (of_rate(lambda x: x[0].item()), "a of a neuron to depend on its own parameters"),
+    "a constant without gradient": (of_rate(torch.Tensor.detach), "constants: expected some that depend on tau_mem"),
     "a list of constants": ({"constants": lambda dt, tau_mem_inv: [dt]}, "constants: expected a dictionary, got list"),
     "constants of nothing": (
         {"constants": lambda: {}},
@@ -712,6 +713,7 @@ WRONG |= {
     "a constant that is a text": (of_rate(str), "constants: expected a to be a tensor or a number, got str"),
     "a constant of another type": (of_rate(torch.Tensor.float), "expected a to have the type of the parameters"),
     "a constant that is not finite": (of_rate(lambda x: torch.log(-x)), "expected a to be finite where parameters"),
+    "a number that is not finite": (of_rate(lambda x: math.inf), "expected a to be finite where parameters have"),
     "a constant that is drawn": (of_rate(lambda x: x * torch.rand(len(x))), "a of a neuron to depend on its own"),
     "a constant of all neurons": (of_rate(lambda x: x.cumsum(0)), "a of a neuron to depend on its own parameters"),
     "a constant of another neuron": (of_rate(lambda x: x.flip(0)), "a of a neuron to depend on its own parameters"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 import numbers
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,20 +39,19 @@ def _computed(kind: type[Neuron], *values) -> dict[str, Any]:
 
 def _check_constant(name: str, value: Any, alone: Any) -> None:
     """Check one of the constants of a population, and that of its last neuron alone."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return
-    if not isinstance(value, torch.Tensor):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number and not isinstance(value, torch.Tensor):
         raise TypeError(f"constants: expected {name} to be a tensor or a number, got {type(value).__name__}")
-    if value.shape != (POPULATION,):
+    if not is_number and value.shape != (POPULATION,):
         raise TypeError(f"constants: expected {name} to have the shape of the parameters, got another")
-    if value.dtype != torch.float64:
+    if not is_number and value.dtype != torch.float64:
         raise TypeError(f"constants: expected {name} to have the type of the parameters, float64, got {value.dtype}")
-    if not value.isfinite().all():
-        raise TypeError(f"constants: expected {name} to be finite where parameters have their defaults, got {value[0]}")
-    if not isinstance(alone, torch.Tensor) or alone.shape != (1,) or not torch.allclose(alone, value[-1:], rtol=1e-9):
-        raise TypeError(
-            f"constants: expected {name} of a neuron to depend on its own parameters, got one that does not"
-        )
+    values, own = torch.as_tensor(value).flatten(), torch.as_tensor(alone)
+    if not values.isfinite().all():
+        got = values[0].item()
+        raise TypeError(f"constants: expected {name} to be finite where parameters have their defaults, got {got}")
+    if own.numel() != 1 or not torch.allclose(own.flatten(), values[-1:], rtol=1e-9, atol=1e-15):
+        raise TypeError(f"constants: expected {name} of a neuron to depend on its own parameters, got one of others")
 
 
 def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
         except (TypeError, AttributeError, ArithmeticError):
             kind.constants_of_numbers = False
         for name, value in found.items():
-            _check_constant(name, value, alone.get(name))
+            _check_constant(name, value, alone.get(name, math.nan))
         total = sum(value.sum() for value in found.values() if isinstance(value, torch.Tensor) and value.requires_grad)
         used = torch.autograd.grad(total, given, allow_unused=True) if isinstance(total, torch.Tensor) else ()
     if unused := [name for name, gradient in zip(names, used or [None] * len(names), strict=True) if gradient is None]:

@@ -73,7 +73,8 @@ class Neuron:
 
     Raises:
         TypeError: when the class is made, if `step` does more than it may, forgets a part of the state, does not use a
-            parameter, or takes what there is not; when an object is made, as `LIFParameters` does.
+            parameter, or takes what there is not; if `constants` fails, or gives what is no finite value for each
+            neuron; if a default is not valid; when an object is made, as `LIFParameters` does.
     """
 
     state: ClassVar[tuple[str, ...]] = ()
