@@ -729,6 +729,41 @@ def test_a_wrong_definition_is_refused_by_name(changes, message):
     assert str(caught.value).startswith("Mine: ")
 
 
+@pytest.mark.parametrize(
+    ("bases", "changes", "message"),
+    [
+        ((sp.LIFParameters,), {"extra": sp.voltage(1.0)}, "step: expected what it returns to depend on extra"),
+        (
+            (sp.LIFParameters,),
+            {"v_th": 0.5},
+            "v_th: expected rate(default) or voltage(default) of a parameter, got 0.5",
+        ),
+        ((sp.LIFParameters,), {"v_reset": None}, "v_reset: expected rate(default) or voltage(default) of a parameter"),
+        ((sp.LIFParameters,), {"state": ("v", "i", "c")}, "step: expected it to return the output and then v, i, c"),
+        ((sp.LIFParameters,), {"rest": {"v": "v_0"}}, "rest: expected one of tau_syn_inv, tau_mem_inv, v_leak, v_th,"),
+        ((sp.LIFParameters,), {"receives": "v_th"}, "v_th: expected a variable of the state, one of v, i"),
+        ((sp.LIFParameters,), {"q": sp.rate(1.0, time="tau_mem")}, "tau_mem: expected a name of its own"),
+        (
+            (sp.neurons.AdaptiveLIF, sp.neurons.SlopeLIF),
+            {},
+            "expected one neuron that it is made of, got AdaptiveLIF, Sl",
+        ),
+    ],
+)
+def test_a_neuron_made_of_another_is_refused_by_name_as_well(bases, changes, message):
+    with pytest.raises(TypeError, match=re.escape(message)) as caught:
+        type("Mine", bases, changes)
+    assert str(caught.value).startswith("Mine: ")
+
+
+def test_states_of_other_fields_and_a_neuron_that_is_none_are_refused():
+    for state in (tuple, type("S", (tuple,), {"_fields": ("v",)})):
+        with pytest.raises(TypeError, match=r"Mine.State: expected the fields \('v', 'i'\), got "):
+            type("Mine", (sp.LIFParameters,), {"State": state})
+    with pytest.raises(TypeError, match="Neuron: expected an object of a class of neurons"):
+        sp.Neuron()
+
+
 class Holding(sp.Neuron):
     """Some of what it returns is there already."""
 

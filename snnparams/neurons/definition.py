@@ -109,7 +109,8 @@ def _check_names(kind: type[Neuron], base: type[Neuron], constants: tuple[str, .
     """Check that every name is one, and stands for one thing."""
     if not isinstance(kind.state, tuple) or not kind.state or not kind.parameters:
         raise TypeError(f"expected variables of the state and parameters, got {kind.state} and {kind.neuron_fields}")
-    names = [*kind.state, *kind.parameters, *kind.times, *constants]
+    times = [parameter.time for parameter in kind.parameters.values() if parameter.time]
+    names = [*kind.state, *kind.parameters, *times, *constants]
     taken = {INPUT, SPIKES, "dt", "method", "alpha", *FUNCTIONS, *vars(base), *base.__annotations__}
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):

@@ -103,7 +103,14 @@ class Neuron:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        kinds = [base.__name__ for base in cls.__bases__ if issubclass(base, Neuron)]
+        if len(kinds) > 1:
+            raise TypeError(f"{cls.__name__}: expected one neuron that it is made of, got {', '.join(kinds)}")
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
+        for name in cls.parameters:
+            if name in vars(cls) and name not in own:
+                expected = "rate(default) or voltage(default) of a parameter"
+                raise TypeError(f"{cls.__name__}: {name}: expected {expected}, got {vars(cls)[name]!r}")
         own = {name: dataclasses.replace(parameter, name=name) for name, parameter in own.items()}
         cls.parameters = cls.parameters | own
         cls.neuron_fields = tuple(cls.parameters)
@@ -119,6 +126,11 @@ class Neuron:
             raise TypeError(f"{cls.__name__}: {error}") from error.__cause__
         _make_states(cls)
         _make_declaration(cls)
+
+    def __init__(self, *_, **__) -> None:
+        raise TypeError(
+            "Neuron: expected an object of a class of neurons, LIFParameters() say, got one of Neuron itself"
+        )
 
     def __post_init__(self, *given) -> None:
         times = dict(zip(self._keywords, given, strict=True))
@@ -192,7 +204,8 @@ def _make_states(kind: type[Neuron]) -> None:
     ):
         if getattr(getattr(kind, name, None), "_fields", None) != fields:
             if name in vars(kind):
-                raise TypeError(f"{kind.__name__}.{name}: expected the fields {fields}, got {vars(kind)[name]._fields}")
+                got = getattr(vars(kind)[name], "_fields", vars(kind)[name])
+                raise TypeError(f"{kind.__name__}.{name}: expected the fields {fields}, got {got}")
             made = namedtuple(kind.__name__ + name, fields, module=kind.__module__)  # type: ignore[misc]
             made.__qualname__ = f"{kind.__qualname__}.{name}"
             setattr(kind, name, made)
