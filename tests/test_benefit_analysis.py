@@ -237,10 +237,9 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     lines = [line("windows 4", kind, s, 0.8 + 0.01 * s) for kind in design.ADAPTIVE for s in SEEDS[:3]]
     lines.append(line("windows 4", EQUAL, 3, 0.6))  # run again: it counts, not that of the core
     empty_task = "windows 12, recurrent: not run"
-    of_none = (
-        "There are, so far, windows 4: 0 of 3 seeds of each kind; windows 12, recurrent: 0 of 3 seeds of each kind. "
-    )
-    assert adaptation.state(results) == of_none + "The rest is missing."
+    none = "0 of 3 seeds of each kind on"
+    said = f"So far there are {none} windows 4 and {none} windows 12, recurrent. The rest is missing."
+    assert adaptation.state(results) == said
     asked = len(adaptation.ASKED)
     assert [row[1:] for row in adaptation.compared(results).rows] == 2 * asked * [["not run", "", "0"]]
     (results.folder / "adaptation.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
@@ -257,7 +256,9 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     assert outcomes["learned adaptation"].verdict == "miss"  # 0, where more than 3 was said
     assert outcomes["equal adaptation"].verdict != "not run"
     assert outcomes["recurrent"].verdict == "not run"
-    some = "windows 4: 0 to 3 of 3 seeds of each kind; windows 12, recurrent: 0 of 3 seeds"  # no learned synapses
+    some = (
+        "0 to 3 of 3 seeds of each kind on windows 4 and 0 of 3 seeds of each kind on windows 12"  # no learned synapses
+    )
     assert some in adaptation.state(found)
     rows = {row[0]: row[1:] for row in adaptation.compared(found).rows}
     gained = rows["windows 4: equal adaptation \N{MINUS SIGN} equal, no adaptation"]

@@ -47,7 +47,7 @@ def state(results: Results) -> str:
         if min(counts) < planned:
             fewest, most = min(counts), max(counts)
             seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-            parts.append(f"{task}: {seeds} of {planned} seeds of each kind")
+            parts.append(f"{seeds} of {planned} seeds of each kind on {task}")
         runs = results.runs("adaptation")
         failed += sum("failed" in x["result"] for kind in STUDY.kinds for x in runs.get((task, kind), {}).values())
         tries |= {len(results.tries("adaptation_tuning", task, kind)) for kind in ADAPTIVE}
@@ -56,7 +56,7 @@ def state(results: Results) -> str:
     failures = f" Runs that failed and are left out: {failed}." if failed else ""
     if not parts:
         return f"{searched}All of it has been run: {planned} seeds of each kind on each task.{failures}"
-    return f"{searched}There are, so far, {'; '.join(parts)}. The rest is missing.{failures}"
+    return f"{searched}So far there are {' and '.join(parts)}. The rest is missing.{failures}"
 
 
 def compared(results: Results) -> Table:
