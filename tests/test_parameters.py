@@ -8,9 +8,9 @@ import math
 import pickle
 import re
 
-import norse.torch as norse
 import pytest
 import torch
+from peers import norse
 from test_constraints import LEARNED, RATES, VALUES, build, fields
 from test_modules import KINDS, inputs, run
 from torch import nn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from snnparams.kernels.compiled import all_finite, compiled, empty, in_shares, of_all_shares, run, shares
 from snnparams.kernels.vectors import gather, panels, scatter, width
@@ -74,7 +75,7 @@ def _outer_products(row_start, column, values, grad, out, share, start, stop):
             scatter(sums, p * inputs * columns, column, values, row_start[r], row_start[r + 1], row, p * columns)
 
 
-def product(row_start, column, values, weights):
+def product(row_start: Tensor, column: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """Multiply compressed rows (R, I) with weights (H, I): shape (R, H)."""
     if not all_finite(weights):  # zero times infinity is NaN, also where there is no spike
         return _dense(row_start, column, values, weights.shape[1]) @ weights.t()
@@ -84,7 +85,7 @@ def product(row_start, column, values, weights):
     return out
 
 
-def weight_gradient(row_start, column, values, grad, inputs: int):
+def weight_gradient(row_start: Tensor, column: Tensor, values: Tensor, grad: Tensor, inputs: int) -> Tensor:
     """Return the gradient (H, I) of that product by the weights, from that by the result (R, H)."""
     if not all_finite(grad):
         return grad.t() @ _dense(row_start, column, values, inputs)
@@ -161,7 +162,7 @@ def _write_spikes(steps, times, position, indices, share, start, stop):
                 t += interval if interval > 0 else steps
 
 
-def encode(x, steps: int, a, v_leak, v_th, v_reset):
+def encode(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
     """Return the indices (3, spikes) of the spikes of neurons that x (R, N) drives; all arguments have its shape."""
     times = torch.empty(2, *x.shape, dtype=torch.int32)
     bounds = shares(len(x))
