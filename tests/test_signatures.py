@@ -29,6 +29,7 @@ ORDER = (
     "gradient",
     "detach_reset",
     "kernel",
+    "chunk",
     "layout",
 )
 ORDER += ("device", "dtype")
@@ -47,11 +48,11 @@ def test_sizes_state_weights_and_p_are_positional_and_the_rest_is_named_in_one_o
 
 
 @pytest.mark.parametrize("build", [*FEED_FORWARD, *RECURRENT], ids=lambda kind: kind.__name__)
-def test_a_cell_takes_what_a_layer_does_but_the_kernel(build):
+def test_a_cell_takes_what_a_layer_does_but_how_a_sequence_is_computed(build):
     named = {p.name for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY}
     shared = {"dt", "gradient", "detach_reset", "device", "dtype"}
     own = {"size", "channels"} if build in FEED_FORWARD else {"input_weights", "recurrent_weights", "autapses"}
-    assert named == shared | own | (set() if "Cell" in build.__name__ else {"kernel"})
+    assert named == shared | own | (set() if "Cell" in build.__name__ else {"kernel", "chunk"})
 
 
 def each(p, **how):

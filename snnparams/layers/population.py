@@ -12,13 +12,8 @@ from torch.nn.functional import linear
 from snnparams import kernels
 from snnparams.kernels import adjoint
 from snnparams.layers.calls import as_numbers
-from snnparams.layers.checks import (
-    check_finite,
-    check_input,
-    check_population,
-    check_state,
-    check_weights,
-)
+from snnparams.layers.checks import check_finite, check_input, check_population, check_state, check_weights
+from snnparams.layers.chunks import check_chunk, over_chunks, over_chunks_untraced
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.neurons import Neuron
@@ -35,8 +30,11 @@ class Population(nn.Module):
 
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
     layout: ClassVar[str]  # axes of the input
+    chunk: int | None = None  # steps after which the state is kept, and nothing in between
 
-    def __init__(self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, **how) -> None:
+    def __init__(
+        self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, chunk=None, **how
+    ) -> None:
         super().__init__()
         if p is None and self.accepts is not Neuron:
             p = self.accepts()
@@ -52,7 +50,7 @@ class Population(nn.Module):
             p.check_use(**how)
         self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
         self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
-        self.kernel = kernels.check_kernel(kernel)
+        self.kernel, self.chunk = kernels.check_kernel(kernel), check_chunk(chunk)
         if self._exact:
             adjoint.refuse_triton(kernel)
 
@@ -83,7 +81,7 @@ class Population(nn.Module):
             text += f", gradient={self.gradient!r}"
         if "reset" in self.neuron.arguments and not self._exact:
             text += f", detach_reset={self.detach_reset}"
-        return text
+        return text if self.chunk is None else f"{text}, chunk={self.chunk}"
 
     def initial_state(self, input: torch.Tensor) -> Any:
         """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
@@ -112,8 +110,12 @@ class Population(nn.Module):
     def _sequence(self, x: torch.Tensor, state, lengths: Lengths | None = None) -> tuple[torch.Tensor, Any]:
         """Return the outputs of all time steps, and the state after the last, or after the last of each sequence."""
         if lengths is not None:
-            return over_lengths(self._compute, x, state, lengths, apart=self._exact)
-        return self._with_batch(x, state, self._compute)
+            return over_lengths(self._compute_in_chunks, x, state, lengths, apart=self._exact)
+        return self._with_batch(x, state, self._compute_in_chunks)
+
+    def _compute_in_chunks(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        run = over_chunks_untraced if self._exact else over_chunks
+        return run(self._compute, x, state, self.chunk)
 
     def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         """Return the output of one time step, and the new state."""
@@ -157,6 +159,7 @@ class FeedForward(Population):
         gradient: Gradient | None = None,
         detach_reset: bool | None = None,
         kernel: str | None = None,
+        chunk: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -167,7 +170,7 @@ class FeedForward(Population):
             size = channels
         shape = shape_of_population(size)
         how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
-        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, **how)
+        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.channels = channels
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
@@ -238,12 +241,13 @@ class Recurrent(Population):
         gradient: Gradient | None = None,
         detach_reset: bool | None = None,
         kernel: str | None = None,
+        chunk: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         check_counts(input_size=input_size, hidden_size=hidden_size)
         how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
-        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, **how)
+        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)

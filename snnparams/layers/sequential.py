@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from snnparams.layers.cells import Cell, RecurrentCell
+from snnparams.layers.chunks import check_chunk, over_chunks
 from snnparams.layers.layer import Layer, RecurrentLayer
 from snnparams.layers.population import Population
 from snnparams.layers.sequences import Lengths, check_lengths, over_lengths, refuse_packed, valid, without_padding
@@ -36,6 +37,14 @@ def _is_timeless(module: nn.Module) -> bool:
         return any(map(_is_timeless, module))
     files = [kind.__module__ for kind in type(module).__mro__]
     return isinstance(module, TIMELESS) or any(f"torch.nn.modules.{name}" in files for name in FILES)
+
+
+def _normalises_by_all_steps(module: nn.Module) -> bool:
+    """Return whether a module normalises by, or counts, all that it is called with at once."""
+    if not isinstance(module, nn.modules.batchnorm._NormBase):
+        return False
+    of_batch = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+    return of_batch or (module.training and module.track_running_stats)
 
 
 def _populations(module: nn.Module) -> list[str]:
@@ -130,6 +139,9 @@ class Sequential(nn.Sequential):
             new state; any other returns a tensor. Modules of PyTorch that know no time (convolutions, pooling,
             normalisations, `Flatten`, ...) are applied to every step, as by `OverTime`; put others into one. Cells go
             with cells, one step per call, and layers with layers.
+        chunk: number of steps, or None. With it the network computes so many steps at once, and the backward pass
+            computes them again from the states before them, see `snnparams.layers.chunks`: besides input and output
+            only those states are kept. Outputs and gradients are the same, if no module of your own mixes time steps.
 
     Called with a tensor (T, B, ...), or for cells (B, ...), and optionally a state, it returns the output of the last
     module and the state: a tuple with the state of each module, `()` for those without. Input and modules without an
@@ -140,15 +152,42 @@ class Sequential(nn.Sequential):
     Raises:
         TypeError: on calling, if cells and layers are mixed, a module returns something else, an `nn.Sequential` holds
             what carries a state, or the state is no tuple.
-        ValueError: if the state has another number of parts, or one is given where a module would lose its own; or what
-            a module raises, with its place.
+        ValueError: on building, if `chunk` is no positive integer; on calling, if the state has another number of
+            parts, or one is given where a module would lose its own, or what a module raises, with its place; with
+            `chunk`, if there are `lengths`, cells, or a normalisation over all steps of a batch in training mode.
     """
+
+    chunk: int | None = None
+
+    def __init__(self, *modules: Any, chunk: int | None = None) -> None:
+        super().__init__(*modules)
+        self.chunk = check_chunk(chunk)
 
     def forward(
         self, input: torch.Tensor, state: tuple | None = None, lengths: Lengths | None = None
     ) -> tuple[torch.Tensor, tuple]:
         """Return the output of the last module and the states of all."""
         refuse_packed(input)
+        if self.chunk is None:
+            return self._whole(input, state, lengths)
+        self._check_chunks(lengths)
+        return over_chunks(self._whole, input, state, self.chunk, random=True)
+
+    def _check_chunks(self, lengths: Lengths | None) -> None:
+        """Refuse what does not give the same in chunks."""
+        if lengths is not None:
+            raise ValueError(f"lengths: expected None where chunk={self.chunk}; give chunk to the layers instead")
+        if self._is_of_cells():
+            raise ValueError(f"chunk={self.chunk}: expected layers, which compute whole sequences, got cells")
+        for name, module in self.named_modules():
+            if _normalises_by_all_steps(module):
+                raise ValueError(
+                    f"chunk={self.chunk}: expected no normalisation over all steps, got module {name} "
+                    f"({type(module).__name__}) in training mode; give chunk to the layers instead, or call its .eval()"
+                )
+
+    def _whole(self, input: torch.Tensor, state: tuple | None, lengths: Lengths | None = None) -> tuple[Any, tuple]:
+        """Return the output of the last module and the states of all, without chunks."""
         given = self._states_of(state)
         stepwise = self._is_of_cells()
         if lengths is not None:
