@@ -28,7 +28,7 @@ from numba.core import caching, config
 
 from snnparams.folders import cache_folder
 from snnparams.kernels import PROCESS
-from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS, unpanelled
+from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS
 
 
 @functools.cache
@@ -182,4 +182,5 @@ def run(function: Any, bounds: np.ndarray, *args) -> None:
 
 def of_all_shares(sums: torch.Tensor, outputs: int) -> torch.Tensor:
     """Return the gradient (..., H, I) by weights, of which each share has a sum (..., shares, panels, I, width)."""
-    return unpanelled(sums.sum(dim=-4), outputs).mT.contiguous()
+    total = sums[..., 0, :, :, :] if sums.shape[-4] == 1 else sums.sum(dim=-4)
+    return total.mT.flatten(-3, -2)[..., :outputs, :].contiguous()
