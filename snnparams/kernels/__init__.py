@@ -147,6 +147,11 @@ def _choose_for(gradient: Surrogate | None, kernel: str | None, x) -> str:
     return "reference"
 
 
+def _flat(x: torch.Tensor, axes: int) -> torch.Tensor:
+    """Return a tensor with one axis behind so many others, also if there is none there or there are no rows."""
+    return x.flatten(axes) if x.dim() > axes else x.unsqueeze(-1)
+
+
 def derived_sequence(
     neuron: type[Neuron],
     currents: torch.Tensor,
@@ -174,8 +179,8 @@ def derived_sequence(
     stacked = [(v if list(v.shape) == population else v.expand(population)).flatten() for v in of_neurons]
     gradient = surrogate_of(p) if neuron.spiking else None
     out, last, _ = fused_sequence.sequence(
-        currents.to(precision).flatten(2)[None],  # also of no rows
-        torch.stack([variable.to(precision).flatten(1) for variable in variables.values()])[None],
+        _flat(currents.to(precision), 2)[None],
+        torch.stack([_flat(variable.to(precision), 1) for variable in variables.values()])[None],
         None if recurrent_weights is None or steps == 1 else recurrent_weights[None],
         torch.stack(stacked)[None],
         neuron.program,

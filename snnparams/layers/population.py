@@ -18,9 +18,10 @@ from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.neurons import Neuron
 from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step, detaches
+from snnparams.neurons.neuron import no_parameters
 from snnparams.neurons.surrogate import Adjoint, Gradient
 from snnparams.parameters.constraints import can_be_looked_at
-from snnparams.parameters.declared import check_counts, shape_of_population
+from snnparams.parameters.declared import check_counts, plain, shape_of_population
 
 FEW = 4096  # neurons times rows in one step, for which calling a fused kernel costs more than computing without it
 
@@ -41,11 +42,7 @@ class Population(nn.Module):
         kind = p.neuron if isinstance(p, NeuronParameters) else type(p)
         if not issubclass(kind, self.accepts):
             expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
-            # other libraries have classes of the same names: say whose it is
-            ours = issubclass(kind, Neuron) or kind.__module__ == "builtins"
-            got = kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
-            hint = "; snnparams.from_norse converts those of LIF and LI" if got.startswith("norse.") else ""
-            raise TypeError(f"p: expected {expected}, got {got}{hint}")
+            raise no_parameters(kind, expected)
         if isinstance(p, NeuronParameters):
             p.check_use(**how)
         self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
@@ -53,6 +50,12 @@ class Population(nn.Module):
         self.kernel, self.chunk = kernels.check_kernel(kernel), check_chunk(chunk)
         if self._exact:
             adjoint.refuse_triton(kernel)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        p = self._modules.get("p") if "_modules" in self.__dict__ else None
+        if isinstance(p, NeuronParameters) and name in (*p.neuron_fields, *p.neuron.times):
+            raise AttributeError(f"{name}: expected an assignment to layer.p.{name}, got one to layer.{name}")
+        super().__setattr__(name, value)
 
     @property
     def dt(self) -> float:
@@ -167,7 +170,7 @@ class FeedForward(Population):
             check_counts(channels=channels)
             if size is not None:
                 raise ValueError(f"channels: expected either it or size, got both, {channels} and {size}")
-            size = channels
+            size = channels = int(channels)
         shape = shape_of_population(size)
         how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
         super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
@@ -246,6 +249,7 @@ class Recurrent(Population):
         dtype: torch.dtype | None = None,
     ) -> None:
         check_counts(input_size=input_size, hidden_size=hidden_size)
+        input_size, hidden_size = int(input_size), int(hidden_size)
         how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
         super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
@@ -261,6 +265,7 @@ class Recurrent(Population):
         if given is None:
             scale = math.sqrt(2 / self.hidden_size)
             return nn.Parameter(scale * torch.randn(shape, dtype=like.dtype, device=like.device))
+        given = plain(name, given)
         check_weights(name, given, shape)
         if isinstance(given, nn.Parameter):
             if given.dtype != like.dtype:

@@ -21,7 +21,7 @@ from typing_extensions import dataclass_transform
 
 from snnparams.neurons.definition import SPIKES, check_definition
 from snnparams.neurons.surrogate import Adjoint, Gradient, check_alpha, named
-from snnparams.parameters.declared import Declared, check_declared, of_times, shown
+from snnparams.parameters.declared import Declared, check_declared, of_times, plain, shown
 from snnparams.parameters.parameter import Parameter, rate, voltage
 
 Value = float | np.ndarray | torch.Tensor | nn.Parameter | Distribution | Declared
@@ -150,7 +150,7 @@ class Neuron:
             elif by_rate or source is None:
                 derived.append(time)
                 in_seconds.discard(rate)
-            object.__setattr__(self, time, value)
+            object.__setattr__(self, time, plain(time, value))
         object.__setattr__(self, "in_seconds", frozenset(in_seconds))
         for name, parameter in self.parameters.items():
             object.__setattr__(self, name, check_declared(parameter, getattr(self, name)))
@@ -247,14 +247,27 @@ def _make_declaration(kind: type[Neuron]) -> None:
     kind._source = property(lambda self: self)  # type: ignore[attr-defined]
 
 
+def no_parameters(kind: type, expected: str) -> TypeError:
+    """Return the error for what are no neuron parameters; other libraries have classes of the same names."""
+    ours = issubclass(kind, Neuron) or kind.__module__ == "builtins"
+    got = kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+    hint = "; snnparams.from_norse converts those of LIF and LI" if got.startswith("norse.") else ""
+    return TypeError(f"p: expected {expected}, got {got}{hint}")
+
+
 def as_given(p, default: type[Neuron]):
     """Return neuron parameters that a function takes as they are, or the defaults for None.
 
     Raises:
-        TypeError: if a declaration holds what only a cell or layer turns into values.
+        TypeError: if they are none that it can use, or a declaration holds what only a cell or layer turns into values.
     """
     if p is None:
         return default()
+    if not isinstance(p, (Neuron, nn.Module, default.Values)):
+        raise no_parameters(type(p), default.__name__)
+    kind = getattr(p, "neuron", type(p)) if isinstance(p, (Neuron, nn.Module)) else default
+    if missing := set(default.neuron_fields) - set(getattr(kind, "neuron_fields", ())):
+        raise no_parameters(kind, f"{default.__name__} or others with {', '.join(sorted(missing))}")
     for name in p.neuron_fields if isinstance(p, Neuron) else ():
         if isinstance(value := getattr(p, name), Declared):
             raise TypeError(

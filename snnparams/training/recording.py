@@ -77,7 +77,8 @@ def _watch(recorded: Recorded):
             return None
         given = dict(zip(("input", "state", "lengths"), args, strict=False)) | options
         x, state, lengths = given["input"], given.get("state"), given.get("lengths")
-        x = x.to_dense() if lengths is None else without_padding(x, lengths)
+        x = x if x.layout == torch.strided else x.to_dense()  # which torch.vmap cannot call in vain
+        x = x if lengths is None else without_padding(x, lengths)
         outputs, traces = [], []
         for step in x.split(1):
             output, state = module.forward(step, state)
