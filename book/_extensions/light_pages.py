@@ -72,6 +72,8 @@ def _subject(cell) -> str:
     defined = [
         part.name for part in body if isinstance(part, ast.FunctionDef | ast.ClassDef)
     ]
+    if not defined and any(isinstance(part, ast.Assert) for part in body):
+        return " that checks this"
     first, last = ", ".join(defined[:-1]), "".join(defined[-1:])
     if not last and re.search(r"^import ", source.astext(), re.M):
         return " that imports"
