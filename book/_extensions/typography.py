@@ -1,8 +1,8 @@
-"""A Sphinx extension for what stands on a line: punctuation marks, and numbers of chapters.
+"""A Sphinx extension for what belongs together on a line.
 
 For a browser a formula in a line of text is a picture, beside which the line may break:
-it keeps its punctuation mark. And the theme prints a title of its own, without the
-number of the chapter: it gets it.
+it keeps its punctuation mark. And the theme prints titles of its own, without the
+numbers of the chapters: they get them.
 """
 
 import re
