@@ -838,7 +838,7 @@ class Share(torch.nn.Module):
 
 WAYS = {
     "raw": "none",
-    "raw at own rate": "none",
+    "raw, own rate": "none",
     "clamp": Share(cut=True),
     "projection": Share(cut=False),
     "softplus": "softplus",
@@ -887,8 +887,8 @@ def test_what_chapter_5_says_of_the_race(shared):
     assert ends["raw"] < 13
     assert ends["clamp"] == pytest.approx(1000)
     assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("projection", "softplus", "decay", "log"))
-    (fast,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 1, "map": "raw at own rate"}])
-    assert fast["paths"]["raw at own rate"][-1]["value"] <= 0
+    (fast,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 1, "map": "raw, own rate"}])
+    assert fast["paths"]["raw, own rate"][-1]["value"] <= 0
     assert "no neuron" in shared.locator("#race .live-text").inner_text()
     ends = {name: 1000 / path[-1]["value"] for name, path in fast["paths"].items()}
     assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("raw", "softplus", "decay", "log"))

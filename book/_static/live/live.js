@@ -17,7 +17,7 @@
 		return [mean, Math.sqrt(total(values.map(x => (x - mean) ** 2)) / (values.length - 1))]
 	}
 
-	/** The standard normal distribution: the share below x, by a series, and the density. */
+	/** The share of a standard normal distribution that lies below x, by a series. */
 	function normal(x) {
 		const near = clamp(x, -8, 8)
 		let [term, sum] = [near, near]
@@ -25,8 +25,7 @@
 			term *= near ** 2 / n
 			sum += term
 		}
-		const density = Math.exp(-(near ** 2) / 2) / Math.sqrt(2 * Math.PI)
-		return [0.5 + density * sum, density]
+		return 0.5 + (Math.exp(-(near ** 2) / 2) / Math.sqrt(2 * Math.PI)) * sum
 	}
 
 	/** The neuron of chapter 1, one line per variable; time constants in ms, step in s. */
@@ -76,9 +75,9 @@
 	/** The ends of a list of numbers as text. */
 	const range = values => [...new Set([values[0], values.at(-1)].map(value => format(value)))].join(" to ")
 
-	/** A colour for a time constant, as a share of the fastest: yellow is fast, blue ten times slower. */
-	function bySpeed(share) {
-		const place = clamp(Math.log10(share), 0, 1)
+	/** A colour for a time constant, as in all figures of the book: yellow is 3 ms, blue the slowest. */
+	function bySpeed(tau, slowest = 30) {
+		const place = clamp(Math.log(tau / 3) / Math.log(slowest / 3), 0, 1)
 		return `stroke: hsl(${Math.round(40 + 190 * place)} 80% var(--lightness))`
 	}
 
@@ -109,7 +108,7 @@
 	class Panel {
 		constructor(parts, [left, top, width, height], x, y, options) {
 			Object.assign(this, {parts, left, top, width, height, rangeX: x, rangeY: y})
-			this.ofY = options?.logY ? Math.log10 : Number
+			this.ofY = options?.ofY ?? Number
 			if (options) this.axes(options)
 		}
 		share(value, low, high) {
@@ -211,7 +210,9 @@
 				addEventListener("hashchange", () => this.visit())
 			}
 			this.controls.append(buttons)
-			this.place.querySelector("img").replaceWith(this.canvas, this.message, this.controls)
+			const parts = [this.canvas, this.message, this.controls]
+			if (plan.link) parts.unshift(parts.pop()) // one chooses before one looks
+			this.place.querySelector("img").replaceWith(...parts)
 			this.handles = plan.handles?.(this) ?? []
 			this.keys = this.handles.filter(handle => !handle.slider) // what the tab key and arrows reach
 			for (const handle of this.handles) this.addHandle(handle)

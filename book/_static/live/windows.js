@@ -4,6 +4,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 	const TAU_MEM = 4 // steps
 	const NOISE = 0.01
 	const MOST = 6 // windows
+	const scale = {log: true, digits: 2}
 
 	/** Time constants whose distance from 1 is spaced evenly on a logarithmic scale. */
 	function spaced({middle, spread, count}) {
@@ -31,7 +32,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		let right = 0
 		for (let input = 0; input < inputs; input++) {
 			const signs = kept.map((_, j) => ((input >> j) & 1 ? 1 : -1))
-			right += normal((signs[window] * dot(kept, signs)) / noise)[0]
+			right += normal((signs[window] * dot(kept, signs)) / noise)
 		}
 		return right / inputs
 	}
@@ -69,7 +70,8 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		const {state, narrow} = figure
 		const count = state.windows
 		const steps = LONG * count
-		const [left, wide, beside] = figure.columns(0.64)
+		const [left, both, beside] = figure.columns(0.64)
+		const wide = narrow ? both - 84 : both // room for what is answered
 		const time = [-steps, 0]
 		const ago = list(steps, lag => -lag - 0.5)
 		const name = sign => (sign > 0 ? "A" : "B")
@@ -78,7 +80,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		figure.write(left, 16, "input: press a window to change it", "title")
 		figure.blocks = state.groups.slice(0, count).map((sign, k) => {
 			const x = left + k * block
-			figure.block(x + 1, 30, block - 2, 28, sign > 0 ? "blue" : "orange")
+			figure.block(x + 1, 30, block - 2, 28, sign > 0 ? "ink" : "muted")
 			figure.write(x + block / 2, 49, name(sign), "paper middle")
 			return {x, y: 22, width: block}
 		})
@@ -88,8 +90,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			yTicks: [0, 1],
 			xNames: () => ""
 		})
-		const fastest = Math.min(...found.taus)
-		const look = k => bySpeed(found.taus[k] / fastest)
+		const look = k => bySpeed(found.taus[k], 300)
 		found.filters.forEach((f, k) => {
 			const highest = Math.max(...f)
 			const shares = f.map(value => value / highest)
@@ -97,11 +98,12 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		})
 
 		const top = 252
-		const row = 170 / count
+		const row = 168 / count
+		const all = [-0.5, 1.5, ...found.sums.flat()]
 		figure.write(left, top - 9, "best sums, and how often right", "title")
 		found.sums.forEach((sum, k) => {
 			const y = top + k * row
-			const panel = figure.panel([left, y, wide, row - 6], time, [-1, 2])
+			const panel = figure.panel([left, y, wide, row - 6], time, [Math.min(...all), Math.max(...all)])
 			const from = -steps + k * LONG
 			panel.shade([from, from + LONG], [0, 1])
 			panel.level(0, "grid")
@@ -111,7 +113,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			const kind = found.accuracies[k] > 0.9 ? "green" : "pink"
 			const given = name(found.answers[k])
 			const right = given === name(state.groups[k]) ? "✓" : "✗"
-			panel.text(0, 0.2, `${given} ${right} ${share}`, narrow ? `${kind} end` : kind, narrow ? 0 : 20)
+			panel.text(0, 0.2, `${given} ${right} ${share}`, kind, 12)
 		})
 		const bottom = top + row * count
 		const xLabel = "time before the question (steps)"
@@ -144,17 +146,8 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		controls: [
 			{name: "count", label: "different synapses", low: 1, high: 8, step: 1, value: 3},
 			{name: "windows", label: "windows to remember", low: 2, high: MOST, step: 1, value: 4},
-			{
-				name: "middle",
-				label: "middle value",
-				low: 5,
-				high: 60,
-				log: true,
-				unit: " steps",
-				digits: 2,
-				value: 20
-			},
-			{name: "spread", label: "spread: from middle to ends, times", low: 1, high: 10, log: true, digits: 2, value: 7}
+			{...scale, name: "middle", label: "middle value", low: 5, high: 60, unit: " steps", value: 20},
+			{...scale, name: "spread", label: "spread: from middle to ends, times", low: 1, high: 10, value: 7}
 		],
 		state: {groups: [1, -1, -1, 1, 1, -1]}, // the group of inputs that is active in each window
 
