@@ -20,11 +20,11 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		return {...found, slopes: before.map(i => LEAK - threshold + i)}
 	}
 
-	/** The derivatives of the time of one spike, in ms: by voltage, backward, and by the parameters. */
+	/** Derivatives of a spike time, in ms: by voltage, backward, and by the threshold. */
 	function backward({slopes, spikes}, threshold, spike) {
 		const ofV = Array(STEPS).fill(0)
 		const jumps = []
-		let [lambdaV, lambdaI, ofThreshold, ofWeight] = [0, 0, 0, 0]
+		let [lambdaV, ofThreshold] = [0, 0]
 		const last = STEPS - 1
 		for (let t = last; t >= 0; t--) {
 			if (spikes.includes(t)) {
@@ -36,11 +36,9 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 				ofThreshold -= lambdaV
 			}
 			ofV[t] = lambdaV
-			lambdaI = lambdaI - B * lambdaI + A * lambdaV
 			lambdaV = lambdaV - A * lambdaV
-			if (t === ARRIVES) ofWeight = lambdaI
 		}
-		return {ofV, jumps, ofThreshold, ofWeight}
+		return {ofV, jumps, ofThreshold}
 	}
 
 	function* compute({weight, threshold, which}, figure) {

@@ -87,7 +87,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 	function text({state}, {picked, now, all, draws}) {
 		const {seeds, note} = tasks[state.task]
 		const number = ({mean, low, high}) => signed(mean) + (low > -Infinity ? ` (${signed(low)} to ${signed(high)})` : "")
-		if (state.kind === state.other) return "Choose two kinds that are not the same."
+		if (state.kind === state.other) return "Choose two different kinds."
 		const what =
 			picked.length > 1 ? (seen(now) ? "a difference is seen" : "no difference is seen") : "one seed has no interval"
 		const many = draws.length > 1 ? ` Of ${draws.length} draws ${draws.filter(seen).length} saw one.` : ""

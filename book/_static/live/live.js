@@ -1,5 +1,5 @@
-// What figures that compute in the page share. Classic scripts without a request: they work in a page from a folder too.
-// `define` takes a plan, as CONTRIBUTING.md describes it, which replaces the pictures of the class `live-NAME`.
+// What figures that compute in the page share: classic scripts, which a page in a folder loads too.
+// `define` takes a plan (see CONTRIBUTING.md), which replaces the pictures of the class `live-NAME`.
 ;(() => {
 	const UPDATES_PER_FRAME = 5000 // of a neuron by a time step: what a phone can do
 	const plans = {}
@@ -152,11 +152,11 @@
 		level(y, kind) {
 			this.line(this.rangeX, [y, y], kind)
 		}
-		/** A line with a slope through a point, so far to both sides. */
+		/** A line with a slope through a point. */
 		tangent(x, y, slope, reach, kind) {
 			this.line([x - reach, x + reach], [y - slope * reach, y + slope * reach], kind)
 		}
-		/** Vertical marks; top and height are in pixels. */
+		/** Vertical marks, from top, of a height, in pixels. */
 		marks(xs, top, height, kind, style) {
 			this.parts.push(path(kind, xs.map(v => `M${p(this.x(v))} ${p(top)}v${p(height)}`).join(""), style))
 		}
@@ -258,7 +258,7 @@
 			return `#${this.id}?${new URLSearchParams(view)}`
 		}
 
-		/** Show what the page's address asks for, or what was first if it makes no sense. */
+		/** Show what the page's address asks for, if it makes sense. */
 		visit() {
 			const [id, query] = location.hash.slice(1).split("?")
 			if (!this.link || id !== this.id || !query) return
@@ -298,7 +298,6 @@
 			this.canvas.append(handle.button)
 		}
 
-		/** The place of a handle, in pixels. */
 		placeOf(handle) {
 			const panel = this.panels[handle.panel]
 			const [at, across] = [handle.get(), handle.across()]
@@ -339,7 +338,7 @@
 			requestAnimationFrame(() => this.frame())
 		}
 
-		/** Compute as much as there is time for, and draw what is done. */
+		/** Compute what there is time for, and draw what is done. */
 		frame(most = UPDATES_PER_FRAME) {
 			let spent = this.ahead
 			this.ahead = 0
@@ -418,7 +417,7 @@
 			}
 		}
 
-		/** Say what is seen, a moment after the last change, so that a voice can follow. */
+		/** Say what is seen, so late that a voice can follow. */
 		say(wait = 250) {
 			clearTimeout(this.timer)
 			this.timer = setTimeout(() => this.message.replaceChildren(this.plan.text(this, this.result)), wait)

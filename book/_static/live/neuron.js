@@ -68,7 +68,7 @@ liveFigures.define("neuron", ({format, list, simulate}) => {
 		return (
 			`Output spikes: ${count} (${cache.usual.spikes.length} as it was)${when}.` +
 			(overshoot("current", "it grows without limit", state.tau_syn) ||
-				overshoot("voltage", "it swings ever wider: here only the reset ends that", state.tau_mem))
+				overshoot("voltage", "it swings ever wider; only the reset ends that", state.tau_mem))
 		)
 	}
 

@@ -22,7 +22,7 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 		return DEVIATES.map(deviate => median * Math.exp(width * deviate))
 	}
 
-	/** For each millisecond the share that fires, and every neuron's spikes, in steps. */
+	/** The share that fires in each ms, and every neuron's spikes, in steps. */
 	function* respond(taus, current) {
 		const kept = current * DT * SYNAPSE // just what the synapse loses in a step
 		const arrives = t => (t < ONSET ? 0 : t === ONSET ? current : kept)

@@ -6,7 +6,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	const B = DT * (1 / 5e-3)
 	const [LEAST, MOST] = [1e-9, 999.9] // 1/s, of the smooth maps
 
-	/** A smooth map of all numbers into the valid rates: a curve that is bent at its ends, with its slope. */
+	/** A smooth map of all numbers into valid rates: a curve, bent at its ends, with its slope. */
 	function smooth(curve, slope, inverse) {
 		const [first, last, margin] = [inverse(LEAST) + 0.5, inverse(MOST) - 0.5, 0.5]
 		return {
@@ -26,7 +26,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	const respond = rate => impulse(DT * rate, B, PULSE)
 	const raw = {range: [-150, 1150], inverse: rate => rate, of: x => [x, 1]}
 	const share = {range: [-0.15, 1.15], inverse: rate => rate * DT}
-	// what is stored for a rate, the rate and its derivative by what is stored, and what else a step does
+	// what is stored for a rate, the rate and its slope, and what else a step does
 	const MAPS = {
 		raw,
 		"raw, own rate": {...raw, faster: 100},
@@ -72,7 +72,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	function* compute({start, target, rate}, figure) {
 		const key = `${start} ${target} ${rate}`
 		if (figure.cache.key === key) {
-			yield 1 // only another one is followed
+			yield 1 // another one is followed
 			return {paths: figure.cache.paths}
 		}
 		yield PULSE
@@ -110,7 +110,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 			const last = path.findLastIndex(valid)
 			if (last >= 0 && last < path.length - 1) race.text(last, taus[last], "✕", "pink middle", 0, 4)
 		}
-		// names at the ends of the lines, pushed apart
+		// names at the ends of lines, pushed apart
 		const ends = NAMES.filter(name => paths[name].length).map(name => {
 			const last = paths[name].findLast(valid) ?? paths[name][0]
 			const y = race.y(tau(last))

@@ -43,7 +43,7 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		figure.change({weight, path: [...state.path, state.weight].slice(-ROLL)})
 	}
 
-	/** Take many steps: one after the other for the eye, all at once where nothing shall move. */
+	/** Take many steps, all at once where nothing shall move. */
 	function roll(figure, left = ROLL) {
 		clearTimeout(figure.rolling)
 		step(figure)
@@ -62,8 +62,8 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		}
 		yield STEPS
 		const {along} = figure.cache
-		const all = {losses: along.map(one => one.loss), gradients: along.map(one => one.gradient), alpha}
-		return {...loss(state.weight, state.method, alpha), ...all}
+		const [losses, gradients] = ["loss", "gradient"].map(name => along.map(one => one[name]))
+		return {...loss(state.weight, state.method, alpha), losses, gradients, alpha}
 	}
 
 	function draw(figure, found) {

@@ -13,7 +13,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 
 	const dot = (x, y) => total(x.map((value, k) => value * y[k]))
 
-	/** Solve linear equations by elimination; the matrix is symmetric and positive definite, so no pivot is zero. */
+	/** Solve equations by elimination; the matrix is positive definite, so no pivot is zero. */
 	function solve(matrix, right) {
 		const rows = matrix.map((row, k) => [...row, right[k]])
 		for (const [k, pivot] of rows.entries())
@@ -26,7 +26,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		return rows.map((row, k) => row.at(-1) / row[k])
 	}
 
-	/** How often the sign of a sum of filters is that of a window, over all inputs, with noise on every state. */
+	/** How often a sum of filters has the sign of a window, over all inputs, with noise on every state. */
 	function accuracy(kept, window, noise) {
 		const inputs = 2 ** kept.length
 		let right = 0
@@ -70,8 +70,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		const {state, narrow} = figure
 		const count = state.windows
 		const steps = LONG * count
-		const [left, both, beside] = figure.columns(0.64)
-		const wide = narrow ? both - 84 : both // room for what is answered
+		const [left, wide, beside] = figure.columns(0.64)
 		const time = [-steps, 0]
 		const ago = list(steps, lag => -lag - 0.5)
 		const name = sign => (sign > 0 ? "A" : "B")
@@ -92,18 +91,17 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		})
 		const look = k => bySpeed(found.taus[k], 300)
 		found.filters.forEach((f, k) => {
-			const highest = Math.max(...f)
-			const shares = f.map(value => value / highest)
-			filters.line(ago, shares, "line", {style: look(k)})
+			const share = value => value / Math.max(...f)
+			filters.line(ago, f.map(share), "line", {style: look(k)})
 		})
 
 		const top = 252
-		const row = 168 / count
-		const all = [-0.5, 1.5, ...found.sums.flat()]
+		const [row, gap] = narrow ? [240 / count, 12] : [168 / count, 0]
 		figure.write(left, top - 9, "best sums, and how often right", "title")
 		found.sums.forEach((sum, k) => {
 			const y = top + k * row
-			const panel = figure.panel([left, y, wide, row - 6], time, [Math.min(...all), Math.max(...all)])
+			const all = [-0.5, 1.5, ...sum]
+			const panel = figure.panel([left, y + gap, wide, row - 6 - gap], time, [Math.min(...all), Math.max(...all)])
 			const from = -steps + k * LONG
 			panel.shade([from, from + LONG], [0, 1])
 			panel.level(0, "grid")
@@ -113,11 +111,11 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			const kind = found.accuracies[k] > 0.9 ? "green" : "pink"
 			const given = name(found.answers[k])
 			const right = given === name(state.groups[k]) ? "✓" : "✗"
-			panel.text(0, 0.2, `${given} ${right} ${share}`, kind, 12)
+			const place = narrow ? [left + wide, y + 9] : [left + wide + 12, panel.y(0.2)]
+			figure.write(...place, `${given} ${right} ${share}`, narrow ? `${kind} end` : kind)
 		})
 		const bottom = top + row * count
-		const xLabel = "time before the question (steps)"
-		figure.panel([left, bottom, wide, 0], time, [0, 1], {xLabel, yTicks: []})
+		figure.panel([left, bottom, wide, 0], time, [0, 1], {xLabel: "time before the question (steps)", yTicks: []})
 
 		const states = figure.panel(beside(100, 110, bottom + 80, 70), [-1, 1], [0, state.count], {
 			title: "states at the end",
@@ -134,9 +132,9 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 
 	function text({state}, found) {
 		const lost = found.accuracies.flatMap((share, k) => (share < 0.9 ? [k + 1] : []))
-		const missing = lost.length ? ` It is unsure of window${lost[1] ? "s" : ""} ${lost.join(", ")}.` : ""
+		const missing = lost.length ? ` Unsure of window ${lost.join(", ")}.` : ""
 		return (
-			`${state.count} synapse${state.count > 1 ? "s" : ""} of ${range(found.taus)} steps: over all inputs, with 1 % noise, a readout remembers ` +
+			`Synapses: ${state.count}, of ${range(found.taus)} steps. Over all inputs, with 1 % noise, a readout remembers ` +
 			`${found.remembered.toFixed(1)} of ${state.windows} windows.${missing}`
 		)
 	}
