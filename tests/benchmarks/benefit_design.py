@@ -104,7 +104,7 @@ DELAY_TASK, LATER_DELAY_TASKS = "windows 4", ("windows 6", "xor", "windows 12, r
 
 
 def with_distinct(count: int) -> Kind:
-    """Return different synapses of so many distinct values."""
+    """Return different tau_syn of so many distinct values."""
     return Kind(KINDS[SYN].knobs, {"distinct": count})
 
 
