@@ -1,8 +1,8 @@
-r"""A LIF neuron whose reset is another one: what a spike resets, and what it leaves alone.
+r"""A LIF neuron whose reset is another one: what a spike erases, and what survives it.
 
 The reset of `snnparams.LIF` sets the voltage back, so a membrane forgets at each spike what it has added up; its
-synaptic current stays. Chapter 6 asks whether that is why different membrane time constants help less than different
-synaptic ones. These controls change the reset and nothing else:
+synaptic current stays. Chapter 6 asks whether that is why different membranes pay less than different synapses. These
+controls change the reset and nothing else:
 
 ============== ========================================================================
 `reset`        the voltage after a spike
