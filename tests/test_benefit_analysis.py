@@ -175,7 +175,11 @@ def test_what_one_seed_chose_is_looked_at_with_another(tmp_path):
         for seed, accuracy in zip((1001, 1002), pair, strict=True)
     ]
     (tmp_path / "tuning.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    assert analysis.chosen_by_one_seed(Results(tmp_path), "xor", SYN) == pytest.approx((5, -10))
+    results = Results(tmp_path)
+    assert analysis.chosen_by_one_seed(results, "xor", SYN) == pytest.approx((5, -10))
+    assert analysis.chosen_by_one_seed(results, "xor", SYN, max) == pytest.approx((9, 0))
+    assert analysis.gain_of_best_settings(results, "xor", SYN, 1) == pytest.approx((4.5, 4.5))
+    assert analysis.gain_of_best_settings(results, "xor", SYN, 2) == pytest.approx((-12.5, 14.5))
 
 
 def test_quantiles_of_what_was_learned(tmp_path):

@@ -78,6 +78,15 @@ def test_every_kind_of_a_task_had_as_many_tries():
         assert len({len(RESULTS.tries("natural_tuning", task, kind)) for kind in KINDS}) == 1, task
 
 
+def test_the_table_of_settings_shows_what_the_core_ran_with():
+    for row in analysis.settings(RESULTS, ("windows 4",)).rows:
+        (kind,) = (kind for kind in KINDS if row[0] == f"windows 4: {analysis.TITLE[kind]}")
+        cell = RESULTS.runs("core")["windows 4", kind][1]["cell"]
+        assert [float(x) for x in row[1:3]] == [cell["neurons"][name] for name in ("tau_mem", "tau_syn")]
+        assert float(row[4]) == cell["training"]["learning_rate"]
+        assert row[6] == ("no" if RESULTS.encloses("tuning", "windows 4", kind) else "yes")
+
+
 def test_four_windows_have_their_reference_levels():
     assert 50 <= RESULTS.level("windows 4", "chance") < 52
     for level in ("counts", "linear filters", "linear", "gru"):
