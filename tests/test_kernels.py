@@ -119,7 +119,7 @@ def solve_fused(problem, kernel, dtype):
             return solve(problem, "cpu", dtype)
     if kernel != "triton in tiles":
         return solve(problem, kernel, dtype)
-    return solve_as_on(gpu.Device(90, shared_memory=0), problem, dtype)
+    return solve_as_on(gpu.Device(90, shared_memory=0, multiprocessors=2), problem, dtype)
 
 
 def solve_as_on(device, problem, dtype):

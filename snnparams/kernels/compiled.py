@@ -19,6 +19,7 @@ import os
 import platform
 import threading
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -122,7 +123,7 @@ fused_multiply_add = _compile(fastmath={"contract"})  # where rounding may diffe
 one_at_a_time = threading.Lock()  # not all of Numba's thread pools bear two callers
 
 
-def in_shares(function):
+def in_shares(function: Any) -> Any:
     """Give a compiled function of one share, as its attribute `in_threads`, another for all of them at once.
 
     Its last arguments must be the number of the share, its first row and the row behind its last one. The other takes
@@ -165,7 +166,7 @@ def shares(rows: int, count: int | None = None) -> np.ndarray:
     return np.arange(count + 1) * rows // count
 
 
-def run(function, bounds: np.ndarray, *args) -> None:
+def run(function: Any, bounds: np.ndarray, *args) -> None:
     """Call a function that is compiled `in_shares` for all shares: in threads, or where there are none in turn.
 
     A process that was forked, such as a worker of a DataLoader, has none: OpenMP would end it or wait for ever. Nor can

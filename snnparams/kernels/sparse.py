@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from snnparams.kernels.compiled import all_finite, compiled, empty, in_shares, of_all_shares, run, shares
 from snnparams.kernels.vectors import append_above, gather, lanes, panels, scatter, width
@@ -83,7 +84,7 @@ def _outer_products(row_start, column, values, grad, out, share, start, stop):
             scatter(sums, p * inputs * columns, column, values, row_start[r], row_start[r + 1], row, p * columns)
 
 
-def product(row_start, column, values, weights):
+def product(row_start: Tensor, column: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """Multiply compressed rows (R, I) with weights (H, I): shape (R, H)."""
     if not all_finite(weights):  # zero times infinity is NaN, also where there is no spike
         return _dense(row_start, column, values, weights.shape[1]) @ weights.t()
@@ -93,7 +94,7 @@ def product(row_start, column, values, weights):
     return out
 
 
-def weight_gradient(row_start, column, values, grad, inputs: int):
+def weight_gradient(row_start: Tensor, column: Tensor, values: Tensor, grad: Tensor, inputs: int) -> Tensor:
     """Return the gradient (H, I) of that product by the weights, from that by the result (R, H)."""
     if not all_finite(grad):
         return grad.t() @ _dense(row_start, column, values, inputs)
@@ -166,13 +167,13 @@ def _simulate(x, steps, a, v_leak, v_th, v_reset, lanes, row_start, indices, sha
                 v[spiking[k]] = reset[spiking[k]]
 
 
-def _once(values: torch.Tensor) -> np.ndarray:
+def _once(values: Tensor) -> np.ndarray:
     """Return a parameter that was expanded to (R, N) with one row or one column where all are the same."""
     row, column = (values.stride(axis) == 0 for axis in (0, 1))
     return values[: 1 if row else None, : 1 if column else None].contiguous().numpy()
 
 
-def encode(x, steps: int, *parameters):
+def encode(x: Tensor, steps: int, *parameters: Tensor) -> Tensor:
     """Return the indices (3, spikes) of the spikes of neurons that x (R, N) drives.
 
     All of a, v_leak, v_th and v_reset have its shape, perhaps expanded to it. Simulating twice, first to count and
