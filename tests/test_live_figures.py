@@ -32,7 +32,7 @@ import benefit_design
 import benefit_explorer
 from benefit_analysis import FOLDER
 from benefit_design import EQUAL, LEARNS, MEM, SYN
-from chromium import chromium, launch
+from chromium import chromium
 from live_figures import LIVE, NAMES, RESULTS, still, write_page
 
 if os.environ.get("SNNPARAMS_BROWSER") == "required":
@@ -52,15 +52,6 @@ def _double():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = launch(playwright)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,20 +12,16 @@ from torch.nn.functional import linear
 from snnparams import kernels
 from snnparams.kernels import adjoint
 from snnparams.layers.calls import as_numbers
-from snnparams.layers.checks import (
-    check_finite,
-    check_input,
-    check_population,
-    check_state,
-    check_weights,
-)
+from snnparams.layers.checks import check_finite, check_input, check_population, check_state, check_weights
+from snnparams.layers.chunks import check_chunk, over_chunks, over_chunks_untraced
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.neurons import Neuron
 from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step, detaches
+from snnparams.neurons.neuron import no_parameters
 from snnparams.neurons.surrogate import Adjoint, Gradient
 from snnparams.parameters.constraints import can_be_looked_at
-from snnparams.parameters.declared import check_counts, shape_of_population
+from snnparams.parameters.declared import check_counts, plain, shape_of_population
 
 FEW = 4096  # neurons times rows in one step, for which calling a fused kernel costs more than computing without it
 
@@ -35,26 +31,31 @@ class Population(nn.Module):
 
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
     layout: ClassVar[str]  # axes of the input
+    chunk: int | None = None  # steps after which the state is kept, and nothing in between
 
-    def __init__(self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, **how) -> None:
+    def __init__(
+        self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, chunk=None, **how
+    ) -> None:
         super().__init__()
         if p is None and self.accepts is not Neuron:
             p = self.accepts()
         kind = p.neuron if isinstance(p, NeuronParameters) else type(p)
         if not issubclass(kind, self.accepts):
             expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
-            # other libraries have classes of the same names: say whose it is
-            ours = issubclass(kind, Neuron) or kind.__module__ == "builtins"
-            got = kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
-            hint = "; snnparams.from_norse converts those of LIF and LI" if got.startswith("norse.") else ""
-            raise TypeError(f"p: expected {expected}, got {got}{hint}")
+            raise no_parameters(kind, expected)
         if isinstance(p, NeuronParameters):
             p.check_use(**how)
         self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
         self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
-        self.kernel = kernels.check_kernel(kernel)
+        self.kernel, self.chunk = kernels.check_kernel(kernel), check_chunk(chunk)
         if self._exact:
             adjoint.refuse_triton(kernel)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        p = self._modules.get("p") if "_modules" in self.__dict__ else None
+        if isinstance(p, NeuronParameters) and name in (*p.neuron_fields, *p.neuron.times):
+            raise AttributeError(f"{name}: expected an assignment to layer.p.{name}, got one to layer.{name}")
+        super().__setattr__(name, value)
 
     @property
     def dt(self) -> float:
@@ -83,7 +84,7 @@ class Population(nn.Module):
             text += f", gradient={self.gradient!r}"
         if "reset" in self.neuron.arguments and not self._exact:
             text += f", detach_reset={self.detach_reset}"
-        return text
+        return text if self.chunk is None else f"{text}, chunk={self.chunk}"
 
     def initial_state(self, input: torch.Tensor) -> Any:
         """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
@@ -112,8 +113,12 @@ class Population(nn.Module):
     def _sequence(self, x: torch.Tensor, state, lengths: Lengths | None = None) -> tuple[torch.Tensor, Any]:
         """Return the outputs of all time steps, and the state after the last, or after the last of each sequence."""
         if lengths is not None:
-            return over_lengths(self._compute, x, state, lengths, apart=self._exact)
-        return self._with_batch(x, state, self._compute)
+            return over_lengths(self._compute_in_chunks, x, state, lengths, apart=self._exact)
+        return self._with_batch(x, state, self._compute_in_chunks)
+
+    def _compute_in_chunks(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        run = over_chunks_untraced if self._exact else over_chunks
+        return run(self._compute, x, state, self.chunk)
 
     def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         """Return the output of one time step, and the new state."""
@@ -157,6 +162,7 @@ class FeedForward(Population):
         gradient: Gradient | None = None,
         detach_reset: bool | None = None,
         kernel: str | None = None,
+        chunk: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -164,10 +170,10 @@ class FeedForward(Population):
             check_counts(channels=channels)
             if size is not None:
                 raise ValueError(f"channels: expected either it or size, got both, {channels} and {size}")
-            size = channels
+            size = channels = int(channels)
         shape = shape_of_population(size)
         how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
-        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, **how)
+        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.channels = channels
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
@@ -238,12 +244,14 @@ class Recurrent(Population):
         gradient: Gradient | None = None,
         detach_reset: bool | None = None,
         kernel: str | None = None,
+        chunk: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         check_counts(input_size=input_size, hidden_size=hidden_size)
+        input_size, hidden_size = int(input_size), int(hidden_size)
         how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
-        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, **how)
+        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
@@ -257,6 +265,7 @@ class Recurrent(Population):
         if given is None:
             scale = math.sqrt(2 / self.hidden_size)
             return nn.Parameter(scale * torch.randn(shape, dtype=like.dtype, device=like.device))
+        given = plain(name, given)
         check_weights(name, given, shape)
         if isinstance(given, nn.Parameter):
             if given.dtype != like.dtype:

@@ -109,7 +109,7 @@ DELAYED_SPOKEN = {name: Kind({**kind.knobs, **_SPOKEN_DELAYED}, kind.fixed) for 
 
 
 def with_distinct(count: int) -> Kind:
-    """Return different synapses of so many distinct values."""
+    """Return different tau_syn of so many distinct values."""
     return Kind(KINDS[SYN].knobs, {"distinct": count})
 
 
