@@ -265,8 +265,7 @@ class Recurrent(Population):
     def _weights(self, name: str, given: torch.Tensor | None, inputs: int) -> nn.Parameter:
         like, shape = self.p.raw(self.p.neuron_fields[0]), (self.hidden_size, inputs)
         if given is None:
-            scale = math.sqrt(2 / self.hidden_size)
-            return nn.Parameter(scale * torch.randn(shape, dtype=like.dtype, device=like.device))
+            return nn.Parameter(math.sqrt(2 / shape[0]) * torch.randn(shape, dtype=like.dtype, device=like.device))
         given = plain(name, given)
         check_weights(name, given, shape)
         if isinstance(given, nn.Parameter):
