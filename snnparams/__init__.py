@@ -63,7 +63,7 @@ from snnparams.training.loop import evaluate, fit, progress_bar, train, validate
 from snnparams.training.recording import Recorded, record
 from snnparams.training.regularisation import rate_bounds_loss
 
-if TYPE_CHECKING:  # loaded when they are used: torchvision, matplotlib and SciPy are slow to import
+if TYPE_CHECKING:  # loaded when they are used: matplotlib and SciPy are slow to import
     from snnparams import plot
     from snnparams.data import tasks
     from snnparams.training import models

@@ -187,7 +187,7 @@ def test_training_diagnostics_and_optimiser_groups(device, tmp_path):
     model = Classifier()
     split = sp.Split(3 * torch.rand(8, 5, device="mps"), (torch.arange(8) % 2).to("mps"))
     groups = sp.parameter_groups(model, 1e-3, {"tau_mem_inv": 1e-2})
-    assert [group["name"] for group in groups] == ["weights", "tau_syn_inv", "tau_mem_inv", "v_th"]
+    assert [group["name"] for group in groups] == ["weights", "tau_syn", "tau_mem", "v_th"]
     optimizer = torch.optim.SGD(groups)
     history = sp.fit(model, split, split, optimizer, 2, batch_size=4, progress=False)
     assert history.epochs == 2

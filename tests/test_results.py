@@ -20,6 +20,18 @@ EPOCHS = {"cpu": 4.0, "cuda": 30.0}  # time of Norse's epoch, at least, in multi
 DEVICES = ("cpu", "cuda")
 
 
+BATCH = json.loads((RESULTS / "mnist_batch.json").read_text())
+
+
+def test_the_budget_of_a_batch_adds_up():
+    stages, kernels, parts = BATCH["stages_ms"], BATCH["kernels_ms"], BATCH["floor"]
+    assert sum(stages.values()) == pytest.approx(BATCH["whole_batch_ms"], rel=0.05)
+    assert sum(part["ms"] for part in parts.values()) == pytest.approx(BATCH["floor_ms"], abs=0.01)
+    assert BATCH["floor_ms"] < sum(map(sum, kernels.values())) < BATCH["whole_batch_ms"]
+    assert sum(kernels["encode"]) < stages["encoder"]
+    assert sum(kernels["sequence_backward"] + kernels["weight_gradient"]) < stages["backward pass"]
+
+
 def measured(file, device):
     if file[device] == "not measured":
         pytest.skip(f"{device} was not measured")

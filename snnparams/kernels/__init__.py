@@ -11,9 +11,10 @@ name           what it is                                  what it takes
 `"triton"`     one operator, compiled by Triton            tensors on an NVIDIA GPU from the T4 on, float32 or float64
 ============== =========================================== =======================================
 
-Without a name, the fastest one that takes the input is used. All compute the same: spikes and all gradients are
-tested against the reference. A fused kernel has no second derivative. On a GPU, products with recurrent weights
-follow `torch.set_float32_matmul_precision`: float32 unless the user allows TF32. Explained in chapter 10.
+Without a name, the fastest one that takes the input is used. On a CPU, layers compute short sequences of few neurons
+by `snnparams.kernels.few` then: there a call costs more than its arithmetic. All compute the same: spikes and all
+gradients are tested against the reference. A fused kernel has no second derivative. On a GPU, products with recurrent
+weights follow `torch.set_float32_matmul_precision`: float32 unless the user allows TF32. Explained in chapter 10.
 """
 
 from __future__ import annotations

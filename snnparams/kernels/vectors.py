@@ -55,8 +55,8 @@ def panels(w: torch.Tensor) -> torch.Tensor:
     """Return weights (..., K, N) as panels (..., panels, K, width), with zeros after the last column."""
     *batch, depth, given = w.shape
     columns = width(w.dtype)
-    make = w.new_zeros if given % columns else w.new_empty
-    out = make(*batch, -(-given // columns), depth, columns)
+    shape = *batch, -(-given // columns), depth, columns
+    out = w.new_zeros(shape) if given % columns else w.new_empty(shape)
     for k, panel in enumerate(out.unbind(-3)):
         part = w[..., k * columns : (k + 1) * columns]
         panel[..., : part.shape[-1]] = part

@@ -84,6 +84,8 @@ def in_own_type(forward: Forward) -> Forward:
     def own(self, input, state=None, *lengths, **options):
         _refuse_reentrant_checkpoint()
         refuse_plain_sequential(self)
+        if isinstance(input, torch.Tensor) and input.is_floating_point() and not autocast_is_on(input):
+            return forward(self, input, state, *lengths, **options)  # as nearly always
         dtype = self.p.raw(self.p.neuron_fields[0]).dtype
         input = as_numbers(input, dtype)
         if not isinstance(input, torch.Tensor) or not autocast_is_on(input):

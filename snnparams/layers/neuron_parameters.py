@@ -225,8 +225,12 @@ class NeuronParameters(Saved):
         """
         if not torch.compiler.is_compiling():
             self.check_reads()
-        read = self._computed if in_use else self._in_use
-        values = [read(name) for name in self.neuron_fields]
+        if "parametrizations" in self._modules or self.__dict__.get("_is_replica"):
+            read = self._computed if in_use else self._in_use
+            values = [read(name) for name in self.neuron_fields]
+        else:  # none is computed
+            fixed, learned = self._buffers, self._parameters
+            values = [fixed[name] if name in fixed else learned[name] for name in self.neuron_fields]
         return self.neuron.Values(*values, *((self.gradient,) if self.neuron.spiking else ()))
 
     def __setattr__(self, name: str, value: Value) -> None:  # type: ignore[override]

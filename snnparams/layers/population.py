@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from snnparams import kernels
-from snnparams.kernels import adjoint
+from snnparams.kernels import adjoint, few
 from snnparams.layers.calls import as_numbers
 from snnparams.layers.checks import check_finite, check_input, check_population, check_state, check_weights
 from snnparams.layers.chunks import check_chunk, over_chunks, over_chunks_untraced
@@ -22,8 +22,6 @@ from snnparams.neurons.neuron import no_parameters
 from snnparams.neurons.surrogate import Adjoint, Gradient
 from snnparams.parameters.constraints import can_be_looked_at
 from snnparams.parameters.declared import check_counts, plain, shape_of_population
-
-FEW = 4096  # neurons times rows in one step, for which calling a fused kernel costs more than computing without it
 
 
 class Population(nn.Module):
@@ -130,10 +128,11 @@ class Population(nn.Module):
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         raise NotImplementedError
 
-    def _kernel_for(self, currents: torch.Tensor) -> str | None:
-        """Return the kernel for currents (T, B, ...): on a CPU the reference is the fastest for one step of few."""
-        one_of_few = currents.is_cpu and len(currents) == 1 and currents.numel() <= FEW and not torch.is_grad_enabled()
-        return "reference" if self.kernel is None and one_of_few else self.kernel
+    def _few(self, x: torch.Tensor, state, p, *weights: Any) -> tuple[torch.Tensor, Any] | None:
+        """Compute a sequence or a step as `snnparams.kernels.few` does, or return None if it takes none like it."""
+        if self.kernel is not None or isinstance(getattr(p, "gradient", None), Adjoint):
+            return None
+        return few.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, *weights)
 
     def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
         """Return the state in which a population starts: voltage at the leak potential, all else zero.
@@ -218,6 +217,8 @@ class FeedForward(Population):
             z, last = adjoint.lif(x[None], start, p, self.dt)
             return z[0], last
         p, state = self._start(x, self.layout, state)
+        if not torch.is_grad_enabled() and (found := self._few(x, state, p)):
+            return found
         return advance(self.neuron, x, state, arguments_of_step(self.neuron, p, self.dt, self.detach_reset))
 
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
@@ -225,7 +226,8 @@ class FeedForward(Population):
             p, start = self._start(x, self.layout, state, adjoint.state_of(state))
             return adjoint.lif(x, start, p, self.dt, self.kernel)
         p, state = self._start(x, self.layout, state)
-        return kernels.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, self._kernel_for(x))
+        how = p, self.dt, self.detach_reset, self.kernel
+        return self._few(x, state, p) or kernels.sequence(self.neuron, x, state, *how)
 
 
 class Recurrent(Population):
@@ -311,6 +313,10 @@ class Recurrent(Population):
         looked_at = not torch.is_grad_enabled() and can_be_looked_at(weights) and weights.is_cpu
         return weights if looked_at and not weights.diagonal().any() else self.effective_recurrent_weights()
 
+    def _all_weights(self) -> tuple[torch.Tensor, torch.Tensor, bool]:
+        """Return both weights as they are stored, and whether autapses count."""
+        return self.input_weights, self.recurrent_weights, self.autapses
+
     def extra_repr(self) -> str:
         """Show the sizes, whether autapses are allowed, the time step, and how gradients are computed."""
         sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"
@@ -333,6 +339,8 @@ class Recurrent(Population):
 
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         p, state = self._start(x, self.layout, state)
+        if not torch.is_grad_enabled() and (found := self._few(x, state, p, *self._all_weights())):
+            return found
         current = linear(kernels.dense(x) if x.is_sparse else x, self.input_weights)
         weights = self._weights_in_use()
         if self._exact:
@@ -343,9 +351,10 @@ class Recurrent(Population):
 
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         p, state = self._start(x, self.layout, state)
+        if found := self._few(x, state, p, *self._all_weights()):
+            return found
         currents = kernels.input_currents(x, self.input_weights, self.kernel)
         weights = self._weights_in_use()
         if self._exact:
             return adjoint.lif_recurrent(currents, state, weights, p, self.dt, self.kernel)
-        kernel = self._kernel_for(currents)
-        return kernels.sequence(self.neuron, currents, state, p, self.dt, self.detach_reset, kernel, weights)
+        return kernels.sequence(self.neuron, currents, state, p, self.dt, self.detach_reset, self.kernel, weights)

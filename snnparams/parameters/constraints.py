@@ -104,9 +104,10 @@ class Constraint(nn.Module):
 
     def _bends_nothing(self, x: torch.Tensor) -> bool:
         """Return whether `bend` would change no number, where looking is cheaper than bending: on a CPU."""
-        if not can_be_looked_at(x) or not x.is_cpu or not x.numel():
+        if not can_be_looked_at(x) or not x.is_cpu or not x.numel() or x.dtype not in (torch.float32, torch.float64):
             return False
-        (least, most), (low, high, margin) = (end.item() for end in x.detach().aminmax()), self.ends
+        numbers, (low, high, margin) = x.detach().numpy(), self.ends
+        least, most = numbers.min(), numbers.max()
         return low + margin <= least and most <= high - margin  # not if one is NaN
 
     def right_inverse(self, value: torch.Tensor) -> torch.Tensor:

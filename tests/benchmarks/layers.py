@@ -59,6 +59,7 @@ with warnings.catch_warnings():  # of torch.jit, on import
 DT, A = 0.001, 0.1  # time step in s, time step over membrane time constant
 B = 0.2  # time step over synaptic time constant
 ALPHA = 1.0  # of the spike function
+GRID = 2**24  # inputs of a layer in all steps, at most: so that the loop needs less than 8 GB
 WARM_UP = 1  # turns that do not count: the first one compiles
 WITHOUT_SYNAPSE = ("snnTorch", "SpikingJelly")
 
@@ -274,10 +275,13 @@ def peak(kind: str, name: str, shape: tuple[int, int, int], device: str) -> floa
     return round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]), 1)
 
 
-def compare(kind: str, names: list[str], shape: tuple[int, int, int], turns: int, device: str) -> dict:
+def compare(
+    kind: str, names: list[str], shape: tuple[int, int, int], turns: int, device: str, peaks_too: bool = True
+) -> dict:
     """Measure some contestants at one shape."""
     torch.compiler.reset()
-    peaks = {name: peak(kind, name, shape, device) for name in names if problem(kind, name, (1, 1, 2), device)}
+    there = [name for name in names if peaks_too and problem(kind, name, (1, 1, 2), device)]
+    peaks = {name: peak(kind, name, shape, device) for name in there}
     give_back_memory()
     given = {name: problem(kind, name, shape, device) for name in names}
     there = {name: how for name, how in given.items() if how is not None}
@@ -286,7 +290,7 @@ def compare(kind: str, names: list[str], shape: tuple[int, int, int], turns: int
     for name, (module, x, _) in there.items():
         results[name]["spike_rate"] = None if name == "nn.RNN" else round(module(x).detach().mean().item(), 4)
         x.grad = None
-        results[name]["peak_mb"] = peaks[name]
+        results[name] |= {"peak_mb": peaks[name]} if peaks_too else {}
     del given, there, functions, module, x
     drawn.cache_clear()
     give_back_memory()
@@ -404,6 +408,16 @@ def measure(device: str, turns: int, small: bool) -> dict:
     return result
 
 
+def grid(device: str, turns: int):
+    """Measure recurrent layers of dense input for small to large layers and batches; yield all rows so far."""
+    rows = []
+    for h in (64, 128, 256, 512, 1024, 2048):
+        for b in (1, 16, 256, 1024):
+            steps = min(100, GRID // (b * h))
+            rows.append(compare("recurrent", ["snnparams", "nn.RNN", "loop"], (steps, b, h), turns, device, False))
+            yield rows
+
+
 def main() -> None:
     """Measure and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -411,6 +425,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--small", action="store_true", help="leave out the largest feed-forward layers")
     parser.add_argument("--output", type=Path, default=Path("book/results/layers.json"))
+    parser.add_argument("--grid", action="store_true", help="only recurrent layers of many sizes, T at most 100")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
@@ -421,6 +436,12 @@ def main() -> None:
     results = (
         json.loads(args.output.read_text()) if args.output.exists() else {"cpu": "not measured", "cuda": "not measured"}
     )
+    if args.grid:
+        head = stored.header_of_device(f"{processor()}, {os.cpu_count()} cores", "torch", "numba")
+        for rows in grid(args.device, args.turns):  # written as it goes
+            results[f"grid, {args.device}"] = head | {"layers": rows}
+            stored.write(args.output, results)
+        return
     results["command"] = "python tests/benchmarks/layers.py"
     results[args.device] = measure(args.device, args.turns, args.small)
     stored.write(args.output, results)
