@@ -33,7 +33,7 @@ def test_modules_that_are_slow_to_import_are_loaded_when_they_are_used():
         "slow = {'matplotlib', 'torchvision', 'sklearn', 'scipy'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
         "assert sp.tasks.windows and sp.plot and sp.models.mnist_model\n"
-        "assert {'matplotlib', 'torchvision'} <= set(sys.modules)\n"
+        "assert 'matplotlib' in sys.modules\n"
         "from snnparams import plot, tasks, models\n"
         "assert plot is sp.plot"
     )
