@@ -13,7 +13,6 @@ interop       networks of other libraries
 plot          pictures
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
 from snnparams import neurons
@@ -160,8 +159,13 @@ __all__ = [
 def __getattr__(name: str):
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     return importlib.import_module(_LATER[name])
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+del TYPE_CHECKING  # no name of the package

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import html
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,18 @@ import numpy as np
 import torch
 
 STYLE = Path(__file__).with_name("snnparams.mplstyle")
+
+# One colour per meaning, in all figures. `book/_static/live/live.css` has darker shades of them, to be read as text.
+COLORS = {
+    "synapse": "C0",  # blue: synaptic currents, and neurons that differ in tau_syn
+    "membrane": "C1",  # orange: voltages, their thresholds, what a readout answers, and neurons that differ in tau_mem
+    "learned": "C2",  # green: what every neuron learned; what works; a surrogate
+    "shared": "C3",  # pink: one value for all; what fails, or a cure is for
+    "delay": "C4",  # amber: delays and adaptation; the second of two learned kinds
+    "other": "C5",  # light blue: one more kind, which the figure names
+    "spikes": "k",  # black: spikes; what a figure is about, where nothing above fits; the right answer
+    "reference": "0.5",  # grey: what is compared against, as equal or fixed neurons, before training, a target
+}
 
 
 def use_style() -> None:
@@ -67,25 +80,28 @@ def raster(ax: plt.Axes, spikes, dt: float = 0.001, **kwargs) -> None:
     )
 
 
-def time_constant_colors(taus, fastest: float | None = None) -> list[tuple[float, float, float]]:
-    """Return a colour for each time constant, as the figures that compute in the page have them.
+def time_constant_colors(taus, fastest: float = 3e-3, slowest: float = 30e-3) -> list[tuple[float, float, float]]:
+    """Return a colour for each time constant, the same in every figure, as those that compute in the page have them.
 
-    Fast is yellow; ten times as slow, or slower, is blue; between the two the hue follows the logarithm.
+    Fast is yellow and slow is blue; between the two the hue follows the logarithm.
 
     Args:
-        taus: time constants, positive, in any one unit, shape (N,); a tensor, an array or a list.
-        fastest: the one that is yellow, in the same unit; the shortest of `taus` if not given.
+        taus: time constants in s, positive, shape (N,); a tensor, an array or a list.
+        fastest: one that is yellow, as all that are shorter, in s, positive.
+        slowest: one that is blue, as all that are longer, in s, longer than `fastest`.
 
     Returns:
         N triples of red, green and blue, each from 0 to 1.
 
     Raises:
-        ValueError: if a time constant is not positive.
+        ValueError: if a time constant is not positive, or the two ends are not in order.
     """
+    if not 0 < fastest < slowest:
+        raise ValueError(f"fastest: expected a time constant below slowest, got {fastest:g} and {slowest:g}")
     values = to_numpy(torch.as_tensor(taus, dtype=torch.float64))
     if not (values > 0).all():
         raise ValueError(f"taus: expected positive time constants, got {values.min():g}")
-    places = np.log10(values / (values.min() if fastest is None else fastest)).clip(0, 1).tolist()
+    places = (np.log(values / fastest) / np.log(slowest / fastest)).clip(0, 1).tolist()
     return [colorsys.hls_to_rgb((40 + 190 * place) / 360, 0.42, 0.8) for place in places]
 
 
@@ -106,13 +122,15 @@ def before_after(ax: plt.Axes, before, after, xlabel: str, bins: int = 20) -> No
         raise ValueError("before: expected a copy (.detach().clone()) taken before training, got the same memory")
     old, new = to_numpy(before), to_numpy(after)
     edges = np.histogram_bin_edges(np.concatenate([old, new]), bins).tolist()
-    ax.hist(old, edges, label="before", color="C0", alpha=0.45)
-    ax.hist(new, edges, label="after", histtype="step", color="C1", linewidth=2)
+    ax.hist(old, edges, label="before", color=COLORS["reference"], alpha=0.45)
+    ax.hist(new, edges, label="after", histtype="step", color=COLORS["learned"], linewidth=2)
     ax.set(xlabel=xlabel, ylabel="neurons")
     ax.legend()
 
 
-def parameter_history(ax: plt.Axes, records, ylabel: str, label: str | None = None, color: str = "C0") -> None:
+def parameter_history(
+    ax: plt.Axes, records, ylabel: str, label: str | None = None, color: str = COLORS["learned"]
+) -> None:
     """Draw what a neuron parameter did during training: median, and the band of the middle 90 % of the neurons.
 
     Args:
@@ -153,13 +171,36 @@ def recovery(ax: plt.Axes, truth, found, name: str, **kwargs) -> None:
         raise ValueError(f"found: expected shape {truth.shape}, got {found.shape}")
     ends = [truth.min().item(), truth.max().item()]
     ax.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
-    look = {"marker": "o", "linestyle": "none", "markersize": 3, "color": "C0", **kwargs}
+    look = {"marker": "o", "linestyle": "none", "markersize": 3, "color": COLORS["learned"], **kwargs}
     ax.loglog(truth, found, **look)
     ax.set(xlabel=f"true {name}", ylabel=f"recovered {name}")
 
 
+NUMBER = r"[+\-\u2212]?\d+(?:[,\u2009]\d{3})*(?:\.\d+)?"
+NUMERIC = rf"[<>\u00b1]? ?{NUMBER}.{{0,20}}"  # a number, and what may follow it: a unit, a second number, an interval
+NOTHING = ("", "-", "\u2013", "not run")
+LONG = 40  # letters: a phone gives a longer name of a row a line of its own (book.css)
+
+
+def _in_columns(cells: Sequence[str]) -> tuple[bool, list[str]]:
+    """Return whether a column holds numbers, and its cells, filled up so that their decimal points meet."""
+    numbers = [cell for cell in cells if cell not in NOTHING]
+    if not numbers or not all(re.fullmatch(NUMERIC, cell) for cell in numbers):
+        return False, list(cells)
+    cells = [re.sub(r"(?<![\w.])-(?=\d)", "\u2212", cell) for cell in cells]
+    if not all(re.fullmatch(NUMBER, cell) for cell in numbers):
+        return True, cells
+    places = [len(cell.partition(".")[2]) for cell in cells]
+    most = max(places)
+    # spaces as wide as a digit and as a point
+    fill = [("\u2008" if most and not n else "") + "\u2007" * (most - n) for n in places]
+    return True, [cell + (space if cell not in NOTHING else "") for cell, space in zip(cells, fill, strict=True)]
+
+
 class Table:
     """A table that a page shows as a table, and a terminal as text.
+
+    A page has columns of numbers on the right, their decimal points below each other where they are numbers alone.
 
     Args:
         header: a name for each column; the first column names the rows.
@@ -185,11 +226,20 @@ class Table:
         return "\n".join(line.rstrip() for line in [*text, *([self.note] if self.note else [])])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(x)}</th>' if x else "<td></td>" for x in self.header)
-        body = "".join(
-            f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(x)}</td>" for x in rest)}</tr>'
-            for first, *rest in self.rows
+        columns = [_in_columns([row[k] for row in self.rows]) for k in range(1, len(self.header))]
+        right = ["", *(' class="number"' if numeric else "" for numeric, _ in columns)]
+        head = "".join(
+            f'<th scope="col"{look}>{html.escape(x)}</th>' if x else "<td></td>"
+            for x, look in zip(self.header, right, strict=True)
         )
+        body = ""
+        for k, (first, *_) in enumerate(self.rows):
+            cells = (
+                f'<td data-column="{html.escape(name)}"{look}>{html.escape(column[k])}</td>'
+                for name, look, (_, column) in zip(self.header[1:], right[1:], columns, strict=True)
+            )
+            body += f'<tr><th scope="row">{html.escape(first)}</th>{"".join(cells)}</tr>'
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
-        table = f'<table class="table results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        kind = "table results sentences" if any(len(first) > LONG for first, *_ in self.rows) else "table results"
+        table = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         return f'<div class="table-wrapper">{table}</div>{note}'

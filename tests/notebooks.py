@@ -26,7 +26,6 @@ READERS = [
     for name in ("analysis", "design", "figures", "beside", "adaptation", "delays")
 ]
 STATIC = ROOT / "book" / "_static"
-COVER = {"fig-benefit-verdict": STATIC / "verdict.png"}  # figures that index.md shows as well
 # The figure that stands for a chapter on the first page, where it is not the chapter's first
 THUMBNAIL = {"2_heterogeneity": "fig-densities", "5_conditioning": "fig-maps"}
 
@@ -86,21 +85,18 @@ def figures(notebook) -> dict[str, bytes]:
 
 
 def thumbnail(png: bytes) -> bytes:
-    """Return a small picture, for the first page."""
+    """Return a small picture, for the first page. Its palette keeps the colours of thin lines apart."""
     with Image.open(io.BytesIO(png)) as picture:
         small = picture.convert("RGB")
     small.thumbnail((480, 300), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    small.quantize(64).save(file, "PNG", optimize=True)
+    small.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
 def show_on_the_first_page(path: Path, notebook) -> None:
-    """Write the pictures that the first page shows of a chapter."""
-    found = figures(notebook)
-    for name in found.keys() & COVER.keys():
-        COVER[name].write_bytes(found[name])
-    if found:
+    """Write the picture that the first page shows of a chapter."""
+    if found := figures(notebook):
         name = THUMBNAIL.get(path.stem, next(iter(found)))
         (STATIC / "thumbnails").mkdir(exist_ok=True)
         (STATIC / "thumbnails" / f"{path.stem}.png").write_bytes(thumbnail(found[name]))

@@ -21,6 +21,7 @@ INTERNAL = {
     "layers.checks",
     "layers.checkpoint",
     "layers.likeness",
+    "neurons.definition",
     "neurons.spike_programs",
     "neurons.step",
     "training.measures",

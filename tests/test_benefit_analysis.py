@@ -175,7 +175,11 @@ def test_what_one_seed_chose_is_looked_at_with_another(tmp_path):
         for seed, accuracy in zip((1001, 1002), pair, strict=True)
     ]
     (tmp_path / "tuning.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    assert analysis.chosen_by_one_seed(Results(tmp_path), "xor", SYN) == pytest.approx((5, -10))
+    results = Results(tmp_path)
+    assert analysis.chosen_by_one_seed(results, "xor", SYN) == pytest.approx((5, -10))
+    assert analysis.chosen_by_one_seed(results, "xor", SYN, max) == pytest.approx((9, 0))
+    assert analysis.gain_of_best_settings(results, "xor", SYN, 1) == pytest.approx((4.5, 4.5))
+    assert analysis.gain_of_best_settings(results, "xor", SYN, 2) == pytest.approx((-12.5, 14.5))
 
 
 def test_quantiles_of_what_was_learned(tmp_path):
@@ -237,6 +241,11 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     lines = [line("windows 4", kind, s, 0.8 + 0.01 * s) for kind in design.ADAPTIVE for s in SEEDS[:3]]
     lines.append(line("windows 4", EQUAL, 3, 0.6))  # run again: it counts, not that of the core
     empty_task = "windows 12, recurrent: not run"
+    none = "0 of 3 seeds of each kind on"
+    said = f"So far there are {none} windows 4 and {none} windows 12, recurrent. The rest is missing."
+    assert adaptation.state(results) == said
+    asked = len(adaptation.ASKED)
+    assert [row[1:] for row in adaptation.compared(results).rows] == 2 * asked * [["not run", "", "0"]]
     (results.folder / "adaptation.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     found = Results(results.folder, adaptation.PREDICTIONS)
     rows = {row[0]: row[1:] for row in adaptation.table(found).rows}
@@ -251,6 +260,47 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     assert outcomes["learned adaptation"].verdict == "miss"  # 0, where more than 3 was said
     assert outcomes["equal adaptation"].verdict != "not run"
     assert outcomes["recurrent"].verdict == "not run"
+    some = (
+        "0 to 3 of 3 seeds of each kind on windows 4 and 0 of 3 seeds of each kind on windows 12"  # no learned synapses
+    )
+    assert some in adaptation.state(found)
+    rows = {row[0]: row[1:] for row in adaptation.compared(found).rows}
+    gained = rows["windows 4: equal adaptation \N{MINUS SIGN} equal, no adaptation"]
+    assert gained[0].startswith("+14.3 (")
+    expected = mean_contrast([10, 10, 23])
+    assert gained[1:] == [f"{expected.detectable:.1f}", "3"]
+    nothing = rows["windows 4: different adaptation \N{MINUS SIGN} equal adaptation"]
+    assert nothing == ["+0.0 (+0.0 to +0.0)", "0.0", "3"]
+
+
+def test_adaptation_says_when_all_has_been_run_and_what_failed(results, monkeypatch):
+    monkeypatch.setattr(analysis, "SEEDS", 3)
+    kinds = adaptation.STUDY.kinds
+    lines = [
+        line(task, kind, seed, 0.6 + 0.01 * k + 0.02 * seed * (k % 2))
+        for task in adaptation.STUDY.stages
+        for k, kind in enumerate(kinds)
+        for seed in SEEDS[:3]
+    ]
+    tried = [line(t, k, 8, 0.5, {"tau_adapt": n}) for t in adaptation.STUDY.stages for k in kinds[3:] for n in (1, 2)]
+
+    def given(*more):
+        for stage, found in {"adaptation": [*lines, *more], "adaptation_tuning": tried}.items():
+            (results.folder / f"{stage}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in found))
+        return Results(results.folder, adaptation.PREDICTIONS)
+
+    whole = (
+        "Settings of the new kinds were chosen from 2 tries each. All of it has been run: 3 seeds of each kind on each"
+    )
+    assert adaptation.state(given()) == f"{whole} task."
+    assert {row[3] for row in adaptation.compared(given()).rows} == {"3"}
+    assert "not run" not in str(adaptation.compared(given()).rows) + str(adaptation.table(given()).rows)
+    labels = [label.get_text() for label in adaptation.gains(given()).axes[0].get_yticklabels()]
+    plt.close("all")
+    assert len(labels) == 2 * len(kinds)
+    broken = given({**line("windows 4", kinds[4], 3, 0.5), "result": {"failed": "no scale gives the rate"}})
+    assert adaptation.state(broken).endswith("The rest is missing. Runs that failed and are left out: 1.")
+    assert {row[3] for row in adaptation.compared(broken).rows} == {"2", "3"}
 
 
 def test_a_verdict_on_delays_waits_for_all_declared_seeds(results, monkeypatch):
@@ -271,9 +321,21 @@ def test_a_verdict_on_delays_waits_for_all_declared_seeds(results, monkeypatch):
     assert outcomes["different delays"].contrast.n == 3
     assert outcomes["learned from equal"].contrast.mean == pytest.approx(-1)
     assert outcomes["six windows"].verdict == "not run"
-    labels = [label.get_text() for label in delays.gains(found).axes[0].get_yticklabels()]
-    assert labels[0] == "windows 4"
-    assert delays.TITLES[design.DELAYS] in labels
+    labels = [label.get_text() for label in delays.verdict(found).axes[1].get_yticklabels()]
+    assert labels == [delays.TITLES[kind] for kind in (SYN, design.DELAYS, design.DELAYS_LEARN)]
+    assert {tuple(row[1:]) for row in delays.spikes(found).rows[1:]} == {("not run", "not run", "not run", "0")}
+    held = [
+        line(delays.AT_RATE, kind, s, accuracy)
+        for kind, accuracy in ((EQUAL, 0.7), (design.DELAYS, 0.9))
+        for s in SEEDS[:2]
+    ]
+    (results.folder / "delays_equal_spikes.jsonl").write_text("".join(json.dumps(x) + "\n" for x in held))
+    found = Results(results.folder, delays.PREDICTIONS)
+    rows = {row[0]: row[1:] for row in delays.spikes(found).rows}
+    assert rows["different delays"][0] == "90.0 %"
+    assert rows["different delays"][1].startswith("+20.0 (")
+    assert found.outcomes()["equal spikes"].contrast.mean == pytest.approx(20)
+    assert {tuple(row[1:]) for row in delays.words(found).rows[1:]} == {("not run", "not run", "0")}
     plt.close("all")
 
 

@@ -15,8 +15,9 @@ from benefit_design import EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
 
 RESULTS = Results()
 CHOICES = ("dial", "tuning", "flat", "causes_tuning", "natural_tuning", "natural_flat", "adaptation_tuning")
-CHOICES += ("delays_tuning", "delays_later_tuning")
-REPORTS = ("core", "causes", "equal_spikes", "natural", "adaptation", "delays", "delays_later")
+CHOICES += tuple(f"{stage}_tuning" for stage in analysis.DELAY_STAGES)
+CHOICES += ("delays_spoken_flat",)
+REPORTS = ("core", "causes", "equal_spikes", "natural", "adaptation", *analysis.DELAY_STAGES)
 
 
 def difference(kind, other=EQUAL, task="windows 4"):
@@ -75,6 +76,15 @@ def test_every_kind_of_a_task_had_as_many_tries():
         assert len({len(RESULTS.tries("tuning", task, kind)) for kind in KINDS}) == 1, task
     for task in analysis.NATURAL:
         assert len({len(RESULTS.tries("natural_tuning", task, kind)) for kind in KINDS}) == 1, task
+
+
+def test_the_table_of_settings_shows_what_the_core_ran_with():
+    for row in analysis.settings(RESULTS, ("windows 4",)).rows:
+        (kind,) = (kind for kind in KINDS if row[0] == f"windows 4: {analysis.TITLE[kind]}")
+        cell = RESULTS.runs("core")["windows 4", kind][1]["cell"]
+        assert [float(x) for x in row[1:3]] == [cell["neurons"][name] for name in ("tau_mem", "tau_syn")]
+        assert float(row[4]) == cell["training"]["learning_rate"]
+        assert row[6] == ("no" if RESULTS.encloses("tuning", "windows 4", kind) else "yes")
 
 
 def test_four_windows_have_their_reference_levels():
@@ -143,12 +153,38 @@ def test_different_delays_on_four_windows_have_all_seeds_and_what_the_chapter_sa
     assert RESULTS.mean("delays", "windows 4", design.DELAYS) > 99.5  # the ceiling
 
 
+def test_other_delays_on_four_windows_are_what_the_chapter_says():
+    text = "\n".join(cell.source for cell in nbformat.read(ROOT / "book" / "9_delays.ipynb", as_version=4).cells)
+    for kind in (design.EQUAL_DELAYS, design.DELAYS_LEARN, design.DELAYS_DIFFERENT_LEARN):
+        assert set(RESULTS.runs("delays")["windows 4", kind]) == set(range(1, 11))
+    c = RESULTS.difference("delays", "windows 4", design.EQUAL_DELAYS).contrast
+    assert f"they gain {c.mean:.1f} ({c.low:.1f} to {c.high:.1f}, 10 seeds)" in text
+    assert f"One delay for all adds {c.mean:.1f} points ({c.low:.1f} to {c.high:.1f})" in text
+    for kind in (design.DELAYS_LEARN, design.DELAYS_DIFFERENT_LEARN):
+        c = RESULTS.difference("delays", "windows 4", kind, design.DELAYS).contrast
+        assert max(abs(c.low), abs(c.high)) < 0.1  # "within 0.1 points", "nothing that matters"
+
+
+def test_delays_on_six_windows_are_what_the_chapter_says():
+    text = "\n".join(cell.source for cell in nbformat.read(ROOT / "book" / "9_delays.ipynb", as_version=4).cells)
+    for kind in (EQUAL, *design.DELAYED):
+        assert set(range(1, 11)) <= set(RESULTS.runs("delays_later")["windows 6", kind])
+    c = RESULTS.difference("delays_later", "windows 6", design.DELAYS).contrast
+    assert (
+        f"On six windows the gain is {c.mean:.1f} points ({c.low:.1f} to {c.high:.1f}, {c.n} seeds), as predicted"
+        in text
+    )
+    c = RESULTS.difference("delays_later", "windows 6", design.DELAYS_LEARN, design.DELAYS).contrast
+    assert f"They end {c.mean:.1f} points ahead ({c.low:.1f} to {c.high:.1f})" in text
+    assert RESULTS.mean("delays_later", "windows 6", design.DELAYS_LEARN, "remembered") > 5.98  # "all six windows"
+
+
 def test_delays_were_tuned_and_trained_as_the_chapter_says():
-    tries = RESULTS.tries("delays_tuning", "windows 4", design.DELAYS)
-    assert len(tries) == 6
-    best = max(tries, key=lambda found: found.accuracy).run["cell"]
-    for line in RESULTS.lines("delays"):
-        assert line["cell"]["training"]["epochs"] == 8
-        if line["condition"] == design.DELAYS:
+    for kind in design.DELAYED:
+        tries = RESULTS.tries("delays_tuning", "windows 4", kind)
+        assert len(tries) == 6
+        best = max(tries, key=lambda found: found.accuracy).run["cell"]
+        for line in RESULTS.runs("delays")["windows 4", kind].values():
+            assert line["cell"]["training"]["epochs"] == 8
             assert line["cell"]["neurons"] == best["neurons"]
             assert line["cell"]["training"] == best["training"]

@@ -189,8 +189,14 @@ def test_predictions_of_delays_are_about_what_is_run():
     for prediction in predictions:
         assert prediction["low"] is None or prediction["high"] is None or prediction["low"] < prediction["high"]
         for stage, task, condition, _ in prediction["contrast"]:
-            tasks = {"delays": (design.DELAY_TASK,), "delays_later": design.LATER_DELAY_TASKS}[stage]
-            beside = (design.EQUAL, design.SYN, *((design.LEARNS,) if stage == "delays" else ()))
+            tasks = {
+                "delays": (design.DELAY_TASK,),
+                "delays_later": design.LATER_DELAY_TASKS,
+                "delays_equal_spikes": (f"{design.DELAY_TASK}, rate {design.DELAY_RATE:g}",),
+                "delays_spoken": (design.SPOKEN,),
+            }[stage]
+            learned = (design.LEARNS,) if stage in ("delays", "delays_equal_spikes") else ()
+            beside = (design.EQUAL, design.SYN, *learned)
             assert task in tasks
             assert condition in (*beside, *design.DELAYED)
 
@@ -216,6 +222,50 @@ def test_delays_get_equal_tries_and_the_contrast_of_the_core_comes_first(tmp_pat
     assert {run["condition"] for run in first} == {design.EQUAL, design.SYN, design.LEARNS, design.DELAYS}
     delayed = [run["cell"] for run in runs if run["condition"] in design.DELAYED]
     assert all(cell["neurons"]["delay"] > 0 and cell["training"]["epochs"] == grid.epochs for cell in delayed)
+
+
+def test_delays_at_equal_spikes_use_what_was_tuned_and_one_strength_for_all(tmp_path, monkeypatch):
+    tried = []
+
+    def fake(self, stage, planned):
+        tried.append((stage, planned))
+        off = {1.0: 0.2, 10.0: 0.101, 100.0: 0.1}  # only the two stronger ones hold the rate
+        return [
+            {**run, "result": {"validation": {"accuracy": 0.5, "rate": [off.get(strength, 0.1)]}}}
+            for run in planned
+            for strength in [run["cell"]["training"].get("rate_strength")]
+        ]
+
+    monkeypatch.setattr(Store, "run", fake)
+    experiment = benefit.Experiment(benefit.GRIDS["quick"], Store(tmp_path, 1))
+    experiment.done["dial"] = dict.fromkeys(experiment.problems, 3)
+    runs = experiment.stage("delays_equal_spikes")
+    kinds = {design.EQUAL, design.SYN, design.LEARNS, design.DELAYS, design.DELAYS_LEARN}
+    assert {run["condition"] for run in runs} == kinds
+    assert {run["cell"]["training"]["rate_strength"] for run in runs} == {10.0}
+    assert {run["cell"]["training"]["rate_high"] for run in runs} == {1.01 * design.DELAY_RATE}
+    stages = {stage for stage, _ in tried}
+    assert "delays_tuning" in stages  # the settings of the stage before, not of one more search
+    assert not any(run["cell"]["test"] for stage, planned in tried if stage.endswith("tuning") for run in planned)
+
+
+def test_delays_on_spoken_digits_are_trained_as_long_as_kinds_without(tmp_path, monkeypatch):
+    tried = []
+
+    def fake(self, stage, planned):
+        tried.append((stage, planned))
+        return [{**run, "result": {"validation": {"accuracy": 0.5}}} for run in planned]
+
+    monkeypatch.setattr(Store, "run", fake)
+    experiment = benefit.Experiment(dataclasses.replace(benefit.GRIDS["quick"], delay_tries=6), Store(tmp_path, 1))
+    experiment.done["natural data"] = True
+    runs = experiment.stage("delays_spoken")
+    assert {run["condition"] for run in runs} == {design.EQUAL, design.SYN, *design.DELAYED}
+    assert len({run["cell"]["training"]["epochs"] for run in runs}) == 1
+    tries = [run["condition"] for stage, planned in tried if stage == "delays_spoken_tuning" for run in planned]
+    assert {kind: tries.count(kind) for kind in set(tries)} == dict.fromkeys(design.DELAYED, 6)
+    experiment.done = {"natural data": False}
+    assert experiment.delays_spoken() == []
 
 
 def test_kinds_differ_in_what_they_say_and_get_equal_tries(tmp_path, monkeypatch):

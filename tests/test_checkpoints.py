@@ -458,7 +458,7 @@ def test_invalid_numbers_are_refused_on_the_meta_device_as_well():
             sp.LIFParameters(tau_mem_inv=-5.0)
         with pytest.raises(ValueError, match="tau_mem: expected positive, finite times in s, got 0"):
             sp.LIFParameters(tau_mem=0.0)
-        with pytest.raises(ValueError, match="tau_mem_inv: expected a distribution of values from"):
+        with pytest.raises(ValueError, match="tau_mem: expected a distribution of values from"):
             sp.LIF(sp.LIFParameters(tau_mem=log_normal(median=2e-3, variation=1.0)), size=3)
         with pytest.raises(ValueError, match="v_th: expected values within the range of interval"):
             sp.LIF(sp.LIFParameters(v_th=sp.Learned(2.0, Interval(0.0, 1.0))), size=3)

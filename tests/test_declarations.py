@@ -1,6 +1,8 @@
 """What a declaration and a built layer show, what is handed on, and what is asked about before it is accepted."""
 
+import copy
 import dataclasses
+import pickle
 import re
 
 import numpy as np
@@ -117,10 +119,10 @@ def test_parameters_of_a_layer_can_be_handed_on_and_are_then_one():
     for build, message in (
         (lambda: sp.LIF(layer.p, dt=5e-4), "p: expected parameters of dt 0.0005, got those of a layer of dt 0.001"),
         (lambda: sp.LIF(layer.p, dtype=torch.float64), "p: expected parameters of dtype torch.float64, got those of"),
-        (lambda: sp.LIF(layer.p, size=3), "tau_mem_inv: expected one value, or values that fit a population of (3,)"),
+        (lambda: sp.LIF(layer.p, size=3), "tau_mem: expected one value, or values that fit a population of (3,)"),
         (
             lambda: sp.LIFRecurrent(3, 5, layer.p),
-            "tau_mem_inv: expected one value, or one per neuron of shape (5,), got",
+            "tau_mem: expected one value, or one per neuron of shape (5,), got",
         ),
         (lambda: sp.LIF(layer.p, gradient=sp.Adjoint()), "gradient: expected Surrogate('tanh', alpha=100), as method"),
     ):
@@ -136,7 +138,9 @@ def test_learning_rates_are_named_as_the_parameters_are_declared():
         {group["name"]: group["lr"] for group in sp.parameter_groups(layer, 1.0, {name: 0.5})}
         for name in ("tau_mem", "tau_mem_inv")
     )
-    assert by_time == by_rate == {"tau_mem_inv": 0.5, "v_th": 1.0}
+    assert by_time == by_rate == {"tau_mem": 0.5, "v_th": 1.0}
+    layer.p.tau_mem_inv = 50.0  # from here on it is a rate
+    assert [group["name"] for group in sp.parameter_groups(layer, 1.0)] == ["tau_mem_inv", "v_th"]
     with pytest.raises(ValueError, match="neuron_lr: expected either tau_mem_inv or its inverse, got both"):
         sp.parameter_groups(layer, 1.0, {"tau_mem": 0.5, "tau_mem_inv": 0.5})
 
@@ -179,6 +183,108 @@ def test_numbers_of_numpy_are_numbers(kind):
     layer.p.v_th = kind(3)
     assert (layer.p.v_th.item(), layer.p.v_reset.item(), layer.p.tau_mem.item()) == pytest.approx((3, 1, 0.02))
     assert sp.LIFParameters(tau_mem=np.array(0.02)).tau_mem_inv.item() == pytest.approx(50)
+
+
+def test_whole_numbers_of_numpy_are_sizes_and_counts():
+    three, x = np.int64(3), torch.rand(5, 3, 4)
+    for layer in (sp.LIF(size=np.int64(4)), sp.LIF(channels=np.uint8(4)), sp.LIFRecurrent(np.int32(4), three)):
+        z, _ = layer(x, lengths=np.array([5, 1, 2]))
+        assert torch.equal(z, layer(x, lengths=[np.int64(5), 1, 2])[0])
+    assert sp.LIF(size=(three, three)).p.size == (3, 3)
+    weights = np.arange(12.0).reshape(3, 4)
+    assert torch.equal(sp.LIFRecurrent(4, 3, input_weights=weights).input_weights, torch.arange(12.0).view(3, 4))
+    assert sp.PoissonEncoder(three)(torch.rand(2)).shape == (3, 2)
+    assert sp.constant_current_lif_encode(torch.rand(2), three).shape == (3, 2)
+    sp.fluctuation_driven_(torch.empty(3, 4), sp.LIF(), np.float32(20), share=np.float32(0.5))
+    ensemble = sp.Ensemble([nn.Linear(2, 2) for _ in range(3)])
+    ensemble.halt(np.int64(1))
+    assert ensemble.select(np.array([1, 2])).halted == {0}
+    data = sp.Split(np.linspace(0, 1, 36, dtype=np.float32).reshape(9, 4), np.arange(9) % 2)
+    model = nn.Sequential(nn.Linear(4, 2), nn.LogSoftmax(1))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    history = sp.fit(model, data, data, optimizer, three, batch_size=np.int64(5), patience=np.int64(9), progress=False)
+    assert history.epochs == 3
+    for build in (lambda n: sp.LIF(size=n), lambda n: sp.PoissonEncoder(n), lambda n: sp.LIFRecurrent(4, n)):
+        for wrong in (np.int64(0), np.float64(3), np.bool_(True), np.array(3)):
+            with pytest.raises(ValueError, match="expected a positive integer"):
+                build(wrong)
+    with pytest.raises(TypeError, match=r"split\.labels: expected a tensor, got list"):
+        sp.evaluate(model, sp.Split(data.inputs, [0] * 9))
+
+
+def test_arrays_are_shown_as_what_they_are():
+    assert repr(sp.LIFParameters(tau_mem=np.full(1000, 0.02))).count("tau_mem=tensor of shape (1000,)") == 1
+    assert "tau_mem=0.02," in repr(sp.LIFParameters(tau_mem=np.float64(0.02)))
+
+
+def test_a_distribution_of_the_package_prints_as_it_was_asked_for():
+    assert repr(SLOW) == repr(copy.deepcopy(SLOW)) == repr(pickle.loads(pickle.dumps(SLOW)))
+    assert repr(SLOW) == "LogNormal(median=0.02, variation=0.2)"
+    assert repr(SLOW.expand((3,))) == "LogNormal of shape (3,)"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (0.5e-3, "tau_mem: expected dt / tau_mem < 1, that is values above 0.001 s at dt = 0.001 s, got 0.0005 s"),
+        (torch.tensor([0.02, 0.5e-3, 0.02]), "got 0.0005 s at neuron 1 (1 of 3 values are invalid)"),
+        (sp.Learned(0.5e-3), "tau_mem: expected dt / tau_mem < 1"),
+        (
+            sp.distributions.log_normal(median=0.5e-3, variation=0.5),
+            "tau_mem: expected a distribution of values from 0.001 to 1e+09 s, got LogNormal(median=0.0005, var",
+        ),
+        (torch.full((4,), 0.02), "tau_mem: expected one value, or values that fit a population of (3,), got (4,)"),
+        (
+            sp.Learned(0.02, sp.constraints.Interval(0.01, 0.05)),
+            "tau_mem: expected values within the range of interval 0.01 to 0.05, 0.0100002 to 0.0499998, got 50; a "
+            "constraint is one of the rate, in 1/s",
+        ),
+    ],
+)
+def test_errors_about_what_was_declared_in_seconds_speak_of_seconds(given, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        sp.LIF(sp.LIFParameters(tau_mem=given), size=3)
+    by_rate = sp.LIF(sp.LIFParameters(tau_mem_inv=50.0))
+    with pytest.raises(ValueError, match=r"tau_mem_inv: expected dt \* tau_mem_inv < 1, .* got 2000 1/s"):
+        by_rate.p.tau_mem_inv = 2000.0
+    with pytest.raises(ValueError, match=r"tau_mem: expected dt / tau_mem < 1, .* got 0\.0005 s"):
+        by_rate.p.tau_mem = 0.5e-3
+
+
+def test_a_parameter_is_not_set_beside_the_parameters():
+    for layer in (sp.LIF(), sp.LIFRecurrentCell(3, 2), sp.Layer(sp.neurons.AdaptiveLIF())):
+        for name in ("tau_mem", "tau_mem_inv", "v_th"):
+            with pytest.raises(AttributeError, match=f"{name}: expected an assignment to layer.p.{name}"):
+                setattr(layer, name, 0.5)
+        layer.note = "anything else"
+
+
+def test_functions_and_encoders_refuse_what_are_no_parameters_of_theirs_by_full_name():
+    class LIFParameters:  # of another library
+        tau_mem_inv, v_leak, v_th, v_reset, method, alpha = 100.0, 0.0, 1.0, 0.0, "super", 100.0
+
+    LIFParameters.__module__ = "norse.somewhere"
+    x, state = torch.rand(2, 3), sp.LIFFeedForwardState(torch.zeros(2, 3), torch.zeros(2, 3))
+    for use in (
+        lambda p: sp.lif_feed_forward_step(x, state, p),
+        lambda p: sp.lif_step(x, sp.LIFState(x, x, x), torch.eye(3), torch.eye(3), p),
+        lambda p: sp.constant_current_lif_encode(x, 5, p),
+        lambda p: sp.spike_latency_lif_encode(x, 5, p),
+        lambda p: sp.ConstantCurrentLIFEncoder(5, p),
+        lambda p: sp.SpikeLatencyLIFEncoder(5, p),
+        lambda p: sp.NeuronParameters(p, dt=1e-3),
+    ):
+        with pytest.raises(TypeError, match=r"got norse\.somewhere\..*LIFParameters; snnparams\.from_norse converts"):
+            use(LIFParameters())
+    for p in (sp.LIParameters(), sp.LI().p):
+        with pytest.raises(TypeError, match="p: expected LIFParameters or others with v_reset, v_th, got LIParameters"):
+            sp.lif_feed_forward_step(x, state, p)
+    for wrong in (None, x, (x,)):
+        with pytest.raises(TypeError, match="state: expected LIFFeedForwardState, got"):
+            sp.lif_feed_forward_step(x, wrong)
+    other = type("LIFFeedForwardState", (tuple,), {"__module__": "norse.somewhere"})
+    with pytest.raises(TypeError, match=r"expected LIFFeedForwardState or None, got norse\.somewhere\.LIFFeed"):
+        sp.LIF()(torch.rand(4, 2, 3), other((x, x)))
 
 
 def test_other_arrays_of_numpy_are_refused():

@@ -1,8 +1,8 @@
 """A newcomer's network of default neurons learns as Norse's does."""
 
-import norse.torch as norse
 import pytest
 import torch
+from peers import norse
 from sklearn.datasets import load_digits
 from torch import nn
 

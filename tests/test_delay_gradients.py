@@ -13,13 +13,7 @@ import snnparams as sp
 DT = 1e-3  # s
 
 
-@pytest.fixture(autouse=True)
-def _double(double):
-    """Compute in float64, and small problems in one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("double_in_one_thread")
 
 
 # -------------------------------------------------------- exactness: networks with delays in continuous time, no grid

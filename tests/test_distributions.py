@@ -186,5 +186,7 @@ def test_a_negligible_tail_beyond_the_time_step_is_cut_off_and_a_large_one_refus
         (uniform(mean=2e-3, variation=0.5), "lie outside"),
         (Uniform(0.999e-3, 0.5), "lie outside"),  # a support that ends outside, however little of it
     ):
-        with pytest.raises(ValueError, match=f"tau_mem_inv: expected a distribution of values from .* {message}"):
+        with pytest.raises(
+            ValueError, match=f"tau_mem: expected a distribution .* from 0.001 to .* s, got .*{message}"
+        ):
             sp.LIF(sp.LIFParameters(tau_mem=wide), size=3)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from unittest import mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import snnparams as sp
+from snnparams.kernels import cpu
 from snnparams.neurons.surrogate import DERIVATIVES
 
 pytestmark = [
@@ -243,6 +245,16 @@ def solve_broken(problem, kernel):
 @given(problem=broken())
 def test_infinities_and_nan_go_where_they_go_in_the_reference(kernel, problem):
     for ours, theirs in zip(solve_broken(problem, kernel), solve_broken(problem, "reference"), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@settings(deadline=None, max_examples=100)
+@given(problem=broken())
+def test_infinities_and_nan_go_where_they_go_in_the_reference_in_large_populations(problem):
+    with mock.patch.object(cpu, "LARGE", 1):
+        found = solve_broken(problem, "cpu")
+    for ours, theirs in zip(found, solve_broken(problem, "reference"), strict=True):
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, equal_nan=True)
 

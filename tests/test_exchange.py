@@ -5,10 +5,10 @@ import sys
 import warnings
 
 import nir
-import norse.torch as norse
 import numpy as np
 import pytest
 import torch
+from peers import norse
 from torch import nn
 
 import snnparams as sp

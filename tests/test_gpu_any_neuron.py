@@ -22,8 +22,8 @@ SOME = ("LIF", "LI", "adaptive LIF", "of a notebook", "dividing")
 
 
 def as_on(path):
-    """Read weights in tiles that would fit on the chip, as on a device without memory there."""
-    without = gpu.Device(90, shared_memory=0)
+    """Read weights in tiles that would fit on the chip, as on a device without memory there, which takes few rows."""
+    without = gpu.Device(75, shared_memory=0, multiprocessors=3)
     return mock.patch.object(gpu, "device_of", return_value=without) if path == "tiles" else contextlib.nullcontext()
 
 

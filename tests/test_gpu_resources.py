@@ -28,8 +28,10 @@ DERIVED = json.loads((ROOT / "book" / "results" / "gpu_resources_derived.json").
 
 def arrangement(row):
     """Return how the package computes a recurrent population on the GPU of a row."""
-    device = gpu.Device(int(row["target"].removeprefix("sm_")), row["shared_limit"])
-    return gpu.arrangements(device, row["neurons"], getattr(torch, row["dtype"]), row["precision"] == "high")[0]
+    capability = int(row["target"].removeprefix("sm_"))
+    device = gpu.Device(capability, row["shared_limit"], gpu_resources.MULTIPROCESSORS[capability])
+    sizes = 1, row["batch"], row["neurons"]
+    return gpu.arrangements(device, *sizes, getattr(torch, row["dtype"]), row["precision"] == "high")[0]
 
 
 def check(row):
@@ -76,6 +78,13 @@ def test_kernels_without_recurrence_and_on_chip_up_to_64_neurons_spill_little():
             assert row["spilled_bytes"] <= 64, row
 
 
+def test_on_a_t4_nothing_is_spilled_up_to_128_neurons_of_float32():
+    of_t4 = [row for row in ROWS + DERIVED["rows"] if row["target"] == "sm_75" and row["dtype"] == "float32"]
+    assert len(of_t4) == 200 + 24
+    for row in of_t4:
+        assert row["spilled_bytes"] == 0 or row["neurons"] > 128, row
+
+
 def test_derived_kernels_of_an_adaptive_neuron_start_and_spill_little():
     """Up to 64 neurons of float32, and without recurrence, nothing at all; those of LIF are held to 64 bytes."""
     assert DERIVED["command"] == "python tests/benchmarks/gpu_resources.py --derived"
@@ -94,13 +103,27 @@ def test_derived_kernels_of_an_adaptive_neuron_start_and_spill_little():
 @pytest.mark.parametrize(("target", "path"), [(75, "tiles"), (80, "on chip"), (86, "tiles"), (89, "tiles"),
                                               (90, "on chip"), (100, "on chip"), (120, "tiles")])  # fmt: skip
 def test_a_hundred_neurons_stay_on_the_chip_where_there_is_room(target, path):
-    device = gpu.Device(target, gpu_resources.TARGETS[target])
-    chosen, *others = gpu.arrangements(device, 100, torch.float32, tf32=False)
+    device = gpu.Device(target, gpu_resources.TARGETS[target], gpu_resources.MULTIPROCESSORS[target])
+    chosen, *others = gpu.arrangements(device, 1, 256, 100, torch.float32, tf32=False)
     assert chosen.path == path
     assert {how.path for how in others} == {"tiles"}  # what is left if Triton needs more than expected
-    assert gpu.arrangements(device, 64, torch.float32, tf32=False)[0].path == "on chip"
-    assert gpu.arrangements(device, 129, torch.float32, tf32=False)[0].path == "tiles"
+    assert gpu.arrangements(device, 1, 256, 64, torch.float32, tf32=False)[0].path == "on chip"
+    assert gpu.arrangements(device, 1, 256, 129, torch.float32, tf32=False)[0].path == "tiles"
     assert chosen.precision == ("ieee" if target == 75 else "tf32x3")  # a T4 has no tensor cores for float32
+
+
+@pytest.mark.parametrize(
+    ("target", "members", "batch", "rows", "programs"),
+    [(75, 1, 256, 8, 32), (75, 1, 80, 2, 40), (75, 1, 81, 4, 21), (75, 20, 8, 4, 40), (75, 1, 1, 2, 1),
+     (75, 1, 4096, 16, 256), (80, 1, 256, 16, 16), (90, 1, 256, 16, 16)],
+)  # fmt: skip
+def test_without_tensor_cores_programs_take_the_fewest_rows_with_which_all_run_at_once(
+    target, members, batch, rows, programs
+):
+    device = gpu.Device(target, gpu_resources.TARGETS[target], gpu_resources.MULTIPROCESSORS[target])
+    for neurons, path in ((64, "on chip"), (512, "tiles")):
+        chosen = gpu.arrangements(device, members, batch, neurons, torch.float32, tf32=False)[0]
+        assert (chosen.path, chosen.rows, members * triton.cdiv(batch, chosen.rows)) == (path, rows, programs)
 
 
 COMPILE = """
@@ -240,7 +263,7 @@ def test_kernels_run_on_the_device_of_their_tensors(monkeypatch):
             current.pop()
 
     monkeypatch.setattr(torch.cuda, "device", OnDevice)
-    monkeypatch.setattr(gpu, "device_of", lambda x: gpu.Device(90, 232448))
+    monkeypatch.setattr(gpu, "device_of", lambda x: gpu.Device(90, 232448, 132))
     with FakeTensorMode():
         x = torch.empty(2, device="cuda:1")
     kernel = Kernel(current)

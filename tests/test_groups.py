@@ -32,21 +32,21 @@ def test_every_parameter_is_in_one_group_once(constraint):
     assert len(listed) == len({id(parameter) for parameter in listed})
     assert {id(parameter) for parameter in listed} == {id(parameter) for parameter in net.parameters()}
     names = as_names(net, groups)
-    assert list(names) == ["weights", "tau_syn_inv", "tau_mem_inv", "v_leak", "v_th"]
+    assert list(names) == ["weights", "tau_syn", "tau_mem_inv", "v_leak", "v_th"]
     assert names["weights"] == ["first.input_weights", "first.recurrent_weights", "between.weight", "between.bias"]
     assert len(names["tau_mem_inv"]) == len(names["v_th"]) == 1
     rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in groups}
     assert rates["weights"] == (1e-3, 0.5)
     assert rates["tau_mem_inv"] == (0.1, 0.0)
     assert rates["v_th"] == (0.02, 0.0)
-    assert rates["tau_syn_inv"] == rates["v_leak"] == (1e-3, 0.0)
+    assert rates["tau_syn"] == rates["v_leak"] == (1e-3, 0.0)
 
 
 def test_one_rate_for_all_neuron_parameters_and_none():
     net = model()
     assert {g["name"]: g["lr"] for g in sp.parameter_groups(net, 1e-3, 0.1)} == {
         "weights": 1e-3,
-        "tau_syn_inv": 0.1,
+        "tau_syn": 0.1,
         "tau_mem_inv": 0.1,
         "v_leak": 0.1,
         "v_th": 0.1,
@@ -54,7 +54,7 @@ def test_one_rate_for_all_neuron_parameters_and_none():
     assert {g["lr"] for g in sp.parameter_groups(net, 1e-3)} == {1e-3}
     assert [g["name"] for g in sp.parameter_groups(nn.Linear(2, 2), 1e-3)] == ["weights"]
     ensemble = sp.Ensemble([mnist_model(sp.LIFParameters(tau_mem=sp.Learned(10e-3)), 5) for _ in range(2)])
-    assert [g["name"] for g in sp.parameter_groups(ensemble, 1e-3)] == ["weights", "tau_mem_inv"]
+    assert [g["name"] for g in sp.parameter_groups(ensemble, 1e-3)] == ["weights", "tau_mem"]
 
 
 def test_weight_decay_leaves_neurons_alone():
@@ -72,7 +72,7 @@ def test_weight_decay_leaves_neurons_alone():
 
 def test_bad_input():
     net = model()
-    with pytest.raises(ValueError, match=r"expected kinds that the model learns \(tau_syn_inv, .*\), got 'v_reset'"):
+    with pytest.raises(ValueError, match=r"expected kinds that the model learns \(tau_syn, .*\), got 'v_reset'"):
         sp.parameter_groups(net, 1e-3, {"v_reset": 0.1})
     with pytest.raises(ValueError, match="got 'tau'"):
         sp.parameter_groups(net, 1e-3, {"tau": 0.1})

@@ -11,13 +11,13 @@ from torch import nn
 
 import snnparams as sp
 from snnparams import kernels
-from snnparams.kernels import gpu
+from snnparams.kernels import cpu, gpu
 from snnparams.neurons.surrogate import DERIVATIVES
 
 F32, F64 = torch.float32, torch.float64
 DEVICES = {"reference": "cpu", "cpu": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 ROUNDINGS = 8  # of a number in each step
-FUSED = ["cpu", "triton", "triton in tiles"]
+FUSED = ["cpu", "cpu, large", "triton", "triton in tiles"]
 LAYERS = {"LIF": sp.LIF, "LIFRecurrent": sp.LIFRecurrent, "LI": sp.LI}
 
 
@@ -109,10 +109,17 @@ def solve(problem, kernel, dtype, nudge=None):
 
 
 def solve_fused(problem, kernel, dtype):
-    """Solve by a fused kernel; in tiles, weights that would fit on the chip are read as on one without memory."""
+    """Solve by a fused kernel.
+
+    In tiles, weights that would fit on the chip are read as on one without memory. "cpu, large" takes every recurrent
+    population as a large one.
+    """
+    if kernel == "cpu, large":
+        with mock.patch.object(cpu, "LARGE", 1):
+            return solve(problem, "cpu", dtype)
     if kernel != "triton in tiles":
         return solve(problem, kernel, dtype)
-    return solve_as_on(gpu.Device(90, shared_memory=0), problem, dtype)
+    return solve_as_on(gpu.Device(90, shared_memory=0, multiprocessors=2), problem, dtype)
 
 
 def solve_as_on(device, problem, dtype):

@@ -58,6 +58,18 @@ def test_a_whole_network_without_a_batch():
     assert network(x, state)[0].shape == (9, 3)
 
 
+@pytest.mark.parametrize("kernel", [None, "reference"])
+def test_a_readout_that_knows_no_size_needs_no_batch_either(kernel):
+    network = sp.Sequential(sp.LIFRecurrent(5, 6), nn.Linear(6, 3), sp.LIF(kernel=kernel), sp.LI(kernel=kernel))
+    x = (torch.rand(9, 5) < 0.5).float()
+    voltages, state = network(x)
+    voltages.sum().backward()
+    expected, _ = network(x[:, None])
+    torch.testing.assert_close(voltages, expected[:, 0])
+    assert network(x, state)[1][3].v.shape == (3,)
+    assert network(x, states.initial(network, x))[0].shape == (9, 3)
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
 @pytest.mark.parametrize("name", modules())
 def test_spikes_may_be_boolean_or_bytes(name, dtype):
@@ -92,6 +104,31 @@ def test_the_container_of_pytorch_is_refused_by_name():
             assert torch.equal(out, layer(step)[0])
     inside = nn.Sequential(sp.Sequential(nn.Linear(5, 4), sp.LIF()))
     assert len(inside(x)) == 2
+    for last in (sp.LIF(), sp.Sequential(nn.Linear(5, 4), sp.LIF()), nn.Sequential(nn.Identity(), sp.LIF())):
+        with pytest.raises(TypeError, match=r"expected snnparams.Sequential as its container.* give Linear both"):
+            nn.Sequential(nn.Sequential(nn.ReLU(), last), nn.Linear(4, 2))(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_modules_of_pytorch_in_a_network_take_spikes_of_any_type(dtype):
+    class Bytes(nn.Module):
+        def forward(self, x):
+            assert x.dtype == dtype
+            return x.double() / 2
+
+    x = torch.rand(7, 3, 2, 4, 4) < 0.5
+    for first in (
+        lambda: nn.AvgPool2d(2),
+        lambda: nn.MaxPool2d(2),
+        lambda: nn.BatchNorm2d(2),
+        lambda: nn.Dropout(0.0),
+        lambda: nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU()),
+        lambda: sp.OverTime(nn.Flatten(), nn.Unflatten(1, (2, 4, 4)), nn.AvgPool2d(2)),
+    ):
+        network = sp.Sequential(first(), sp.LIF(), nn.Flatten(), sp.LI()).double()
+        torch.testing.assert_close(network(x.to(dtype))[0], network(x.double())[0])
+    network = sp.Sequential(nn.Flatten(), Bytes(), sp.LIF(dtype=torch.float64))
+    assert network(x.to(dtype))[0].dtype == torch.float64  # what a user's module is given is left to it
 
 
 def test_a_batch_and_a_state_that_do_not_fit():

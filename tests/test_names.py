@@ -4,6 +4,8 @@ import inspect
 import subprocess
 import sys
 
+from notebooks import ROOT
+
 import snnparams as sp
 
 
@@ -12,6 +14,12 @@ def test_the_package_completes_to_what_it_offers():
     assert len(set(sp.__all__)) == len(sp.__all__)
     for name in sp.__all__:
         assert inspect.getdoc(getattr(sp, name)), name
+
+
+def test_nothing_is_there_that_is_not_offered_but_the_folders():
+    folders = {path.stem for path in (ROOT / "snnparams").iterdir()}
+    there = {name for name in vars(sp) if not name.startswith("_")}
+    assert there <= set(sp.__all__) | folders
 
 
 def test_an_unknown_name_is_none():

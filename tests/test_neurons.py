@@ -4,14 +4,18 @@ import copy
 import dataclasses
 import functools
 import io
+import json
 import math
 import pickle
 import re
+import sys
+import types
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from notebooks import ROOT
 from scipy.linalg import expm
 from torch import nn
 
@@ -60,6 +64,16 @@ class Exact(sp.Neuron):
         v = kept * v + (1 - kept) * x
         z = spike(v, v_th)
         return z, where(z, v - v_th, v)
+
+
+def of_chapter_8():
+    """Return the neuron that chapter 8 defines, made as in a notebook: its module has no file."""
+    notebook = json.loads((ROOT / "book" / "8_own_neuron.ipynb").read_text())
+    (cell,) = ("".join(x["source"]) for x in notebook["cells"] if "".join(x["source"]).startswith("class Adaptive("))
+    module = types.ModuleType("chapter_8")
+    sys.modules[module.__name__] = module  # where pickle looks for it, as for __main__
+    exec("import snnparams as sp\n" + cell, vars(module))
+    return module.Adaptive
 
 
 def adaptive_by_hand(x, p, recurrent_weights, fire):
@@ -131,6 +145,19 @@ def subtractive_by_hand(x, p, recurrent_weights, fire):
     return np.stack(outputs), (v, i)
 
 
+def partial_reset_by_hand(x, p, recurrent_weights, fire):
+    v, i, z, outputs = np.broadcast_to(p["v_leak"], x.shape[1:]), 0 * x[0], 0 * x[0], []
+    for x_t in x:
+        i = i + x_t + z @ recurrent_weights.T
+        v = v + DT * p["tau_mem_inv"] * (p["v_leak"] - v + i)
+        i = i * (1 - DT * p["tau_syn_inv"])
+        z = fire(v - p["v_th"])
+        v = v + z * p["of_voltage"] * (p["v_reset"] - v) + z * p["of_threshold"] * (p["v_reset"] - p["v_th"])
+        i = i * (1 - z * p["of_current"])
+        outputs.append(z)
+    return np.stack(outputs), (v, i)
+
+
 def slope_by_hand(x, p, recurrent_weights, fire):
     return lif_by_hand(x, p, recurrent_weights, lambda u: fire(p["slope"] * u))
 
@@ -162,10 +189,12 @@ TABLE = {
     "adaptive LIF": Row(sp.neurons.AdaptiveLIF, adaptive_by_hand, 4.0),
     "exact LIF": Row(sp.neurons.ExactLIF, exact_lif_by_hand, 4.0),
     "LIF, reset by subtraction": Row(sp.neurons.SubtractiveLIF, subtractive_by_hand, 4.0),
+    "LIF, partial reset": Row(sp.neurons.PartialResetLIF, partial_reset_by_hand, 4.0),
     "LIF with a slope": Row(sp.neurons.SlopeLIF, slope_by_hand, 4.0),
     "SE-adLIF": Row(sp.neurons.SEAdLIF, functools.partial(adlif_by_hand, new=True), 12.0),
     "EF-adLIF": Row(sp.neurons.EFAdLIF, functools.partial(adlif_by_hand, new=False), 12.0),
     "adaptive LIF of a user": Row(AdaptiveLIF, adaptive_by_hand),
+    "adaptive LIF of chapter 8": Row(of_chapter_8(), adaptive_by_hand, 4.0),
     "exact LIF of a user": Row(Exact, exact_by_hand, 8.0),
 }
 each = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
@@ -375,6 +404,65 @@ def test_sparse_input_and_kernels(row):
 
 
 @each
+@pytest.mark.parametrize("with_recurrence", [False, True])
+def test_bad_input_is_refused_by_name(row, with_recurrence):
+    layer = recurrent(row, declared(row.neuron)) if with_recurrence else sp.Layer(declared(row.neuron), dtype=F64)
+    x = inputs(row, inputs=INPUTS if with_recurrence else NEURONS)
+    state = layer(x)[1]
+    for wrong, error, message in (
+        (x.numpy(), TypeError, r"input: expected a tensor of shape \(T, B, .*, got ndarray"),
+        (x.float(), TypeError, r"input: expected .*float64.*, got .*float32"),
+        (x.long(), TypeError, "got .*int64"),
+        (x[..., :-1], ValueError, f"expected .*, got .*{NEURONS}"),
+        (x[0, 0, 0], ValueError, r"input: expected .*got .*\(\)"),
+    ):
+        with pytest.raises(error, match=message):
+            layer(wrong)
+    with pytest.raises(TypeError, match=f"state: expected {type(state).__name__}"):
+        layer(x, tuple(state))
+    with pytest.raises(ValueError, match=r"state\..* expected shape"):
+        layer(x[:, :1], state)
+
+
+class ByHand(nn.Module):
+    """A module of a user's own, which goes through time itself and has the parameters of a neuron."""
+
+    def __init__(self, neuron):
+        super().__init__()
+        self.kind, self.weights = neuron, nn.Linear(INPUTS, NEURONS)
+        self.soma = nn.ModuleList([sp.NeuronParameters(declared(neuron), dt=DT, size=NEURONS, dtype=torch.float32)])
+
+    def forward(self, x):
+        state = self.kind.State(*torch.zeros(len(self.kind.state), len(x), NEURONS))
+        outputs = []
+        for x_t in x.transpose(0, 1):
+            out, state = sp.neuron_step(self.kind, 9 * self.weights(x_t).abs(), state, p=self.soma[0])
+            outputs.append(out)
+        return (torch.stack(outputs).mean(0) + state[0]).log_softmax(1)
+
+
+@each
+def test_parameters_of_a_users_own_module_are_seen_grouped_recorded_and_checked(row):
+    torch.manual_seed(0)
+    model, names = ByHand(row.neuron), list(row.neuron.parameters)
+    assert list(sp.learned_values(model)) == [f"soma.0.{name}" for name in names]
+    groups = sp.parameter_groups(model, 1e-2, {names[0]: 1e-3}, weight_decay=0.1)
+    assert [(group["name"], group["lr"], group["weight_decay"]) for group in groups] == [
+        ("weights", 1e-2, 0.1),
+        *((name, 1e-3 if name == names[0] else 1e-2, 0.0) for name in names),
+    ]
+    data = sp.Split(torch.rand(8, STEPS, INPUTS), torch.arange(8) % NEURONS)
+    history = sp.fit(model, data, data, torch.optim.Adam(groups), 2, batch_size=4, progress=False)
+    assert {len(values) for values in history.neuron_parameters.values()} == {3}
+    assert set(history.moved()) == {f"soma.0.{name}" for name in names}
+    assert max(history.moved().values()) > 0
+    with torch.no_grad():
+        model.soma[0].raw(names[-1]).fill_(math.nan)
+    with pytest.raises(ValueError, match=rf"soma\.0\.{names[-1]}: expected finite values, got nan"):
+        sp.validate_neuron_parameters(model)
+
+
+@each
 def test_step_function(row):
     """The function takes the values of a cell, or those of a declaration that are numbers or tensors."""
     neuron, x = row.neuron, inputs(row)[0]
@@ -565,11 +653,115 @@ WRONG = {
 }
 
 
+def step_of(v=None, output="spike(v, v_th)", more=""):
+    """Return a step that is right but for what it returns as its voltage or its output."""
+    code = f"def step(v, i, a, v_leak, v_th, spike{more}): return {output}, {v or 'v + a * (v_leak - v)'}, i - v"
+    space: dict[str, Any] = {}
+    exec(code, space)
+    return {"step": space["step"]}
+
+
+def of_rate(function):
+    """Return constants of which one is a function of the share of the way that a membrane goes."""
+    return {"constants": lambda dt, tau_mem_inv: {"a": function(dt * tau_mem_inv)}}
+
+
+WRONG |= {
+    "a spike of one argument": (step_of(output="spike(v) + v_th"), "step: spike() missing 1 required positional"),
+    "the spike itself": (step_of(v="v + a * v_leak * spike"), "got the function spike itself"),
+    "a bit turned": (step_of(v="~v + a * v_leak"), "got ~"),
+    "a text": (step_of(v="f'{v}' + a * v_leak"), "got a text"),
+    "a truth value": (step_of(v="v + a * v_leak * True"), "got bool True"),
+    "a complex number": (step_of(v="v + a * v_leak * 1j"), "got complex 1j"),
+    "an infinite number": (step_of(v="v + a * v_leak * 1e400"), "got a number that is not finite"),
+    "a number too large": (step_of(v="v + a * v_leak * 10**400"), "got a number that is not finite"),
+    "a division by zero": (step_of(v="v / 0 + a * v_leak"), "got a division by 0"),
+    "nothing in place of a state": (step_of(v="None"), "got NoneType None"),
+    "a function within": (step_of(v="(lambda y: y)(v) + a * v_leak"), "got a function within"),
+    "a choice by a voltage": (
+        step_of(v="where(v, a, i) + v_leak", more=", where"),
+        "got where of something that is no spike",
+    ),
+    "a state of parameters alone": (step_of(v="a * v_leak"), "step: expected v to depend on the state or x"),
+    "a variable that is no name": ({"state": ("v", "i j")}, "'i j': expected a name that Python takes"),
+    "a variable that is a word of Python": ({"state": ("v", "lambda")}, "'lambda': expected a name that Python takes"),
+    "a number for a variable": ({"state": ("v", 3)}, "3: expected a name that Python takes"),
+    "a time that is no name": ({"tau_mem_inv": sp.rate(1.0, time="tau mem")}, "'tau mem': expected a name"),
+    "a start that is no dictionary": ({"rest": ["v"]}, "rest: expected a dictionary, got list"),
+    "a negative rate by default": ({"tau_mem_inv": sp.rate(-1.0)}, "tau_mem_inv: expected positive values, got -1 1/s"),
+    "a default that is no number": ({"v_th": sp.voltage(math.nan)}, "v_th: expected finite values, got nan by default"),
+    "a default out of range": ({"v_th": sp.voltage(1.0, low=2.0)}, "v_th: expected values above 2, got 1 by default"),
+    "a bound that is no number": ({"v_th": sp.voltage(1.0, low="0")}, "v_th: expected numbers as default and bounds"),
+    "an unknown constraint": (
+        {"v_th": sp.voltage(1.0, constraint="exp")},
+        "v_th: expected a constraint of log, softplus, none by default, got 'exp'",
+    ),
+    "a constraint of time constants": ({"v_th": sp.voltage(1.0, constraint="decay")}, "none by default, got 'decay'"),
+    "a constraint that refuses the default": (
+        {"v_th": sp.voltage(-1.0, constraint="log")},
+        "v_th: expected a default that is not negative for 'log', got -1",
+    ),
+    "constants that fail": (of_rate(lambda x: x.foo()), "constants: expected values for any parameters, got Attribute"),
+    "constants of one number": (of_rate(math.exp), "constants: expected values for any parameters, got ValueError"),
+    "a constant of the first neuron": (of_rate(lambda x: x[0].item()), "a of a neuron to depend on its own parameters"),
+    "a constant without gradient": (of_rate(torch.Tensor.detach), "constants: expected some that depend on tau_mem"),
+    "a list of constants": ({"constants": lambda dt, tau_mem_inv: [dt]}, "constants: expected a dictionary, got list"),
+    "constants of nothing": (
+        {"constants": lambda: {}},
+        "constants: expected dt and then some of tau_mem_inv, v_leak, v_th, got nothing",
+    ),
+    "a constant that is a text": (of_rate(str), "constants: expected a to be a tensor or a number, got str"),
+    "a constant of another type": (of_rate(torch.Tensor.float), "expected a to have the type of the parameters"),
+    "a constant that is not finite": (of_rate(lambda x: torch.log(-x)), "expected a to be finite where parameters"),
+    "a number that is not finite": (of_rate(lambda x: math.inf), "expected a to be finite where parameters have"),
+    "a constant that is drawn": (of_rate(lambda x: x * torch.rand(len(x))), "a of a neuron to depend on its own"),
+    "a constant of all neurons": (of_rate(lambda x: x.cumsum(0)), "a of a neuron to depend on its own parameters"),
+    "a constant of another neuron": (of_rate(lambda x: x.flip(0)), "a of a neuron to depend on its own parameters"),
+    "the mean of all neurons": (of_rate(lambda x: x.mean().expand(3)), "a of a neuron to depend on its own parameters"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad:UserWarning")  # PyTorch's, of math.exp
 @pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
 def test_a_wrong_definition_is_refused_by_name(changes, message):
     with pytest.raises(TypeError, match=re.escape(message)) as caught:
         define(**changes)
     assert str(caught.value).startswith("Mine: ")
+
+
+@pytest.mark.parametrize(
+    ("bases", "changes", "message"),
+    [
+        ((sp.LIFParameters,), {"extra": sp.voltage(1.0)}, "step: expected what it returns to depend on extra"),
+        (
+            (sp.LIFParameters,),
+            {"v_th": 0.5},
+            "v_th: expected rate(default) or voltage(default) of a parameter, got 0.5",
+        ),
+        ((sp.LIFParameters,), {"v_reset": None}, "v_reset: expected rate(default) or voltage(default) of a parameter"),
+        ((sp.LIFParameters,), {"state": ("v", "i", "c")}, "step: expected it to return the output and then v, i, c"),
+        ((sp.LIFParameters,), {"rest": {"v": "v_0"}}, "rest: expected one of tau_syn_inv, tau_mem_inv, v_leak, v_th,"),
+        ((sp.LIFParameters,), {"receives": "v_th"}, "v_th: expected a variable of the state, one of v, i"),
+        ((sp.LIFParameters,), {"q": sp.rate(1.0, time="tau_mem")}, "tau_mem: expected a name of its own"),
+        (
+            (sp.neurons.AdaptiveLIF, sp.neurons.SlopeLIF),
+            {},
+            "expected one neuron that it is made of, got AdaptiveLIF, Sl",
+        ),
+    ],
+)
+def test_a_neuron_made_of_another_is_refused_by_name_as_well(bases, changes, message):
+    with pytest.raises(TypeError, match=re.escape(message)) as caught:
+        type("Mine", bases, changes)
+    assert str(caught.value).startswith("Mine: ")
+
+
+def test_states_of_other_fields_and_a_neuron_that_is_none_are_refused():
+    for state in (tuple, type("S", (tuple,), {"_fields": ("v",)})):
+        with pytest.raises(TypeError, match=r"Mine.State: expected the fields \('v', 'i'\), got "):
+            type("Mine", (sp.LIFParameters,), {"State": state})
+    with pytest.raises(TypeError, match="Neuron: expected an object of a class of neurons"):
+        sp.Neuron()
 
 
 class Holding(sp.Neuron):

@@ -8,12 +8,12 @@ import copy
 import math
 import random
 
-import norse.torch as norse_m
 import pytest
 import torch
 from norse.torch.functional import leaky_integrator as norse_li
 from norse.torch.functional import lif as norse_lif
 from norse.torch.functional.threshold import threshold as norse_threshold
+from peers import norse as norse_m
 
 import snnparams as sp
 from snnparams.neurons.surrogate import threshold

@@ -8,9 +8,9 @@ import math
 import pickle
 import re
 
-import norse.torch as norse
 import pytest
 import torch
+from peers import norse
 from test_constraints import LEARNED, RATES, VALUES, build, fields
 from test_modules import KINDS, inputs, run
 from torch import nn
@@ -228,7 +228,11 @@ def test_time_constants_in_seconds_are_read_and_assigned(how):
     for name, bad, message in (
         ("tau_mem", -1.0, "tau_mem: expected positive, finite times in s, got -1"),
         ("tau_mem", 0, "tau_mem: expected positive, finite times in s, got 0"),
-        ("tau_syn", 1e-3, "tau_syn_inv: expected dt * tau_syn_inv < 1"),
+        (
+            "tau_syn",
+            1e-3,
+            "tau_syn: expected dt / tau_syn < 1, that is values above 0.001 s at dt = 0.001 s, got",
+        ),
         ("tau_mem_inv", float("nan"), "tau_mem_inv: expected finite values, got nan"),
         ("v_th", float("inf"), "v_th: expected finite values, got inf"),
         ("v_th", torch.ones(4), "v_th: expected a number or values of shape (3,), got (4,)"),
@@ -270,7 +274,7 @@ def test_drawn_and_shared_values_have_the_size_that_was_asked_for(kind, size):
     assert p.tau_mem.shape == ((size,) if isinstance(size, int) else size)
     assert len(p.tau_mem.unique()) > 5
     assert p.tau_syn.shape == ()
-    with pytest.raises(ValueError, match=r"tau_mem_inv: expected the size of the population.* give size="):
+    with pytest.raises(ValueError, match=r"tau_mem: expected the size of the population.* give size="):
         build_(declaration(tau_mem=drawn))
     one = build_(declaration(tau_mem=sp.Fixed(drawn, shared=True)))
     assert one.p.tau_mem.shape == ()

@@ -107,11 +107,56 @@ def test_tables_are_tables_and_text():
     table = plot.Table(["", "a < b"], [["one", "1"], ["two", "22"]], "note & more")
     assert repr(table) == "     a < b\none      1\ntwo     22\nnote & more"
     html = table._repr_html_()
-    assert '<tr><td></td><th scope="col">a &lt; b</th></tr>' in html  # a heading without a word is no heading
-    assert '<tr><th scope="row">two</th><td>22</td></tr>' in html
+    assert '<tr><td></td><th scope="col" class="number">a &lt; b</th></tr>' in html  # without a word it is no heading
+    assert '<tr><th scope="row">two</th><td data-column="a &lt; b" class="number">22</td></tr>' in html
     assert "<p>note &amp; more</p>" in html
     with pytest.raises(ValueError, match=r"rows: expected 2 cells, got \['one'\]"):
         plot.Table(["", "a"], [["one"]])
+
+
+def cells(column):
+    """Return what a page shows of a column, and whether on the right."""
+    html = plot.Table(["row", "column"], [[str(k), cell] for k, cell in enumerate(column)])._repr_html_()
+    assert html.count('<td data-column="column"') == len(column)
+    return re.findall(r"<td[^>]*>(.*?)</td>", html), 'class="number"' in html
+
+
+def test_decimal_points_stand_below_each_other():
+    digit, point = "\u2007", "\u2008"  # spaces as wide as these
+    assert cells(["0.25", "-3", "22,750.1", "\u2013"]) == (
+        ["0.25", f"\u22123{point}{digit * 2}", f"22,750.1{digit}", "\u2013"],
+        True,
+    )
+    assert cells(["7", "12"]) == (["7", "12"], True)
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        (
+            ["+11.6 (+11.3 to +11.9)", "-0.4 (-0.7 to -0.1)"],
+            ["+11.6 (+11.3 to +11.9)", "\u22120.4 (\u22120.7 to \u22120.1)"],
+        ),
+        (["64 KiB", "not run"], ["64 KiB", "not run"]),
+        (["1e-3", "2.4e-03"], ["1e-3", "2.4e-03"]),
+        (["9 / 22", "< 0.1"], ["9 / 22", "&lt; 0.1"]),
+    ],
+)
+def test_numbers_with_a_unit_or_an_interval_stand_on_the_right(column, shown):
+    assert cells(column) == (shown, True)
+
+
+@pytest.mark.parametrize("column", [["yes", "no"], ["-", ""], ["1", "one"], ["tau_mem-1", "x"], []])
+def test_words_stand_on_the_left_as_they_are(column):
+    assert cells(column) == (column, False)
+
+
+def test_a_table_whose_rows_are_sentences_says_so():
+    def kind(name):
+        return re.findall('class="(table [a-z ]+)"', plot.Table(["", "a"], [[name, "1"]])._repr_html_())
+
+    assert kind("Learning one per neuron beats one value for all.") == ["table results sentences"]
+    assert kind("one for all, learned") == ["table results"]
 
 
 def test_a_notebook_draws_two_pixels_for_each_point(monkeypatch):
@@ -124,11 +169,27 @@ def test_a_notebook_draws_two_pixels_for_each_point(monkeypatch):
 
 
 def test_fast_neurons_are_yellow_and_slow_ones_blue():
-    yellow, green, blue, slower = plot.time_constant_colors(torch.tensor([5.0, 15.8, 50.0, 500.0]))
+    yellow, green, blue, faster, slower = plot.time_constant_colors([3e-3, 9.5e-3, 30e-3, 1e-4, 3.0])
     assert yellow[0] > yellow[1] > yellow[2]
     assert green[1] > max(green[0], green[2])
     assert blue[2] > blue[1] > blue[0]
-    assert slower == blue
-    assert plot.time_constant_colors([10.0], fastest=1.0) == [blue]
+    assert (faster, slower) == (yellow, blue)
     with pytest.raises(ValueError, match="taus: expected positive time constants, got -1"):
         plot.time_constant_colors([-1.0, 5.0])
+
+
+def test_a_time_constant_has_one_colour_beside_whatever_others():
+    assert plot.time_constant_colors([10e-3])[0] == plot.time_constant_colors([2e-3, 10e-3, 50e-3])[1]
+    assert plot.time_constant_colors([2.0, 300.0], fastest=2.0, slowest=300.0) == plot.time_constant_colors(
+        [3e-3, 30e-3]
+    )
+    for ends in ((1.0, 1.0), (2.0, 1.0), (0.0, 1.0)):
+        with pytest.raises(ValueError, match=r"fastest: expected a time constant below slowest, got"):
+            plot.time_constant_colors([1.0], *ends)
+
+
+def test_every_meaning_has_a_colour_of_its_own():
+    with plt.rc_context():
+        plot.use_style()
+        drawn = {name: matplotlib.colors.to_hex(color) for name, color in plot.COLORS.items()}
+    assert len(set(drawn.values())) == len(drawn)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from snnparams import Layer, LIFParameters, RecurrentLayer, neurons, rate_bounds_loss
-from snnparams.experiments.resets import RESETS, LIFWithReset, check_reset
+from snnparams.experiments.designs import RESETS, Architecture
 
 
 def spikes_of(*rates, steps=20):
@@ -59,7 +59,7 @@ def test_a_reset_by_its_shares_is_that_of_the_neuron_that_has_it(detach, recurre
     weights = torch.eye(3).double(), torch.randn(3, 3, generator=generator, dtype=torch.float64)
     of_voltage, of_threshold = RESETS[reset]
     found = []
-    for p in (kind(**P), LIFWithReset(**P, of_voltage=of_voltage, of_threshold=of_threshold)):
+    for p in (kind(**P), neurons.PartialResetLIF(**P, of_voltage=of_voltage, of_threshold=of_threshold)):
         x = inputs.clone().requires_grad_()
         if recurrent:
             given = dict(zip(("input_weights", "recurrent_weights"), weights, strict=True))
@@ -81,7 +81,7 @@ def test_resets_by_hand():
     def spikes(reset="zero", of_current=0.0):
         of_voltage, of_threshold = RESETS[reset]
         shares = {"of_voltage": of_voltage, "of_threshold": of_threshold, "of_current": of_current}
-        z, _ = Layer(LIFWithReset(tau_mem=2e-3, tau_syn=2e-3, v_th=1.0, **shares))(x)
+        z, _ = Layer(neurons.PartialResetLIF(tau_mem=2e-3, tau_syn=2e-3, v_th=1.0, **shares))(x)
         return z.flatten().tolist()
 
     # to zero: 3 | 0 + 1.5 | 0 + 0.75 | 0.75 / 2 + 0.375
@@ -98,4 +98,4 @@ def test_resets_by_hand():
 
 def test_there_is_no_other_reset():
     with pytest.raises(ValueError, match="reset: expected one of zero, subtraction, none, got 'soft'"):
-        check_reset("soft")
+        Architecture(reset="soft")

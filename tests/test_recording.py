@@ -89,6 +89,26 @@ def test_shorter_sequences_are_zero_behind_their_end():
         assert (shorter["0"].trace.v[length:, row] == 0).all()
 
 
+class Trace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x):
+        with sp.record(self.network) as recorded:
+            self.network(x)
+        return recorded["2"].trace.v
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_model_that_records_itself_in_an_ensemble_and_compiled():
+    members, x = [Trace(), Trace()], spikes()
+    traces = sp.Ensemble(members)(x)
+    for member, trace in zip(members, traces, strict=True):
+        torch.testing.assert_close(trace, member(x), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(torch.compile(members[0], backend="eager")(x), members[0](x))
+
+
 def test_bad_input():
     x = spikes()
     with (

@@ -14,6 +14,7 @@ import time_constants
 RESULTS = ROOT / "book" / "results"
 LAYERS = json.loads((RESULTS / "layers.json").read_text())
 EPOCH = json.loads((RESULTS / "mnist_epoch.json").read_text())
+NEURON_KERNELS = json.loads((RESULTS / "neuron_kernels.json").read_text())
 OF_RNN = {"cpu": 1.0, "cuda": 1.5}  # time of a recurrent layer, at most, in multiples of torch.nn.RNN's
 EPOCHS = {"cpu": 4.0, "cuda": 30.0}  # time of Norse's epoch, at least, in multiples of ours
 DEVICES = ("cpu", "cuda")
@@ -96,6 +97,33 @@ def test_twenty_networks_on_a_gpu_cost_at_most_two():
 def test_epoch_of_chapter_4(device):
     seconds = measured(EPOCH, device)["seconds_per_epoch"]
     assert seconds["Norse"]["median"] >= EPOCHS[device] * seconds["snnparams"]["median"]
+
+
+# What a fused kernel costs that is derived from a neuron's step, at most or at least
+OF_LIF = 2.5  # time of a neuron that adapts, in multiples of LIF's
+OF_REFERENCE = {"recurrent": 2.0, "without recurrence": 5.0}  # by how much it is faster than its own loop
+OF_BEFORE = 1.05  # time of LIF, in multiples of the kernels that were written by hand
+
+
+def test_kernels_of_neurons_say_how_where_and_with_what_they_were_measured():
+    assert {"command", "date", "machine", "versions", "threads", "turns"} <= set(NEURON_KERNELS)
+    assert NEURON_KERNELS["command"] == "python tests/benchmarks/neuron_kernels.py --before FOLDER"
+    sizes = {case: (found["steps"], found["rows"], found["neurons"]) for case, found in NEURON_KERNELS["cases"].items()}
+    assert sizes == {"recurrent": (100, 256, 128), "without recurrence": (500, 16, 512)}
+
+
+@pytest.mark.parametrize("case", OF_REFERENCE)
+def test_derived_kernels_of_neurons_that_adapt_beside_lif_and_beside_their_own_loops(case):
+    times = NEURON_KERNELS["cases"][case]["times"]
+    for name in ("AdaptiveLIF", "SEAdLIF", "EFAdLIF", "of a user"):
+        assert times[name]["cpu_ms"] <= OF_LIF * times["LIFParameters"]["cpu_ms"], (name, times)
+        assert times[name]["reference_ms"] >= OF_REFERENCE[case] * times[name]["cpu_ms"], (name, times)
+
+
+@pytest.mark.parametrize("case", OF_REFERENCE)
+def test_lif_is_no_slower_than_it_was_with_kernels_written_by_hand(case):
+    times = NEURON_KERNELS["cases"][case]["times"]
+    assert times["LIFParameters"]["cpu_ms"] <= OF_BEFORE * times["LIFParameters, before"]["cpu_ms"]
 
 
 # What the scripts share

@@ -110,6 +110,20 @@ def test_an_ensemble_takes_lengths():
         torch.testing.assert_close(out[k], member(x, lengths=LENGTHS)[0], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["recurrent", "norm", "nested"])
+def test_a_compiled_network_takes_lengths_in_one_graph(kind):
+    found = []
+    for compiled in (False, True):
+        model, x = network(kind), padded(math.nan).requires_grad_()
+        called = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+        voltages, state = called(x, lengths=LENGTHS)
+        loss(voltages).backward()
+        found.append([voltages, state, x.grad, dict(model.state_dict()), [p.grad for p in model.parameters()]])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-11)
+    with pytest.raises(Exception, match=r"lengths: expected a list of integers under torch\.compile, got a tensor"):
+        called(x, lengths=torch.tensor(LENGTHS))
+
+
 def test_bad_input():
     model, x = network("recurrent"), padded(0.0)
     for lengths, error, message in (

@@ -1,5 +1,6 @@
 """Arguments of cells, layers and functions: which are positional, in which order, and how the gradient is given."""
 
+import ast
 import dataclasses
 import functools
 import inspect
@@ -8,6 +9,7 @@ import re
 
 import pytest
 import torch
+from notebooks import ROOT
 
 import snnparams as sp
 
@@ -27,6 +29,7 @@ ORDER = (
     "gradient",
     "detach_reset",
     "kernel",
+    "chunk",
     "layout",
 )
 ORDER += ("device", "dtype")
@@ -45,11 +48,11 @@ def test_sizes_state_weights_and_p_are_positional_and_the_rest_is_named_in_one_o
 
 
 @pytest.mark.parametrize("build", [*FEED_FORWARD, *RECURRENT], ids=lambda kind: kind.__name__)
-def test_a_cell_takes_what_a_layer_does_but_the_kernel(build):
+def test_a_cell_takes_what_a_layer_does_but_how_a_sequence_is_computed(build):
     named = {p.name for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY}
     shared = {"dt", "gradient", "detach_reset", "device", "dtype"}
     own = {"size", "channels"} if build in FEED_FORWARD else {"input_weights", "recurrent_weights", "autapses"}
-    assert named == shared | own | (set() if "Cell" in build.__name__ else {"kernel"})
+    assert named == shared | own | (set() if "Cell" in build.__name__ else {"kernel", "chunk"})
 
 
 def each(p, **how):
@@ -152,3 +155,13 @@ def test_the_adjoint_method_refuses_an_explicit_detach_reset_everywhere(given):
                 call(p, **how, detach_reset=given)
     with pytest.raises(TypeError, match="detach_reset: expected True, False or None, got 'no'"):
         sp.LIF(detach_reset="no")
+
+
+def test_functions_of_the_kernels_say_what_they_take_and_return():
+    """All but those that Numba and Triton compile, which have types of their own."""
+    for path in sorted((ROOT / "snnparams" / "kernels").glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not node.decorator_list:
+                untyped = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.annotation is None]
+                assert not untyped, f"{path.name}: {node.name}: {untyped}"
+                assert node.returns, f"{path.name}: {node.name}"

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from snnparams import Split
+from snnparams import Split, rate_bounds_loss
 from snnparams.data import tasks
 from snnparams.experiments import trial
 from snnparams.experiments.designs import DT, Architecture, Neurons, spaced
@@ -277,8 +278,40 @@ def test_a_network_that_cannot_be_built_or_trained_says_so(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(trial, "loss_of", lambda *_: torch.full((), math.nan, requires_grad=True))
     network = build(Neurons(), Architecture(**SMALL), TASK, 0)
-    with pytest.raises(FloatingPointError, match=r"expected a finite loss and finite gradients, got a loss of nan"):
+    with pytest.raises(FloatingPointError, match=r"batch 1: expected a finite loss, got nan"):
         train(network, TASK, Training(epochs=1), 0)
+    before = [x.detach().clone() for x in network.parameters()]
+    monkeypatch.setattr(trial, "loss_of", lambda task, logits, labels: 1e25 * logits.sum())
+    with pytest.raises(FloatingPointError, match=r"expected gradients of finite lengths, got \[inf"):
+        train(network, TASK, Training(epochs=1), 0)  # each of them is finite, the sum of their squares is not
+    assert all(torch.equal(x, y) for x, y in zip(before, network.parameters(), strict=True))
+
+
+def test_a_trial_trains_as_a_loop_that_is_written_out_does():
+    """One loop serves the package: gradients of weights and of neurons shortened apart, a rate for each update."""
+    training = Training(epochs=2, batch_size=50, rate_strength=0.5, rate_low=0.1, rate_high=0.2)
+    ours, theirs = (build(Neurons(learned=("tau_syn",)), Architecture(**SMALL), TASK, 0) for _ in range(2))
+    train(ours, TASK, training, 4)
+    neuron = list(theirs.layers[0].p.parameters())
+    groups = [[x for x in theirs.parameters() if all(x is not y for y in neuron)], neuron]
+    rates = training.learning_rate, training.neuron_learning_rate
+    optimizer = torch.optim.Adam([{"params": x, "lr": rate} for x, rate in zip(groups, rates, strict=True)])
+    updates, step, order = 2 * math.ceil(len(TASK.train.labels) / 50), 0, torch.Generator().manual_seed(4)
+    for _ in range(2):
+        for batch in torch.randperm(len(TASK.train.labels), generator=order).split(50):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 + math.cos(math.pi * step / updates)) / 2
+            logits, hidden = theirs(TASK.encode(TASK.train.inputs[batch]).to_dense())
+            loss = binary_cross_entropy_with_logits(logits, TASK.train.labels[batch].float())
+            loss = loss + 0.5 * sum(rate_bounds_loss(z, 0.1, 0.2) for z in hidden)
+            optimizer.zero_grad()
+            loss.backward()
+            for group in groups:
+                nn.utils.clip_grad_norm_(group, 1.0)
+            optimizer.step()
+            step += 1
+    for x, y in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-5)
 
 
 def test_rasters_are_the_spikes_of_the_trained_network():

@@ -58,6 +58,12 @@ def _without_mathjax(app, pagename, templatename, context, doctree) -> None:
         ]
 
 
+def _assigned(body) -> list[str]:
+    """Return the names that statements give to what they make, in order."""
+    targets = [t for part in body if isinstance(part, ast.Assign) for t in part.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
 def _subject(cell) -> str:
     """Return what folded code is for, as far as its output or its functions tell."""
     source, output = cell.children[0], cell.children[-1]
@@ -72,9 +78,13 @@ def _subject(cell) -> str:
     defined = [
         part.name for part in body if isinstance(part, ast.FunctionDef | ast.ClassDef)
     ]
+    if not defined:
+        if re.search(r"^import ", source.astext(), re.M):
+            return " that imports"
+        if any(isinstance(part, ast.Assert) for part in body):
+            return " that checks numbers of the text"
+        defined = _assigned(body)[-1:]
     first, last = ", ".join(defined[:-1]), "".join(defined[-1:])
-    if not last and re.search(r"^import ", source.astext(), re.M):
-        return " that imports"
     return f" of {first} and {last}" if first else f" of {last}" if last else ""
 
 

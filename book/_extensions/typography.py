@@ -1,6 +1,8 @@
-"""A Sphinx extension that keeps a formula and its punctuation mark on one line.
+"""A Sphinx extension for what belongs together on a line.
 
-For a browser a formula in a line of text is a picture, beside which the line may break.
+For a browser a formula in a line of text is a picture, beside which the line may break:
+it keeps its punctuation mark. And the theme prints titles of its own, without the
+numbers of the chapters: they get them.
 """
 
 import re
@@ -30,7 +32,15 @@ class KeepTogether(SphinxPostTransform):
                 parent.replace(formula, both)
 
 
+def _number_printed_title(app, pagename, templatename, context, doctree) -> None:
+    number = app.env.toc_secnumbers.get(pagename, {}).get("")
+    if number and "pagetitle" in context:
+        shown = ".".join(map(str, number)) + app.config.html_secnumber_suffix
+        context["pagetitle"] = shown + context["pagetitle"]
+
+
 def setup(app):
     """Register the extension."""
     app.add_post_transform(KeepTogether)
+    app.connect("html-page-context", _number_printed_title, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -17,7 +17,7 @@
   // A box that is wider than it shows can be reached with the keyboard, has a name, and fades where it goes on.
   function mark(box) {
     const room = box.scrollWidth - box.clientWidth;
-    const inText = box.matches("span.math:not(.wide)"); // again, after the window grew
+    const inText = box.matches("span.math:not(.wide)"); // of a line again, after the window grew
     const scrolls = room > 0 && !inText;
     box.classList.toggle("scrolls", scrolls);
     box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
@@ -38,11 +38,14 @@
       const width = formula.querySelector("mjx-math")?.getBoundingClientRect().width ?? 0;
       const column = formula.closest("p, li, dd, td, th, figcaption, div").clientWidth;
       formula.classList.toggle("wide", width > column + 1);
+      if (formula.matches(".scrolls:not(.wide)")) mark(formula); // a box no longer: nobody else looks at it
     });
   }
 
   // what a box holds may grow after the box stands, as formulas in a table do
-  const resized = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target.closest(BOXES))));
+  const resized = new ResizeObserver((entries) => {
+    entries.map(({ target }) => target.closest(`${BOXES}, span.math`)).forEach((box) => mark(box));
+  });
   const watched = new WeakSet();
   function watch() {
     widen();

@@ -87,7 +87,7 @@ def _same(z: torch.Tensor) -> torch.Tensor:
 def _checked_input(x, layout: torch.layout) -> torch.Tensor:
     """Return values to encode, checked; under autocast, those of half precision as float32."""
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        got = getattr(x, "dtype", type(x).__name__)
+        got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
         raise TypeError(f"input: expected a floating-point tensor, got {got}")
     if autocast_is_on(x):
         x = widened(x, torch.float32)

@@ -9,6 +9,7 @@ from snnparams.data.encoding import constant_current_lif_encode
 from snnparams.layers.checks import check_finite
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import LIFParameters
+from snnparams.parameters.constraints import can_be_looked_at
 from snnparams.parameters.declared import check_counts, check_dt
 
 
@@ -40,11 +41,11 @@ def poisson_encode(
     """
     _check_poisson(seq_length, f_max, dt)
     if not isinstance(input_values, torch.Tensor) or not input_values.is_floating_point():
-        got = getattr(input_values, "dtype", type(input_values).__name__)
+        got = input_values.dtype if isinstance(input_values, torch.Tensor) else type(input_values).__name__
         raise TypeError(f"input: expected a floating-point tensor, got {got}")
     check_finite("input", input_values)
     probability = input_values.detach() * (f_max * dt)
-    if not torch.compiler.is_compiling() and ((input_values < 0) | (input_values > 1)).any():
+    if can_be_looked_at(input_values) and ((input_values < 0) | (input_values > 1)).any():
         low, high = input_values.min().item(), input_values.max().item()
         raise ValueError(f"input: expected values from 0 to 1, got {low:g} to {high:g}")
     shape = (seq_length, *input_values.shape)
@@ -113,7 +114,7 @@ def spike_latency_lif_encode(
     """
     spikes = constant_current_lif_encode(input_current, seq_length, p, dt=dt)
     so_far = spikes.detach().cumsum(dim=0)
-    if not torch.compiler.is_compiling() and ((spikes != 0) & (spikes != 1)).any():
+    if can_be_looked_at(spikes) and ((spikes != 0) & (spikes != 1)).any():
         raise ValueError(
             "p: expected a spike function with spikes of 0 or 1, got graded spikes, of which none is first"
         )

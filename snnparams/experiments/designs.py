@@ -9,13 +9,13 @@ import dataclasses
 
 import torch
 
-from snnparams.experiments.resets import check_reset
-
 LEARNABLE = ("tau_mem", "tau_syn", "v_th")
 ADAPTATION = ("tau_adapt", "beta")  # of neurons whose thresholds adapt, which are learnable as well
 DT = 1e-3  # s, of a time step inside the network
 DETACH = True  # treat the spike as a constant in the reset, with and without recurrence
 READOUTS = ("mean", "max")
+# what a spike takes of the voltage, and what of the threshold: `of_voltage` and `of_threshold` of `PartialResetLIF`
+RESETS = {"zero": (1.0, 0.0), "subtraction": (0.0, 1.0), "none": (0.0, 0.0)}
 PER_OUTPUT = "per output"
 FAST = 8.0  # time steps of a readout that forgets
 
@@ -93,7 +93,8 @@ class Architecture:
         readout_tau: time steps of the readout's exponential filter, or "per output": spaced on a logarithmic scale from
             the duration of the input, for the first output, to 8, for the last one.
         readout: "mean" or "max" over time of the outputs, for tasks with classes. Binary answers are read when due.
-        reset: one of `snnparams.experiments.resets.RESETS`.
+        reset: the voltage after a spike: "zero" for 0, as in LIF, "subtraction" for what was above the threshold, or
+            "none" for the voltage as it was.
         clear_synapse: whether a spike clears the synaptic current, too.
         recurrent_share: share of a membrane's initial variance that comes through recurrent connections.
     """
@@ -110,7 +111,8 @@ class Architecture:
     recurrent_share: float = 0.3
 
     def __post_init__(self) -> None:
-        check_reset(self.reset)
+        if self.reset not in RESETS:
+            raise ValueError(f"reset: expected one of {', '.join(RESETS)}, got {self.reset!r}")
         for name in ("hidden", "layers"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
                 raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")

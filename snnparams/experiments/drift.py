@@ -152,12 +152,12 @@ def run_drift(cell: dict) -> dict:
     """
     found: dict[str, float] = {}
 
-    def record(how: str, when: str, values: dict) -> None:
+    def record(method: str, when: str, values: dict) -> None:
         loss = values["loss"]
-        found.update({f"{name}, {how}, {when}": loss[name] for name in LEARNABLE})
-        if how != "exact":
+        found.update({f"{name}, {method}, {when}": loss[name] for name in LEARNABLE})
+        if method != "exact":
             held = rate_held(values)
-            found.update({f"{name}, {how}, {when}, rate held": held[name] for name in LEARNABLE})
+            found.update({f"{name}, {method}, {when}, rate held": held[name] for name in LEARNABLE})
 
     with one_thread():
         network, task = network_of(cell)

@@ -2,10 +2,11 @@ r"""What a population remembers, before any training: its temporal filters, and 
 
 A linear neuron is a filter: its voltage is :math:`\sum_k f_k x_{t-k}`, with a shape :math:`f` that its two time
 constants fix, times its weights. A readout adds voltages up, so it sees each input through the *span* of the filters.
-Equal neurons span one filter, however many there are; :math:`N` neurons of :math:`N` different synapses span :math:`N`.
+Equal neurons span one filter, however many there are; :math:`N` neurons with :math:`N` synaptic time constants span
+:math:`N`.
 
 **Linear memory capacity** (Jaeger 2001) asks how much of the past a linear readout can give back. The input
-is white noise :math:`u_t`; for each delay :math:`k` a readout is fitted to :math:`u_{t-k}`, and
+is white noise :math:`x_t`; for each delay :math:`k` a readout is fitted to :math:`x_{t-k}`, and
 the squared correlations on new data are added up. Under white noise each filter of a linear population brings
 exactly 1, whatever its shape, and N linear neurons together at most N. Explained in chapter 6.
 
@@ -69,9 +70,9 @@ def filter_count(tau_mem: ArrayLike, tau_syn: ArrayLike) -> int:
     Proof. Exponentials :math:`e_p = (p^{k+1})_k` of different p are independent (Vandermonde). The filter of a neuron
     is, up to its height, :math:`e_p - e_q`, an edge between two vertices of a graph whose vertices are the different
     decays; the rank of such differences is the number of vertices minus that of connected components. A neuron with
-    :math:`p = q` has the derivative of :math:`e_p` by p, which is independent of all the rest, and counts once for
-    each such p. So N neurons with one membrane and N different synapses span N filters; with pairs from a membranes and
-    b synapses, no more than a + b - 1 (a + b vertices, connected) and not a x b.
+    :math:`p = q` has the derivative of :math:`e_p` with respect to p, which is independent of all the rest, and counts
+    once for each such p. So N neurons with one tau_mem and N different tau_syn span N filters; with pairs from a of the
+    one and b of the other, no more than a + b - 1 (a + b vertices, connected) and not a x b.
 
     Args:
         tau_mem: membrane time constants in time steps, at least 1, one or (N,).

@@ -4,6 +4,10 @@ Networks of one seed have equal weights before training and begin with equal fir
 constants. For that, a neuron's weights are those of the seed times a factor that gives all voltages one variance, as in
 fluctuation-driven initialization (see `snnparams.layers.initialisation.voltage_variance`), times one number for the
 layer, found by bisection. Time constants count in time steps.
+
+Why they are no `snnparams.Sequential`, nor the network of chapter 4 (`snnparams.models`): a readout is asked for each
+answer when it is due, and filters spikes only for those steps, and weights are stored without the factors that belong
+to a neuron's time constants, so that all networks learn at one rate. The populations and kernels are the package's own.
 """
 
 from __future__ import annotations
@@ -23,16 +27,16 @@ from snnparams.experiments.designs import (
     DT,
     FAST,
     PER_OUTPUT,
+    RESETS,
     Architecture,
     Neurons,
     initial_delays,
     initial_values,
 )
-from snnparams.experiments.resets import RESETS, LIFWithReset
 from snnparams.layers.delay import Delay
 from snnparams.layers.initialisation import reach_rate_, voltage_variance
 from snnparams.layers.neuron_parameters import NeuronParameters
-from snnparams.neurons import AdaptiveLIF, LIFParameters
+from snnparams.neurons import AdaptiveLIF, LIFParameters, PartialResetLIF
 from snnparams.neurons.surrogate import Surrogate
 from snnparams.parameters.constraints import Interval
 from snnparams.parameters.declared import Learned
@@ -79,7 +83,7 @@ class SpikingLayer(nn.Module):
         if self.reset != "zero" or self.clear_synapse:
             if neurons.tau_adapt is not None:
                 raise ValueError("reset: expected the standard one where thresholds adapt, got another")
-            kind = LIFWithReset
+            kind = PartialResetLIF
             declared["of_voltage"], declared["of_threshold"] = RESETS[self.reset]
             declared["of_current"] = float(self.clear_synapse)
         gradient = Surrogate("super", architecture.alpha)

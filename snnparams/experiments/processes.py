@@ -156,7 +156,7 @@ def in_processes(function: Function, groups: list[list[Trial]], count: int) -> O
                     if at is not None:
                         yield groups[at], _received(answer)
                     continue
-                how = worker.end(GRACE)
+                ending = worker.end(GRACE)
                 if at is None:
                     failed_starts += 1
                 else:
@@ -164,11 +164,11 @@ def in_processes(function: Function, groups: list[list[Trial]], count: int) -> O
                     if deaths[at] < ATTEMPTS:
                         waiting.append(at)
                     else:
-                        times = f"{ATTEMPTS} times, the last time {how}"
+                        times = f"{ATTEMPTS} times, the last time {ending}"
                         yield groups[at], RuntimeError(f"its process ended {times}; {MEMORY}")
                 if failed_starts == ATTEMPTS:
                     raise RuntimeError(
-                        f"processes: {ATTEMPTS} in a row ended before they began, the last one {how}. A script that "
+                        f"processes: {ATTEMPTS} in a row ended before they began, the last one {ending}. A script that "
                         f'calls run must do so below if __name__ == "__main__"; other reasons are printed above'
                     )
                 workers[workers.index(worker)] = _Worker()

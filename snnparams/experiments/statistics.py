@@ -84,10 +84,10 @@ def permutation_test(differences: ArrayLike) -> float:
         ValueError: if there are fewer than two, or one is not finite.
     """
     d = _numbers("differences", differences)
-    how = (
+    resampling = (
         {"n_resamples": np.inf} if len(d) <= MOST_EXACT else {"n_resamples": RESAMPLES, "rng": np.random.default_rng(0)}
     )
-    test = stats.permutation_test((d,), np.mean, permutation_type="samples", vectorized=True, batch=2**12, **how)
+    test = stats.permutation_test((d,), np.mean, permutation_type="samples", vectorized=True, batch=2**12, **resampling)
     return float(test.pvalue)
 
 

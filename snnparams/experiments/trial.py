@@ -1,7 +1,9 @@
 """One trial of chapter 6: build a network, train it, measure it.
 
 All that a trial depends on is in the dictionary that describes it. It runs in one thread, so that many can run beside
-each other and none depends on how many there are.
+each other and none depends on how many there are. It is trained by the package's own loop, `snnparams.train`, with what
+an optimiser's hooks add before and after each update. What it measures is another thing than accuracy and loss, answer
+by answer and with the spikes that it cost, so `measure` stands beside `snnparams.evaluate`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from snnparams.experiments.designs import ADAPTATION, DT, LEARNABLE, Architectur
 from snnparams.experiments.disturbances import add_noise, time_warp
 from snnparams.experiments.networks import Network, SpikingLayer, build
 from snnparams.layers.initialisation import RateError
+from snnparams.training import loop
 from snnparams.training.regularisation import rate_bounds_loss
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -132,6 +135,18 @@ def _parameters(network: Network) -> tuple[list[nn.Parameter], list[nn.Parameter
     return [x for x in network.parameters() if x not in known], neuron
 
 
+class _OfBits(nn.Module):
+    """A network that is given bits (B, T, I)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, bits: torch.Tensor):
+        """Return what the network makes of them as spikes (T, B, I)."""
+        return self.network(bits.transpose(0, 1).contiguous().float())
+
+
 def train_module(
     network: nn.Module,
     groups: list[list[nn.Parameter]],
@@ -157,27 +172,29 @@ def train_module(
     """
     pairs = zip(groups, learning_rates, strict=True)
     optimizer = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in pairs])
-    count, bits = len(task.train.labels), _encoded(task)
-    updates = training.epochs * math.ceil(count / training.batch_size)
+    bits = Split(_encoded(task), task.train.labels)
+    updates = training.epochs * math.ceil(len(bits.labels) / training.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    order = torch.Generator().manual_seed(seed)
+
+    def shorten(*_) -> None:
+        norms = [nn.utils.clip_grad_norm_(params, training.largest_gradient).item() for params in groups]
+        if not all(map(math.isfinite, norms)):
+            raise FloatingPointError(f"expected gradients of finite lengths, got {norms}")
+
+    def loss(found: tuple[torch.Tensor, list[torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
+        logits, hidden = found
+        total = loss_of(task, logits, labels)
+        if training.rate_strength:
+            bounds = training.rate_low, training.rate_high
+            total = total + training.rate_strength * sum(rate_bounds_loss(z, *bounds) for z in hidden)
+        return total
+
+    # before and after every update: the loop itself shortens all gradients together, and schedules epochs
+    optimizer.register_step_pre_hook(shorten)
+    optimizer.register_step_post_hook(lambda *_: schedule.step())
+    order, model = torch.Generator().manual_seed(seed), _OfBits(network)
     for _ in range(training.epochs):
-        for batch in torch.randperm(count, generator=order).split(training.batch_size):
-            logits, hidden = network(bits[batch].transpose(0, 1).contiguous().float())
-            loss = loss_of(task, logits, task.train.labels[batch])
-            if training.rate_strength:
-                bounds = training.rate_low, training.rate_high
-                loss = loss + training.rate_strength * sum(rate_bounds_loss(z, *bounds) for z in hidden)
-            optimizer.zero_grad()
-            loss.backward()
-            norms = [nn.utils.clip_grad_norm_(params, training.largest_gradient) for params in groups]
-            if not all(math.isfinite(x.item()) for x in (loss, *norms)):
-                raise FloatingPointError(
-                    f"expected a finite loss and finite gradients, got a loss of {loss.item()} and gradients of "
-                    f"{[norm.item() for norm in norms]}"
-                )
-            optimizer.step()
-            schedule.step()
+        loop.train(model, bits, optimizer, order, training.batch_size, progress=False, loss=loss)
         if after_epoch:
             after_epoch()
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from typing import Any
 
 import torch
 from torch.nn.functional import linear
@@ -102,7 +103,16 @@ def choose(kernel: str | None, x: torch.Tensor) -> str:
     return kernel
 
 
-def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, kernel=None, recurrent_weights=None):
+def sequence(
+    neuron: type[Neuron],
+    currents: torch.Tensor,
+    state: Any,
+    p: Any,
+    dt: float,
+    detach_reset: bool = False,
+    kernel: str | None = None,
+    recurrent_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, Any]:
     """Compute a population of any neuron over a whole sequence.
 
     Args:
@@ -138,13 +148,26 @@ def _choose_for(gradient: Surrogate | None, kernel: str | None, x) -> str:
     return "reference"
 
 
-def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset, kernel, recurrent_weights=None):
+def _flat(x: torch.Tensor, axes: int) -> torch.Tensor:
+    """Return a tensor with one axis behind so many others, also if there is none there or there are no rows."""
+    return x.flatten(axes) if x.dim() > axes else x.unsqueeze(-1)
+
+
+def derived_sequence(
+    neuron: type[Neuron],
+    currents: torch.Tensor,
+    state: Any,
+    p: Any,
+    dt: float,
+    detach_reset: bool,
+    kernel: str,
+    recurrent_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, Any]:
     """Compute a population of any neuron by the kernel that is derived from its step, see `sequence`."""
     program = PROGRAMS[neuron.program]
     steps, _, *population = currents.shape
     variables = dict(zip(program.state, state[-len(program.state) :], strict=True))
-    recurrent = recurrent_weights is not None
-    if recurrent:  # what the output before the first step causes
+    if recurrent_weights is not None:  # what the output before the first step causes
         arrives = linear(state.z, recurrent_weights)
         if neuron.receives:
             variables[neuron.receives] = variables[neuron.receives] + arrives
@@ -152,13 +175,13 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
             currents = torch.cat([currents[:1] + arrives, currents[1:]])
     values = arguments_of_step(neuron, p, dt)
     precision = torch.promote_types(currents.dtype, variables[program.state[0]].dtype)  # as in the reference
-    same = {"dtype": precision, "device": currents.device}
-    of_neurons = [torch.as_tensor(values[name], **same) for name in program.parameters]
+    device = currents.device
+    of_neurons = [torch.as_tensor(values[name], dtype=precision, device=device) for name in program.parameters]
     stacked = [(v if list(v.shape) == population else v.expand(population)).flatten() for v in of_neurons]
     gradient = surrogate_of(p) if neuron.spiking else None
     out, last, _ = fused_sequence.sequence(
-        currents.to(precision).flatten(2)[None],  # also of no rows
-        torch.stack([variable.to(precision).flatten(1) for variable in variables.values()])[None],
+        _flat(currents.to(precision), 2)[None],
+        torch.stack([_flat(variable.to(precision), 1) for variable in variables.values()])[None],
         None if recurrent_weights is None or steps == 1 else recurrent_weights[None],
         torch.stack(stacked)[None],
         neuron.program,
@@ -170,15 +193,25 @@ def derived_sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset,
     )
     out = out.view(currents.shape)
     new = [variable.reshape(currents.shape[1:]).clone() for variable in last.unbind(1)]
-    return out, neuron.RecurrentState(out[-1].clone(), *new) if recurrent else neuron.State(*new)
+    return out, neuron.State(*new) if recurrent_weights is None else neuron.RecurrentState(out[-1].clone(), *new)
 
 
-def lif(currents, state, p, dt: float, detach_reset: bool, kernel: str | None = None):
+def lif(
+    currents: torch.Tensor, state: Any, p: Any, dt: float, detach_reset: bool, kernel: str | None = None
+) -> tuple[torch.Tensor, Any]:
     """Compute a feed-forward LIF population over a whole sequence: `sequence` for `LIFParameters`."""
     return sequence(LIFParameters, currents, state, p, dt, detach_reset, kernel)
 
 
-def lif_recurrent(currents, state, recurrent_weights, p, dt: float, detach_reset: bool, kernel: str | None = None):
+def lif_recurrent(
+    currents: torch.Tensor,
+    state: Any,
+    recurrent_weights: torch.Tensor,
+    p: Any,
+    dt: float,
+    detach_reset: bool,
+    kernel: str | None = None,
+) -> tuple[torch.Tensor, Any]:
     """Compute a recurrent LIF population over a whole sequence: `sequence` for `LIFParameters`."""
     return sequence(LIFParameters, currents, state, p, dt, detach_reset, kernel, recurrent_weights)
 
@@ -231,7 +264,9 @@ def dense(spikes: torch.Tensor) -> torch.Tensor:
     return spikes.to_dense()
 
 
-def sparse_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
+def sparse_spikes(
+    x: torch.Tensor, steps: int, a: torch.Tensor, v_leak: torch.Tensor, v_th: torch.Tensor, v_reset: torch.Tensor
+) -> torch.Tensor:
     """Return the spikes of neurons that constant currents drive, see `snnparams.constant_current_lif_encode`.
 
     Args:
@@ -261,7 +296,9 @@ def sparse_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
     return torch.sparse_coo_tensor(indices, ones, (steps, *x.shape), check_invariants=False, is_coalesced=True)
 
 
-def dense_spikes(x, steps: int, a, v_leak, v_th, v_reset) -> torch.Tensor:
+def dense_spikes(
+    x: torch.Tensor, steps: int, a: torch.Tensor, v_leak: torch.Tensor, v_th: torch.Tensor, v_reset: torch.Tensor
+) -> torch.Tensor:
     """Return the spikes of neurons that constant currents drive, on a CUDA GPU, as a dense tensor without gradient.
 
     Arguments and errors are those of `sparse_spikes`.

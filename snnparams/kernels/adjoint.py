@@ -63,7 +63,7 @@ LARGEST = 1e12  # largest derivative by a voltage
 CHUNK = 32  # steps whose spikes PyTorch lists at once
 
 
-def state_of(state) -> type[AdjointState | LIFFeedForwardState]:
+def state_of(state: Any) -> type[AdjointState | LIFFeedForwardState]:
     """Return the class of states to expect: an `AdjointState`, or one that knows no earlier spikes."""
     return AdjointState if isinstance(state, AdjointState) else LIFFeedForwardState
 
@@ -191,7 +191,7 @@ def _backend(name: str):
     return adjoint_cpu.forward, adjoint_cpu.backward
 
 
-def refuse(what: str):
+def refuse(what: str) -> Any:
     """Return what refuses, as a method of an autograd function, what the adjoint method has none of."""
 
     def refuse(*_):
@@ -299,7 +299,7 @@ def _sequence(currents, z_0, v_0, i_0, w, p, dt, kernel):
     return z.view(currents.shape), *(t.view(v_0.shape) for t in last)
 
 
-def lif(currents, state, p, dt: float, kernel: str | None = None):
+def lif(currents: Tensor, state: Any, p: Any, dt: float, kernel: str | None = None) -> tuple[Tensor, AdjointState]:
     """Compute a feed-forward LIF population over a whole sequence, with exact gradients.
 
     Args:
@@ -321,7 +321,9 @@ def lif(currents, state, p, dt: float, kernel: str | None = None):
     return z, AdjointState(v, i, z_last)
 
 
-def lif_recurrent(currents, state, recurrent_weights, p, dt: float, kernel: str | None = None):
+def lif_recurrent(
+    currents: Tensor, state: LIFState, recurrent_weights: Tensor, p: Any, dt: float, kernel: str | None = None
+) -> tuple[Tensor, LIFState]:
     """Compute a recurrent LIF population over a whole sequence, with exact gradients.
 
     Args:

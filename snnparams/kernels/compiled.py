@@ -19,6 +19,7 @@ import os
 import platform
 import threading
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -27,7 +28,7 @@ from numba.core import caching, config
 
 from snnparams.folders import cache_folder
 from snnparams.kernels import PROCESS
-from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS, unpanelled
+from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS
 
 
 @functools.cache
@@ -122,7 +123,7 @@ fused_multiply_add = _compile(fastmath={"contract"})  # where rounding may diffe
 one_at_a_time = threading.Lock()  # not all of Numba's thread pools bear two callers
 
 
-def in_shares(function):
+def in_shares(function: Any) -> Any:
     """Give a compiled function of one share, as its attribute `in_threads`, another for all of them at once.
 
     Its last arguments must be the number of the share, its first row and the row behind its last one. The other takes
@@ -165,7 +166,7 @@ def shares(rows: int, count: int | None = None) -> np.ndarray:
     return np.arange(count + 1) * rows // count
 
 
-def run(function, bounds: np.ndarray, *args) -> None:
+def run(function: Any, bounds: np.ndarray, *args) -> None:
     """Call a function that is compiled `in_shares` for all shares: in threads, or where there are none in turn.
 
     A process that was forked, such as a worker of a DataLoader, has none: OpenMP would end it or wait for ever. Nor can
@@ -181,4 +182,5 @@ def run(function, bounds: np.ndarray, *args) -> None:
 
 def of_all_shares(sums: torch.Tensor, outputs: int) -> torch.Tensor:
     """Return the gradient (..., H, I) by weights, of which each share has a sum (..., shares, panels, I, width)."""
-    return unpanelled(sums.sum(dim=-4), outputs).mT.contiguous()
+    total = sums[..., 0, :, :, :] if sums.shape[-4] == 1 else sums.sum(dim=-4)
+    return total.mT.flatten(-3, -2)[..., :outputs, :].contiguous()

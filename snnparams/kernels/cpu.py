@@ -1,7 +1,7 @@
 """Whole sequences of any neuron on a CPU: the loops over time and rows around one step, compiled by Numba.
 
 Each function works on a share of the rows (the members of the batch). The rows lie one after the other in memory; a
-piece of that goes through all steps before the next one does: four rows of a recurrent population, or as much of
+piece of that goes through all steps before the next one does: some rows of a recurrent population, or as much of
 another as stays close to the processor. Parameters are repeated row after row, so that a piece finds its own wherever
 it begins. Products with weights, which cost most, stand in `snnparams.kernels.vectors`. `step` is the address of what
 `snnparams.kernels.elementwise` has written for the neuron, so that these loops serve all neurons.
@@ -18,11 +18,12 @@ from torch import Tensor
 from snnparams.kernels import elementwise
 from snnparams.kernels.compiled import all_finite, compiled, empty, in_shares, of_all_shares, run, shares
 from snnparams.kernels.elementwise import call
-from snnparams.kernels.vectors import ROWS, append_above, four_rows, gather, lanes, panels, scatter
+from snnparams.kernels.vectors import ROWS, append_above, gather, lanes, panels, scatter, several_rows
 from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS
 
 PIECE = 512  # neurons of a population without recurrence that go through all steps before the next ones do
+LARGE = 1024  # neurons from which on weights leave the caches between two pieces: PyTorch's products take half the time
 
 
 class Sizes(NamedTuple):
@@ -100,7 +101,7 @@ def _received(later, w, neurons, rows, padded, products, received):
     """Write what recurrent weights bring back to each of some rows from the gradients by their later currents."""
     for k in range(len(w)):
         at = k * w.shape[1] * w.shape[2]
-        four_rows(later, 0, padded, neurons, w.reshape(-1), at, products, k * w.shape[2], padded)
+        several_rows(later, 0, padded, neurons, w.reshape(-1), at, products, k * w.shape[2], padded)
     for r in range(rows):
         received[r * neurons : (r + 1) * neurons] = products[r, :neurons]
 
@@ -164,6 +165,26 @@ def _backward(
     grad_p[share] = totals
 
 
+@in_shares
+@compiled
+def _backward_step(
+    grad_out, kept, t, received, p, step, alpha, neurons, with_out, grad_state, grad_x, out, totals, share, start, stop
+):  # fmt: skip
+    """Go back through one step in rows start..stop, for which `received` comes from the next one."""
+    state_stride, p_stride, kept_stride = grad_state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
+    for first in range(start * neurons, stop * neurons, neurons):
+        last = first + neurons
+        g_x = grad_x[first:last]
+        g_out = grad_out[first:last] if with_out else g_x
+        call(
+            step,
+            (
+                neurons, alpha, kept[0, t, first:last], kept_stride, p[0], p_stride, g_out, received[first:last],
+                grad_state[0, first:], state_stride, g_x, out[first:last], totals[share], neurons,
+            ),
+        )  # fmt: skip
+
+
 def _sizes(program, method, like, w) -> Sizes:
     """Return what the loops must know. Zero times a weight is not zero but NaN if that is not finite."""
     dense = not program.spikes or spike_programs.is_graded(method) or not (w is None or all_finite(w))
@@ -217,8 +238,35 @@ def sequence_backward(
     return gradients
 
 
+def _gradients_step_by_step(grad_out, grad_state, kept, w, p, step, alpha, with_w):
+    """Go back step by step, with products of all rows by PyTorch: it reads weights once that no cache holds."""
+    members, _, steps, rows, neurons = kept.shape
+    bounds = shares(rows)
+    grad_x, grad_state = empty(kept, members, steps, rows, neurons), grad_state.clone()
+    grad_p = torch.zeros(members, len(bounds) - 1, *p.shape[1:], dtype=torch.float64)
+    grad_w = kept.new_zeros(members, *((neurons, neurons) if with_w else (0, 0)))
+    received, out = kept.new_zeros(rows, neurons), empty(kept, rows, neurons)
+    flat = received.numpy().reshape(-1), out.numpy().reshape(-1)
+    for k in range(members):
+        received.zero_()
+        for t in range(steps - 1, -1, -1):
+            given = (grad_x if grad_out is None else grad_out)[k, t].numpy().reshape(-1), _rows(kept[k]), t
+            written = _rows(grad_state[k]), grad_x[k, t].numpy().reshape(-1), flat[1], grad_p[k].numpy()
+            how = step, alpha, neurons, grad_out is not None
+            run(_backward_step, bounds, *given, flat[0], p[k].numpy(), *how, *written)
+            if with_w and t < steps - 1:
+                grad_w[k].addmm_(grad_x[k, t + 1].t(), out)
+            if t:
+                torch.mm(grad_x[k, t], w[k], out=received)
+    return grad_x, grad_state, grad_w, grad_p.sum(dim=1).to(p.dtype)
+
+
 def _gradients(grad_out, grad_state, kept, w, p, name, method, alpha, detach_reset, with_p, with_w, sizes):
     members, _, steps, rows, neurons = kept.shape
+    if w is not None and kept.numel() and neurons >= LARGE:
+        step = elementwise.backward(name, method, kept.dtype, detach_reset, True, grad_out is not None, with_p)
+        alpha = p.numpy().dtype.type(alpha)
+        return _gradients_step_by_step(grad_out, grad_state, kept, w, p, step, alpha, with_w)
     bounds = shares(rows)
     grad_x, grad_state = empty(kept, members, steps, rows, neurons), grad_state.clone()
     grad_p = kept.new_zeros(members, len(bounds) - 1, *p.shape[1:])

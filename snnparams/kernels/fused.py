@@ -111,7 +111,7 @@ def encode(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_res
 
 
 def _run_encode(x, steps, *parameters):
-    return _backend("sparse").encode(plain(x), steps, *map(plain, parameters))
+    return _backend("sparse").encode(plain(x), steps, *(t.detach().resolve_neg() for t in parameters))
 
 
 def encode_dense(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:

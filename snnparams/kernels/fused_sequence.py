@@ -107,7 +107,10 @@ def _(grad_out, grad_state, kept, w, p, program, method, alpha, detach_reset, wi
     return tuple(kept.new_empty(shape) for shape in shapes)
 
 
-def sequence(x, state, w, p, program, method, alpha, detach_reset, keep, backend):
+def sequence(
+    x: Tensor, state: Tensor, w: Tensor | None, p: Tensor, program: str, method: str, alpha: float, detach_reset: bool,
+    keep: bool, backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return out, state and kept, for shapes see above.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from snnparams.kernels.gpu import BLOCK, launch
 
@@ -26,7 +27,7 @@ def encode_block(x, a, v_leak, v_th, v_reset, z, steps, size, BLOCK: tl.constexp
         at += size
 
 
-def encode(x, steps: int, a, v_leak, v_th, v_reset):
+def encode(x: Tensor, steps: int, a: Tensor, v_leak: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
     """Return the spikes (T, ...) of neurons that constant currents x drive; all arguments have its shape."""
     z = x.new_empty(steps, *x.shape)
     if x.numel():

@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 
 from snnparams.kernels import gpu, gpu_any_neuron, gpu_steps
-from snnparams.kernels.gpu import BLOCK, ROWS
+from snnparams.kernels.gpu import BLOCK
 from snnparams.neurons.step import PROGRAMS
 
 
@@ -38,8 +38,9 @@ def sequence_forward(
         yield gpu_any_neuron.forward, programs, given, options | {"BLOCK": BLOCK}
 
     def with_recurrence(device):
-        programs, sizes = members * triton.cdiv(rows, ROWS), (steps, rows, neurons)
+        sizes = steps, rows, neurons
         for how in gpu.arrangements_for(device, x):
+            programs = members * triton.cdiv(rows, how.rows)
             if how.path == "on chip":
                 given = x, state, w, p, out, last, kept, *sizes
                 yield gpu_any_neuron.recurrent_forward, programs, given, options | how.options()
@@ -60,7 +61,6 @@ def sequence_backward(
     members, _, steps, rows, neurons = kept.shape
     grad_x, before = kept.new_empty(members, steps, rows, neurons), grad_state.clone()
     grad_w = kept.new_zeros(members, *((neurons, neurons) if with_w else (0, 0)))
-    parts = rows if w is None else triton.cdiv(rows, ROWS)
     terms = p.shape[1] if with_p else 0
     if not kept.numel():
         return grad_x, before, grad_w, torch.zeros_like(p)
@@ -76,8 +76,11 @@ def sequence_backward(
         yield gpu_any_neuron.backward, programs, given, options | {"BLOCK": BLOCK}
 
     def with_recurrence(device):
+        nonlocal grad_p
         sizes = steps, rows, neurons
-        for how in gpu.arrangements_for(device, kept):
+        for how in gpu.arrangements_for(device, grad_x):
+            parts = triton.cdiv(rows, how.rows)
+            grad_p = kept.new_zeros(members, parts, terms, neurons)  # of the attempt that is launched; tiles add to it
             more = options | how.options() | {"WITH_W": with_w}
             if how.path == "on chip":
                 given = given_out, grad_state, kept, w, p, grad_x, before, grad_p, out, *sizes
@@ -86,14 +89,9 @@ def sequence_backward(
                 given = given_out, kept, w, p, grad_x, before, grad_p, out, *sizes
                 yield gpu_any_neuron.tiled_backward, members * parts, given, more
 
-    if w is None:
-        grad_p = kept.new_empty(members, terms, rows, neurons)
-        gpu.launch(kept, without_recurrence)
-        totals = grad_p.sum(dim=2)
-    else:
-        grad_p = kept.new_zeros(members, parts, terms, neurons)  # tiles add to it
-        gpu.launch(kept, with_recurrence)
-        totals = grad_p.sum(dim=1)
+    grad_p = kept.new_empty(members, terms, 0 if w is not None else rows, neurons)
+    gpu.launch(kept, without_recurrence if w is None else with_recurrence)
+    totals = grad_p.sum(dim=2 if w is None else 1)
     if with_w:
         torch.bmm(grad_x[:, 1:].flatten(1, 2).transpose(1, 2), out[:, :-1].flatten(1, 2), out=grad_w)
     return grad_x, before, grad_w, totals if with_p else torch.zeros_like(p)

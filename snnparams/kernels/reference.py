@@ -5,13 +5,23 @@ It is slow, runs on every device in every floating-point type, and is what the k
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from snnparams.neurons import Neuron
 from snnparams.neurons.dynamics import advance, arguments_of_step
 
 
-def sequence(neuron: type[Neuron], currents, state, p, dt, detach_reset=False, recurrent_weights=None):
+def sequence(
+    neuron: type[Neuron],
+    currents: torch.Tensor,
+    state: Any,
+    p: Any,
+    dt: float,
+    detach_reset: bool = False,
+    recurrent_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, Any]:
     """Return outputs and last state of a population of any neuron, see `snnparams.kernels.sequence`."""
     given = arguments_of_step(neuron, p, dt, detach_reset)
     for name in neuron.neuron_fields:  # the backward pass reads them, and nobody else is to change them before that

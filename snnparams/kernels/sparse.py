@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from snnparams.kernels.compiled import all_finite, compiled, empty, in_shares, of_all_shares, run, shares
-from snnparams.kernels.vectors import gather, panels, scatter, width
+from snnparams.kernels.vectors import append_above, gather, lanes, panels, scatter, width
 
 
+@in_shares
 @compiled
-def _row_starts(step, row, column, steps, rows, inputs, row_start, columns):
-    """Write where each row begins, and the columns; return the place of an index that is not valid, or -1."""
-    before = -1
-    for k in range(len(step)):
+def _compress(step, row, column, steps, rows, inputs, row_start, columns, bad, share, start, stop):
+    """Write where the rows begin that have a spike among start..stop or none before it, and the columns.
+
+    bad[share] becomes the place of the first index that is not valid, or -1.
+    """
+    bad[share], row_before, place_before = -1, -1, -1
+    for k in range(max(start - 1, 0), stop):
         r = step[k] * rows + row[k]
         inside = 0 <= step[k] < steps and 0 <= row[k] < rows and 0 <= column[k] < inputs
         place = r * inputs + column[k]
-        if not inside or place <= before:
-            return k
-        row_start[r + 1] += 1
-        columns[k] = column[k]
-        before = place
-    for r in range(len(row_start) - 1):
-        row_start[r + 1] += row_start[r]
-    return -1
+        if not inside or place <= place_before:
+            bad[share] = k
+            return
+        if k >= start:
+            for j in range(row_before + 1, r + 1):
+                row_start[j] = k
+            columns[k] = column[k]
+        row_before, place_before = r, place
+    if stop == len(step):
+        row_start[row_before + 1 :] = stop
 
 
 def compress(spikes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -32,10 +39,13 @@ def compress(spikes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     steps, rows, inputs = spikes.shape
     indices = spikes.indices().contiguous()  # they may be a view with strides of its own, or an expanded one
     step, row, column = indices.numpy()
-    row_start = torch.zeros(steps * rows + 1, dtype=torch.int64)
+    row_start = torch.empty(steps * rows + 1, dtype=torch.int64)
     columns = torch.empty(indices.shape[1], dtype=torch.int32)
-    arrays = row_start.numpy(), columns.numpy()
-    if (bad := _row_starts(step, row, column, steps, rows, inputs, *arrays)) >= 0:
+    bounds = shares(len(step))
+    found = np.empty(len(bounds) - 1, np.int64)
+    run(_compress, bounds, step, row, column, steps, rows, inputs, row_start.numpy(), columns.numpy(), found)
+    if (found >= 0).any():
+        bad = found[found >= 0].min()
         raise ValueError(
             f"input: expected indices within {tuple(spikes.shape)} in the order of rows, got "
             f"{indices[:, bad].tolist()} as number {bad}; build the tensor with check_invariants=True, and without "
@@ -74,7 +84,7 @@ def _outer_products(row_start, column, values, grad, out, share, start, stop):
             scatter(sums, p * inputs * columns, column, values, row_start[r], row_start[r + 1], row, p * columns)
 
 
-def product(row_start, column, values, weights):
+def product(row_start: Tensor, column: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """Multiply compressed rows (R, I) with weights (H, I): shape (R, H)."""
     if not all_finite(weights):  # zero times infinity is NaN, also where there is no spike
         return _dense(row_start, column, values, weights.shape[1]) @ weights.t()
@@ -84,7 +94,7 @@ def product(row_start, column, values, weights):
     return out
 
 
-def weight_gradient(row_start, column, values, grad, inputs: int):
+def weight_gradient(row_start: Tensor, column: Tensor, values: Tensor, grad: Tensor, inputs: int) -> Tensor:
     """Return the gradient (H, I) of that product by the weights, from that by the result (R, H)."""
     if not all_finite(grad):
         return grad.t() @ _dense(row_start, column, values, inputs)
@@ -98,78 +108,83 @@ def weight_gradient(row_start, column, values, grad, inputs: int):
 # ---------------------------------------------------------------------------------------------------- the encoder
 
 
+@compiled
+def _of_row(values, r, out):
+    """Write row r of a parameter, which may have a single row for all of them, and a single column."""
+    row, last = r if len(values) > 1 else 0, values.shape[1] - 1
+    for n in range(len(out)):
+        out[n] = values[row, min(n, last)]
+
+
 @in_shares
 @compiled
-def _spike_times(x, steps, a, v_leak, v_th, v_reset, times, counts, share, start, stop):
-    """Write the first spike time of each value and the interval to the next one, in steps, 0 for never.
+def _simulate(x, steps, a, v_leak, v_th, v_reset, lanes, row_start, indices, share, start, stop):
+    """Let rows start..stop of x (R, N) drive neurons for all steps, to count their spikes or to write them.
 
-    After a spike the voltage is v_reset again and the current still the same, so that all intervals are equal.
-    The arithmetic is that of `constant_current_lif_encode`, step by step; for v_reset = 0 rounding is the same too.
+    Where there is no room in `indices`, row_start[t * R + r + 1] becomes the number of spikes of row r in step t; else
+    row_start[t * R + r] says where they belong. The arithmetic is that of `constant_current_lif_encode`, step by step,
+    for those neurons that can reach their threshold.
     """
-    zero, margin = x.dtype.type(0), x.dtype.type(8) * np.finfo(x.dtype).eps
-    chosen = np.empty(x.shape[1], np.int64)
-    given = np.empty((5, x.shape[1]), x.dtype)
-    v, found = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], np.int32)
+    rows, inputs = x.shape
+    margin = x.dtype.type(8) * np.finfo(x.dtype).eps
+    given, of_row = (a, v_leak, v_th, v_reset), np.empty((4, inputs), x.dtype)
+    rate_of, leak_of, th_of, reset_of = of_row[0], of_row[1], of_row[2], of_row[3]
+    active = np.empty((5, inputs + lanes), x.dtype)  # a whole register from any place on
+    rate, target, current, th, reset = active[0], active[1], active[2], active[3], active[4]
+    v, highest = np.empty(inputs + lanes, x.dtype), np.empty(inputs, x.dtype)
+    chosen, spiking = np.empty(inputs, np.int64), np.empty(inputs + 2 * lanes, np.int32)
     for r in range(start, stop):
-        times[:, r] = 0
+        for k in range(4):
+            if r == start or len(given[k]) > 1:
+                _of_row(given[k], r, of_row[k])
+        x_of = x[r]
+        for n in range(inputs):  # the voltage stays between where it begins, or is reset to, and where it tends
+            reached = max(leak_of[n] + x_of[n], max(x.dtype.type(0), reset_of[n]))
+            highest[n] = reached + margin * (abs(leak_of[n]) + abs(x_of[n]) + abs(th_of[n]) + abs(reset_of[n]))
         count = 0
-        for n in range(x.shape[1]):  # the voltage stays between where it begins and where it tends
-            highest = max(v_leak[r, n] + x[r, n], zero)
+        for n in range(inputs):
             chosen[count] = n
-            count += highest + margin * (abs(v_leak[r, n]) + abs(x[r, n]) + abs(v_th[r, n])) >= v_th[r, n]
+            count += highest[n] >= th_of[n]
         for j in range(count):
             n = chosen[j]
-            given[0, j], given[1, j], given[2, j], given[3, j] = x[r, n], a[r, n], v_leak[r, n], v_th[r, n]
-            given[4, j] = v_reset[r, n]
-        current, rate, leak, th, reset = given[0], given[1], given[2], given[3], given[4]
-        again = False
-        for j in range(count):
-            again |= reset[j] != zero
-        for k in range(2):
-            if k == 1 and not again:  # where the voltage begins is where it is reset to
-                times[1, r] = times[0, r]
-                continue
+            rate[j], target[j], current[j], th[j], reset[j] = rate_of[n], leak_of[n], x_of[n], th_of[n], reset_of[n]
+        th[count : count + lanes] = np.inf  # what fills the last register never spikes
+        v[: count + lanes] = 0
+        for t in range(steps):
             for j in range(count):
-                v[j] = reset[j] if k == 1 else zero
-            found[:] = 0
-            for t in range(1, steps + 1):
-                for j in range(count):
-                    v[j] = v[j] + rate[j] * ((leak[j] - v[j]) + current[j])
-                for j in range(count):
-                    found[j] = t if found[j] == 0 and v[j] - th[j] > zero else found[j]
-            for j in range(count):
-                times[k, r, chosen[j]] = found[j]
-        for j in range(count):
-            n = chosen[j]
-            t, interval = times[0, r, n], times[1, r, n]
-            while 0 < t <= steps:
-                counts[share, t - 1] += 1
-                t += interval if interval > 0 else steps
+                v[j] = v[j] + rate[j] * ((target[j] - v[j]) + current[j])
+            found = 0
+            for j in range(0, count, lanes):
+                found = append_above(v, th, j, j, spiking, found)
+            if len(indices[0]) == 0:
+                row_start[t * rows + r + 1] = found
+            else:
+                place = row_start[t * rows + r]
+                for k in range(found):
+                    indices[0, place + k], indices[1, place + k] = t, r
+                    indices[2, place + k] = chosen[spiking[k]]
+            for k in range(found):
+                v[spiking[k]] = reset[spiking[k]]
 
 
-@in_shares
-@compiled
-def _write_spikes(steps, times, position, indices, share, start, stop):
-    place = position[share]
-    for r in range(start, stop):
-        for n in range(times.shape[2]):
-            t, interval = times[0, r, n], times[1, r, n]
-            while 0 < t <= steps:
-                k = place[t - 1]
-                indices[0, k], indices[1, k], indices[2, k] = t - 1, r, n
-                place[t - 1] += 1
-                t += interval if interval > 0 else steps
+def _once(values: Tensor) -> np.ndarray:
+    """Return a parameter that was expanded to (R, N) with one row or one column where all are the same."""
+    row, column = (values.stride(axis) == 0 for axis in (0, 1))
+    return values[: 1 if row else None, : 1 if column else None].contiguous().numpy()
 
 
-def encode(x, steps: int, a, v_leak, v_th, v_reset):
-    """Return the indices (3, spikes) of the spikes of neurons that x (R, N) drives; all arguments have its shape."""
-    times = torch.empty(2, *x.shape, dtype=torch.int32)
-    bounds = shares(len(x))
-    counts = torch.zeros(len(bounds) - 1, steps, dtype=torch.int64)
-    arrays = [t.numpy() for t in (a, v_leak, v_th, v_reset, times, counts)]
-    run(_spike_times, bounds, x.numpy(), steps, *arrays)
-    ends = counts.t().flatten().cumsum(0)  # in the order in which spikes are stored: by step, then by share
-    position = ends.view(steps, -1).t().contiguous() - counts
-    indices = torch.empty(3, int(ends[-1]), dtype=torch.int64)
-    run(_write_spikes, bounds, steps, times.numpy(), position.numpy(), indices.numpy())
+def encode(x: Tensor, steps: int, *parameters: Tensor) -> Tensor:
+    """Return the indices (3, spikes) of the spikes of neurons that x (R, N) drives.
+
+    All of a, v_leak, v_th and v_reset have its shape, perhaps expanded to it. Simulating twice, first to count and
+    then to write, costs less than to keep what the first time finds.
+    """
+    rows, bounds = len(x), shares(len(x))
+    row_start = torch.zeros(steps * rows + 1, dtype=torch.int64)
+    given = x.numpy(), steps, *map(_once, parameters), lanes(x.dtype), row_start.numpy()
+    run(_simulate, bounds, *given, np.empty((3, 0), np.int64))
+    row_start.cumsum_(0)
+    indices = torch.empty(3, int(row_start[-1]), dtype=torch.int64)
+    if indices.numel():
+        run(_simulate, bounds, *given, indices.numpy())
     return indices

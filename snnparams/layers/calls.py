@@ -38,7 +38,7 @@ def _refuse_reentrant_checkpoint() -> None:
         frame = frame.f_back
 
 
-def _refuse_plain_sequential(module: nn.Module) -> None:
+def refuse_plain_sequential(module: nn.Module) -> None:
     """Refuse to be called by an `nn.Sequential` that would hand output and state on to its next module.
 
     Raises:
@@ -47,17 +47,21 @@ def _refuse_plain_sequential(module: nn.Module) -> None:
     if torch.compiler.is_compiling():
         return
     frame: types.FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename == nn.modules.module.__file__:  # what calls a module
-        frame = frame.f_back
-    if frame is None or frame.f_code is not nn.Sequential.forward.__code__:
-        return
-    modules = list(frame.f_locals["self"])
-    if modules[-1] is not module:
-        following = type(modules[modules.index(module) + 1]).__name__
-        raise TypeError(
-            f"{type(module).__name__}: expected snnparams.Sequential as its container, which hands states along, got "
-            f"PyTorch's, which would give {following} both output and state"
-        )
+    called = module
+    while True:
+        while frame is not None and frame.f_code.co_filename == nn.modules.module.__file__:  # what calls a module
+            frame = frame.f_back
+        if frame is None or frame.f_code is not nn.Sequential.forward.__code__:
+            return
+        container = frame.f_locals["self"]
+        modules = list(container)
+        if modules[-1] is not called:
+            following = type(modules[modules.index(called) + 1]).__name__
+            raise TypeError(
+                f"{type(module).__name__}: expected snnparams.Sequential as its container, which hands states along, "
+                f"got PyTorch's, which would give {following} both output and state"
+            )
+        frame, called = frame.f_back, container  # the last one hands both on to where its container stands
 
 
 def as_numbers(x: Any, dtype: torch.dtype) -> Any:
@@ -79,7 +83,7 @@ def in_own_type(forward: Forward) -> Forward:
 
     def own(self, input, state=None, *lengths, **options):
         _refuse_reentrant_checkpoint()
-        _refuse_plain_sequential(self)
+        refuse_plain_sequential(self)
         if isinstance(input, torch.Tensor) and input.is_floating_point() and not autocast_is_on(input):
             return forward(self, input, state, *lengths, **options)  # as nearly always
         dtype = self.p.raw(self.p.neuron_fields[0]).dtype

@@ -39,7 +39,7 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
     present = [t for t in (value, stored) if t is not None]
     if not present or not all(isinstance(t, torch.Tensor) for t in present):
         return  # missing, or refused by PyTorch
-    place, constraint, parameter = p.raw(name), p.constraint(name), p.neuron.parameters[name]
+    place, constraint, parameter = p.raw(name), p.constraint(name), p.about(name)
     if value is not None:
         check_value(parameter, value, p.dt)
         own = {} if constraint is None else {f"{inside}0.{k}": t for k, t in constraint.state_dict().items()}
@@ -138,7 +138,7 @@ def to_store(
         return stored
     if stored is not None and stored.shape == value.shape and (value.is_meta or _makes(constraint, stored, value)):
         return stored
-    new = unconstrained(parameter.name, value.detach(), constraint)
+    new = unconstrained(parameter, value.detach(), constraint)
     if not isinstance(constraint, Constraint) and not value.is_meta:
         rounding = max(1e-3, 16 * torch.finfo(value.dtype).eps)  # of a user's functions there and back
         if not torch.allclose(constraint(new).detach(), value, rounding, rounding * value.abs().max().item()):

@@ -101,7 +101,9 @@ def check_state(state: NamedTuple, kind: Any, shape: tuple[int, ...], like: torc
         ValueError: if a tensor has another shape or device.
     """
     if not isinstance(state, kind):
-        raise TypeError(f"state: expected {kind.__name__} or None, got {type(state).__name__}")
+        got = type(state).__name__  # other libraries have states of the same names
+        got = f"{type(state).__module__}.{got}" if got == kind.__name__ else got
+        raise TypeError(f"state: expected {kind.__name__} or None, got {got}")
     for name, value in zip(kind._fields, state, strict=True):
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"state.{name}: expected a tensor, got {type(value).__name__}")
@@ -165,6 +167,8 @@ class _Finite(torch.autograd.Function):
 
     @staticmethod
     def forward(values: torch.Tensor, name: str) -> torch.Tensor:
+        if values.sum().isfinite():  # one pass; a sum may overflow, so that no is no answer
+            return values.new_empty(0)
         if count := int((~torch.isfinite(values)).sum()):
             raise ValueError(f"{name}: expected finite values, got {count} that are not")
         return values.new_empty(0)

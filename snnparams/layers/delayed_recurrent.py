@@ -54,6 +54,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
         gradient: how the gradient of the spikes is computed, as in `LIF`.
         detach_reset: treat the spike as a constant in the reset, as in `LIFRecurrent`.
         kernel: how the sequence is computed, see `snnparams.kernels`.
+        chunk: steps after which the state is kept, and nothing in between, as in `LIF`.
         device: device of fixed parameters and new weights.
         dtype: their floating-point type.
 
@@ -87,6 +88,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
         gradient: Gradient | None = None,
         detach_reset: bool | None = None,
         kernel: str | None = None,
+        chunk: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -101,6 +103,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
             gradient=gradient,
             detach_reset=detach_reset,
             kernel=kernel,
+            chunk=chunk,
             device=device,
             dtype=dtype,
         )

@@ -10,6 +10,7 @@ Neuromorphic Computing and Engineering 2, 044016.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -98,19 +99,19 @@ def fluctuation_driven_(
     """
     p = _parameters_of(neurons)
     for name, value, most in (("rate", rate, 1 / p.dt), ("std", std, math.inf), ("share", share, math.nextafter(1, 2))):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < most:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < most:
             raise ValueError(f"{name}: expected a number above 0 and below {most:g}, got {value!r}")
     if not isinstance(weights, torch.Tensor) or weights.dim() < 2:
         got = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
         raise ValueError(f"weights: expected a tensor of shape (H, I), got {got}")
-    rows, probability = len(weights), rate * p.dt
+    rows, probability = len(weights), float(rate) * p.dt
     tau_mem, tau_syn = (1 / (p.dt * getattr(p, name).double()) for name in ("tau_mem_inv", "tau_syn_inv"))
     distance = (p.v_th - p.v_leak).double()
     if (distance <= 0).any():
         raise ValueError(f"v_th: expected thresholds above the leak voltage, got {distance.min().item():g} above it")
     to_itself = isinstance(neurons, Recurrent) and weights is neurons.recurrent_weights and not neurons.autapses
     inputs = weights[0].numel() - to_itself
-    variance = share * (std * distance) ** 2 / (inputs * probability * (1 - probability))
+    variance = float(share) * (float(std) * distance) ** 2 / (inputs * probability * (1 - probability))
     scale = (variance / voltage_variance(tau_mem, tau_syn)).sqrt()
     if scale.dim() > 1 or scale.numel() not in (1, rows):
         raise ValueError(f"neurons: expected one value, or one for each of {rows} rows, got {tuple(scale.shape)}")

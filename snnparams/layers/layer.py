@@ -69,6 +69,10 @@ class LIF(Layer):
             with recurrent weights; the adjoint method takes nothing else.
         kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
+        chunk: number of steps, or None. With it the backward pass computes every so many steps again, from the state
+            before them, which alone is kept, besides the input: the same numbers, for the price of a second forward
+            pass. Without it, autograd keeps two numbers per neuron and step, 8 bytes in float32. Within an `Ensemble`
+            there are no chunks where there is a gradient.
         device: device of fixed and new parameters.
         dtype: their floating-point type.
 
@@ -111,6 +115,8 @@ class LIFRecurrent(RecurrentLayer):
             without recurrent weights; the adjoint method takes nothing else.
         kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
+        chunk: steps after which the state is kept, and nothing in between, as in `LIF`. Currents are computed again
+            from the input, of any kind.
         device: device of fixed parameters and new weights.
         dtype: their floating-point type.
 

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from snnparams.layers.checkpoint import Saved
 from snnparams.layers.reads import Reads
 from snnparams.neurons import LIFParameters, LIParameters, Neuron, Value
-from snnparams.neurons.neuron import check_gradient
+from snnparams.neurons.neuron import check_gradient, no_parameters
 from snnparams.neurons.surrogate import Gradient, gradient_of
 from snnparams.parameters import constraints
 from snnparams.parameters.declared import (
@@ -82,8 +82,6 @@ class NeuronParameters(Saved):
         TypeError: if a learned parameter has another type, or a tensor requires a gradient that would be lost.
     """
 
-    in_seconds: frozenset[str] = frozenset()  # the rates that are shown as time constants
-
     def __init__(
         self,
         p: Neuron,
@@ -96,7 +94,7 @@ class NeuronParameters(Saved):
     ) -> None:
         super().__init__()
         if not isinstance(p, Neuron):
-            raise TypeError(f"p: expected the parameters of a neuron, got {type(p).__name__}")
+            raise no_parameters(type(p), "the parameters of a neuron")
         for name in (*p.neuron_fields, *p.times):
             if name in ("size", "training", "declaration", "gradient") or hasattr(NeuronParameters, name):
                 raise TypeError(f"p: expected parameters that NeuronParameters has no other use for, got {name}")
@@ -118,7 +116,7 @@ class NeuronParameters(Saved):
         self, name: str, declared: Value, device: torch.device | str | None, dtype: torch.dtype
     ) -> tuple[torch.Tensor, nn.Module | None]:
         """Return what to register for a declared value, a buffer or a parameter, and its constraint; all is checked."""
-        learned, parameter = isinstance(declared, Learned), self.neuron.parameters[name]
+        learned, parameter = isinstance(declared, Learned), self.about(name)
         constraint = make_constraint(parameter, declared.constraint, self.dt) if isinstance(declared, Learned) else None
         value = declared.value if isinstance(declared, Declared) else declared
         if device is None:
@@ -128,7 +126,7 @@ class NeuronParameters(Saved):
             value = initial_value(parameter, declared, shape, constraint, self.dt)
         elif not isinstance(value, torch.Tensor):
             value = torch.tensor(value, dtype=dtype, device="cpu")
-        check_size(name, value, self.size)
+        check_size(parameter.name, value, self.size)
         if isinstance(value, nn.Parameter):
             if value.dtype != dtype:
                 raise TypeError(f"{name}: expected a parameter of type {dtype}, got {value.dtype}")
@@ -140,7 +138,7 @@ class NeuronParameters(Saved):
         check_value(parameter, value, self.dt)
         if constraint is not None:
             before = value if isinstance(constraint, constraints.Constraint) else value.to(device)
-            after = constraint(unconstrained(name, before, constraint)).detach()
+            after = constraint(unconstrained(parameter, before, constraint)).detach()
             if not before.is_meta and not torch.allclose(after, before, rtol=1e-3, atol=1e-6):
                 raise ValueError(
                     f"{name}: expected a constraint whose right_inverse is its inverse, got {constraint!r}"
@@ -178,7 +176,7 @@ class NeuronParameters(Saved):
             if wanted != got:
                 raise ValueError(f"p: expected parameters of {name} {wanted}, got those of a layer of {name} {got}")
         for name in self.neuron_fields:
-            check_size(name, self.raw(name), size)
+            check_size(self.about(name).name, self.raw(name), size)
         gradient_of(self, gradient)
 
     def share(self, name: str, other: NeuronParameters) -> None:
@@ -202,7 +200,7 @@ class NeuronParameters(Saved):
 
         if kind(self) != kind(other) or not isinstance(stored := other.raw(name), nn.Parameter):
             raise ValueError(f"{name}: expected two learned parameters of one kind, got {kind(self)} and {kind(other)}")
-        check_value(self.neuron.parameters[name], getattr(other, name), self.dt)
+        check_value(self.about(name), getattr(other, name), self.dt)
         own, others = self.constraint(name), other.constraint(name)
         if own is None or others is None:
             self.register_parameter(name, stored)
@@ -231,7 +229,7 @@ class NeuronParameters(Saved):
             read = self._computed if in_use else self._in_use
             values = [read(name) for name in self.neuron_fields]
         else:  # none is computed
-            fixed, learned = self._buffers, self._parameters
+            fixed, learned = cast(Any, self._buffers), self._parameters
             values = [fixed[name] if name in fixed else learned[name] for name in self.neuron_fields]
         return self.neuron.Values(*values, *((self.gradient,) if self.neuron.spiking else ()))
 
@@ -271,7 +269,7 @@ class NeuronParameters(Saved):
     def _write(self, name: str, value: Value) -> None:
         """Write values into the place of the old ones, or register what a declaration would have registered."""
         value, place, constraint = plain(name, value), self.raw(name), self.constraint(name)
-        parameter = self.neuron.parameters[name]
+        parameter = self.about(name)
         if isinstance(value, (Distribution, Declared, nn.Parameter)):
             if self._rows is not None:
                 raise ValueError(
@@ -297,15 +295,15 @@ class NeuronParameters(Saved):
             new = torch.tensor(value, device=place.device, dtype=place.dtype)
         check_value(parameter, new, self.dt)
         if new.dim() and not place.dim() and constraint is None and name in self._buffers:
-            check_size(name, new, self.size)
+            check_size(parameter.name, new, self.size)
             self._buffers[name] = new.clone()
             return
         try:
             new = new.expand(place.shape)
         except RuntimeError:
             expected, got = tuple(place.shape), tuple(new.shape)
-            raise ValueError(f"{name}: expected a number or values of shape {expected}, got {got}") from None
-        place.copy_(new if constraint is None else unconstrained(name, new, constraint))
+            raise ValueError(f"{parameter.name}: expected a number or values of shape {expected}, got {got}") from None
+        place.copy_(new if constraint is None else unconstrained(parameter, new, constraint))
         self.keep_values()
 
     def _remove(self, name: str) -> None:
@@ -330,4 +328,4 @@ class NeuronParameters(Saved):
         constrained = self.constrained()
         for name in self.neuron_fields:
             value = self._buffers[name] if name in constrained else self.raw(name)
-            check_value(self.neuron.parameters[name], cast(torch.Tensor, value), self.dt)
+            check_value(self.about(name), cast(torch.Tensor, value), self.dt)

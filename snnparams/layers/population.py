@@ -13,13 +13,15 @@ from snnparams import kernels
 from snnparams.kernels import adjoint, few
 from snnparams.layers.calls import as_numbers
 from snnparams.layers.checks import check_finite, check_input, check_population, check_state, check_weights
+from snnparams.layers.chunks import check_chunk, over_chunks, over_chunks_untraced
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.neurons import Neuron
 from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step, detaches
+from snnparams.neurons.neuron import no_parameters
 from snnparams.neurons.surrogate import Adjoint, Gradient
 from snnparams.parameters.constraints import can_be_looked_at
-from snnparams.parameters.declared import check_counts, shape_of_population
+from snnparams.parameters.declared import check_counts, plain, shape_of_population
 
 
 class Population(nn.Module):
@@ -27,26 +29,31 @@ class Population(nn.Module):
 
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
     layout: ClassVar[str]  # axes of the input
+    chunk: int | None = None  # steps after which the state is kept, and nothing in between
 
-    def __init__(self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, **how) -> None:
+    def __init__(
+        self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, chunk=None, **how
+    ) -> None:
         super().__init__()
         if p is None and self.accepts is not Neuron:
             p = self.accepts()
         kind = p.neuron if isinstance(p, NeuronParameters) else type(p)
         if not issubclass(kind, self.accepts):
             expected = "the parameters of a neuron" if self.accepts is Neuron else self.accepts.__name__
-            # other libraries have classes of the same names: say whose it is
-            ours = issubclass(kind, Neuron) or kind.__module__ == "builtins"
-            got = kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
-            hint = "; snnparams.from_norse converts those of LIF and LI" if got.startswith("norse.") else ""
-            raise TypeError(f"p: expected {expected}, got {got}{hint}")
+            raise no_parameters(kind, expected)
         if isinstance(p, NeuronParameters):
             p.check_use(**how)
         self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
         self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
-        self.kernel = kernels.check_kernel(kernel)
+        self.kernel, self.chunk = kernels.check_kernel(kernel), check_chunk(chunk)
         if self._exact:
             adjoint.refuse_triton(kernel)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        p = self._modules.get("p") if "_modules" in self.__dict__ else None
+        if isinstance(p, NeuronParameters) and name in (*p.neuron_fields, *p.neuron.times):
+            raise AttributeError(f"{name}: expected an assignment to layer.p.{name}, got one to layer.{name}")
+        super().__setattr__(name, value)
 
     @property
     def dt(self) -> float:
@@ -75,7 +82,7 @@ class Population(nn.Module):
             text += f", gradient={self.gradient!r}"
         if "reset" in self.neuron.arguments and not self._exact:
             text += f", detach_reset={self.detach_reset}"
-        return text
+        return text if self.chunk is None else f"{text}, chunk={self.chunk}"
 
     def initial_state(self, input: torch.Tensor) -> Any:
         """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
@@ -104,8 +111,12 @@ class Population(nn.Module):
     def _sequence(self, x: torch.Tensor, state, lengths: Lengths | None = None) -> tuple[torch.Tensor, Any]:
         """Return the outputs of all time steps, and the state after the last, or after the last of each sequence."""
         if lengths is not None:
-            return over_lengths(self._compute, x, state, lengths, apart=self._exact)
-        return self._with_batch(x, state, self._compute)
+            return over_lengths(self._compute_in_chunks, x, state, lengths, apart=self._exact)
+        return self._with_batch(x, state, self._compute_in_chunks)
+
+    def _compute_in_chunks(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        run = over_chunks_untraced if self._exact else over_chunks
+        return run(self._compute, x, state, self.chunk)
 
     def _step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         """Return the output of one time step, and the new state."""
@@ -117,17 +128,16 @@ class Population(nn.Module):
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         raise NotImplementedError
 
-    def _few(self, x: torch.Tensor, state, p, *weights: Any) -> tuple[torch.Tensor, Any] | None:
+    def _few(self, x: torch.Tensor, state, p) -> tuple[torch.Tensor, Any] | None:
         """Compute a sequence or a step as `snnparams.kernels.few` does, or return None if it takes none like it."""
         if self.kernel is not None or isinstance(getattr(p, "gradient", None), Adjoint):
             return None
+        weights = (self.input_weights, self.recurrent_weights, self.autapses) if isinstance(self, Recurrent) else ()
         return few.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, *weights)
 
     def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
-        """Return the state in which a population starts: voltage at the leak potential, all else zero.
-
-        The initial voltage is data, not a function of `v_leak`: no gradient flows through it, as in Norse.
-        """
+        """Return the state in which a population starts: voltage at the leak potential, all else zero."""
+        # the initial voltage is data, not a function of `v_leak`: no gradient flows through it, as in Norse
         rest = self.neuron.rest
         return [
             getattr(p, rest[name]).detach().expand(shape).clone()
@@ -150,6 +160,7 @@ class FeedForward(Population):
         gradient: Gradient | None = None,
         detach_reset: bool | None = None,
         kernel: str | None = None,
+        chunk: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -157,10 +168,10 @@ class FeedForward(Population):
             check_counts(channels=channels)
             if size is not None:
                 raise ValueError(f"channels: expected either it or size, got both, {channels} and {size}")
-            size = channels
+            size = channels = int(channels)
         shape = shape_of_population(size)
         how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
-        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, **how)
+        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.channels = channels
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
@@ -186,13 +197,8 @@ class FeedForward(Population):
         if self.channels is not None and len(shape) < 2:
             raise ValueError(f"channels: expected an axis of {self.channels} behind the batch, got {tuple(x.shape)}")
         if self.channels is not None:  # the axis behind the batch; the values of one channel serve all places
-            p = p._replace(
-                **{
-                    name: value.view(-1, *[1] * (len(shape) - 2))
-                    for name, value in zip(self.p.neuron_fields, p, strict=False)
-                    if value.dim()
-                }
-            )
+            fields, axes = zip(self.p.neuron_fields, p, strict=False), [1] * (len(shape) - 2)
+            p = p._replace(**{name: value.view(-1, *axes) for name, value in fields if value.dim()})
         check_population(self.p.neuron_fields, p, shape[1:])
         if state is None:
             return p, kind(*self._at_rest(p, shape, x))
@@ -234,12 +240,14 @@ class Recurrent(Population):
         gradient: Gradient | None = None,
         detach_reset: bool | None = None,
         kernel: str | None = None,
+        chunk: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         check_counts(input_size=input_size, hidden_size=hidden_size)
+        input_size, hidden_size = int(input_size), int(hidden_size)
         how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
-        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, **how)
+        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)
@@ -253,6 +261,7 @@ class Recurrent(Population):
         if given is None:
             scale = math.sqrt(2 / self.hidden_size)
             return nn.Parameter(scale * torch.randn(shape, dtype=like.dtype, device=like.device))
+        given = plain(name, given)
         check_weights(name, given, shape)
         if isinstance(given, nn.Parameter):
             if given.dtype != like.dtype:
@@ -298,10 +307,6 @@ class Recurrent(Population):
         looked_at = not torch.is_grad_enabled() and can_be_looked_at(weights) and weights.is_cpu
         return weights if looked_at and not weights.diagonal().any() else self.effective_recurrent_weights()
 
-    def _all_weights(self) -> tuple[torch.Tensor, torch.Tensor, bool]:
-        """Return both weights as they are stored, and whether autapses count."""
-        return self.input_weights, self.recurrent_weights, self.autapses
-
     def extra_repr(self) -> str:
         """Show the sizes, whether autapses are allowed, the time step, and how gradients are computed."""
         sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"
@@ -324,7 +329,7 @@ class Recurrent(Population):
 
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         p, state = self._start(x, self.layout, state)
-        if not torch.is_grad_enabled() and (found := self._few(x, state, p, *self._all_weights())):
+        if not torch.is_grad_enabled() and (found := self._few(x, state, p)):
             return found
         current = linear(kernels.dense(x) if x.is_sparse else x, self.input_weights)
         weights = self._weights_in_use()
@@ -336,7 +341,7 @@ class Recurrent(Population):
 
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         p, state = self._start(x, self.layout, state)
-        if found := self._few(x, state, p, *self._all_weights()):
+        if found := self._few(x, state, p):
             return found
         currents = kernels.input_currents(x, self.input_weights, self.kernel)
         weights = self._weights_in_use()

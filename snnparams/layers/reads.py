@@ -12,7 +12,7 @@ from snnparams.parameters.constraints import can_be_looked_at
 from snnparams.parameters.declared import check_value
 
 if TYPE_CHECKING:
-    from snnparams.neurons import Neuron
+    from snnparams.neurons import Neuron, Parameter
 
 
 class Reads(dict):
@@ -44,6 +44,7 @@ class Noted(nn.Module):
     neuron: type[Neuron]
     neuron_fields: tuple[str, ...]
     declaration: str
+    in_seconds: frozenset[str] = frozenset()  # the rates that are shown as time constants
     dt: float
     _reads: Reads
 
@@ -169,9 +170,14 @@ class Noted(nn.Module):
             )
         if changed:
             if name in self._buffers and self.constraint(name) is None:
-                check_value(self.neuron.parameters[name], value, self.dt)
+                check_value(self.about(name), value, self.dt)
             copied = value.clone()
         self._reads[name] = value, value._version, copied, computed
+
+    def about(self, name: str) -> Parameter:
+        """Return what the neuron says of a parameter, as it was declared."""
+        parameter = self.neuron.parameters[name]
+        return parameter.of_time() if name in self.in_seconds else parameter
 
     def _get_name(self) -> str:
         return self.declaration

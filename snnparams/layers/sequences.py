@@ -1,8 +1,9 @@
 """Sequences of different lengths in one batch, and what a readout says at the end of each.
 
 Sequences that are shorter than the longest are filled up with anything, NaN too. `lengths` says how many steps of each
-count: a list of integers, or an integer tensor (B,), each from 1 to T. A `Sequential` and every layer take it. What
-they return is zero behind the end of a sequence, and their state is that after the last step of each.
+count: a list of integers, or an integer tensor or array (B,), each from 1 to T. A `Sequential` and every layer take it.
+What they return is zero behind the end of a sequence, and their state is that after the last step of each. In a graph
+of `torch.compile`, which has to know how many steps there are, they are a list; other lengths are compiled anew.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map
 
 from snnparams.layers import states
+from snnparams.parameters.declared import plain
 
 Lengths = Sequence[int] | torch.Tensor
 
@@ -46,9 +48,11 @@ def check_lengths(lengths: Lengths, x: torch.Tensor) -> list[int]:
     refuse_packed(x)
     if x.layout != torch.strided:
         raise TypeError(f"input: expected a dense tensor where lengths are given, got {x.layout}; use .to_dense()")
-    found = lengths.tolist() if isinstance(lengths, torch.Tensor) else list(lengths)
     if isinstance(lengths, torch.Tensor) and (lengths.is_floating_point() or lengths.dtype == torch.bool):
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+    if isinstance(lengths, torch.Tensor) and torch.compiler.is_compiling():
+        raise TypeError("lengths: expected a list of integers under torch.compile, got a tensor; give lengths.tolist()")
+    found = [plain("lengths", n) for n in (lengths.tolist() if hasattr(lengths, "tolist") else lengths)]
     if wrong := [n for n in found if type(n) is not int]:
         raise TypeError(f"lengths: expected integers, got {type(wrong[0]).__name__}")
     if x.dim() < 2 or len(found) != x.shape[1]:

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from snnparams.layers.calls import refuse_plain_sequential
 from snnparams.layers.cells import Cell, RecurrentCell
+from snnparams.layers.chunks import check_chunk, over_chunks
 from snnparams.layers.layer import Layer, RecurrentLayer
 from snnparams.layers.population import Population
-from snnparams.layers.sequences import Lengths, check_lengths, over_lengths, refuse_packed, valid, without_padding
+from snnparams.layers.sequences import Lengths, check_lengths, over_lengths, refuse_packed, without_padding
 from snnparams.layers.states import carries_state
 
 # Modules of PyTorch that count their axes from the batch on, by the files that define them, and others. Those that work
@@ -25,10 +27,7 @@ TIMELESS = (
     *(nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout),
     *(nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d, nn.GLU),
 )
-TAKE_SPIKES = (
-    nn.Linear,
-    nn.modules.conv._ConvNd,
-)  # also those of type bool and uint8, which are cast to the type of the weights
+AS_THEY_ARE = (nn.Flatten, nn.Unflatten, nn.Identity)  # take numbers of any type, and compute nothing
 
 
 def _is_timeless(module: nn.Module) -> bool:
@@ -38,14 +37,43 @@ def _is_timeless(module: nn.Module) -> bool:
     return isinstance(module, TIMELESS) or any(f"torch.nn.modules.{name}" in files for name in FILES)
 
 
+def _normalises_by_all_steps(module: nn.Module) -> bool:
+    """Return whether a module normalises by, or counts, all that it is called with at once."""
+    if not isinstance(module, nn.modules.batchnorm._NormBase):
+        return False
+    of_batch = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+    return of_batch or (module.training and module.track_running_stats)
+
+
 def _populations(module: nn.Module) -> list[str]:
     return [type(part).__name__ for part in module.modules() if isinstance(part, Population)]
 
 
-def _cast_spikes(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    if isinstance(module, TAKE_SPIKES) and x.dtype in (torch.bool, torch.uint8):
-        return x.to(module.weight.dtype)
-    return x
+def _cast_spikes(module: nn.Module, x: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """Return spikes of type bool or uint8 as numbers, where modules of PyTorch alone compute with them.
+
+    They are of the type of the module, or if it has none of that of the network. A module of a user may want bytes.
+    """
+    if x.dtype not in (torch.bool, torch.uint8) or isinstance(module, AS_THEY_ARE):
+        return x
+    kinds = {type(part) for part in module.modules()} - {OverTime}
+    if not all(kind.__module__.startswith("torch.nn.") for kind in kinds):
+        return x
+    for part in (module, network):
+        for tensor in (*part.parameters(), *part.buffers()):
+            if tensor.is_floating_point():
+                return x.to(tensor.dtype)
+    return x.to(torch.get_default_dtype())
+
+
+def _rows_that_count(lengths: list[int], x: torch.Tensor) -> torch.Tensor:
+    """Return where the steps that count stand when time and batch are one axis.
+
+    A mask would leave their number to its values, which no compiler knows.
+    """
+    batch = x.shape[1]
+    rows = [torch.arange(row, length * batch, batch, device=x.device) for row, length in enumerate(lengths)]
+    return torch.cat(rows).sort().values
 
 
 def _over_time(module, x: torch.Tensor, lengths: Lengths | None, name: str) -> torch.Tensor:
@@ -57,22 +85,23 @@ def _over_time(module, x: torch.Tensor, lengths: Lengths | None, name: str) -> t
         output = module(x.flatten(0, 1))
         expected = x.shape[0] * x.shape[1]
     else:
-        mask = valid(check_lengths(lengths, x), len(x), x.device)
-        output = module(x[mask])
-        expected = sum(check_lengths(lengths, x))
+        rows = _rows_that_count(check_lengths(lengths, x), x)
+        output = module(x.flatten(0, 1)[rows])
+        expected = len(rows)
     if not isinstance(output, torch.Tensor) or output.dim() < 1 or len(output) != expected:
         got = str(tuple(output.shape)) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ValueError(f"{name}: expected it to return a tensor of shape ({expected}, ...), got {got}")
     if lengths is None:
         return output.unflatten(0, x.shape[:2])
-    whole = output.new_zeros(*x.shape[:2], *output.shape[1:])
-    return whole.index_put((mask,), output)
+    whole = output.new_zeros(x.shape[0] * x.shape[1], *output.shape[1:])
+    return whole.index_put((rows,), output).unflatten(0, x.shape[:2])
 
 
 class OverTime(nn.Sequential):
     """Apply modules that know no time to every step of a sequence.
 
-    All steps are computed at once, as one batch of T * B: no step is copied, and a normalisation sees all of them.
+    All steps are computed at once, as one batch of T * B: of a contiguous tensor no step is copied, and a normalisation
+    sees all of them.
 
     Args:
         modules: one or more, applied one after the other, none of which carries a state.
@@ -107,7 +136,7 @@ class OverTime(nn.Sequential):
 
         def all_modules(x):
             for module in self:
-                x = module(_cast_spikes(module, x))
+                x = module(_cast_spikes(module, x, self))
             return x
 
         return _over_time(all_modules, input, lengths, f"OverTime({', '.join(type(m).__name__ for m in self)})")
@@ -130,6 +159,9 @@ class Sequential(nn.Sequential):
             new state; any other returns a tensor. Modules of PyTorch that know no time (convolutions, pooling,
             normalisations, `Flatten`, ...) are applied to every step, as by `OverTime`; put others into one. Cells go
             with cells, one step per call, and layers with layers.
+        chunk: number of steps, or None. With it the network computes so many steps at once, and the backward pass
+            computes them again from the states before them, see `snnparams.layers.chunks`: besides input and output
+            only those states are kept. Outputs and gradients are the same, if no module of your own mixes time steps.
 
     Called with a tensor (T, B, ...), or for cells (B, ...), and optionally a state, it returns the output of the last
     module and the state: a tuple with the state of each module, `()` for those without. Input and modules without an
@@ -140,15 +172,43 @@ class Sequential(nn.Sequential):
     Raises:
         TypeError: on calling, if cells and layers are mixed, a module returns something else, an `nn.Sequential` holds
             what carries a state, or the state is no tuple.
-        ValueError: if the state has another number of parts, or one is given where a module would lose its own; or what
-            a module raises, with its place.
+        ValueError: on building, if `chunk` is no positive integer; on calling, if the state has another number of
+            parts, or one is given where a module would lose its own, or what a module raises, with its place; with
+            `chunk`, if there are `lengths`, cells, or a normalisation over all steps of a batch in training mode.
     """
+
+    chunk: int | None = None
+
+    def __init__(self, *modules: Any, chunk: int | None = None) -> None:
+        super().__init__(*modules)
+        self.chunk = check_chunk(chunk)
 
     def forward(
         self, input: torch.Tensor, state: tuple | None = None, lengths: Lengths | None = None
     ) -> tuple[torch.Tensor, tuple]:
         """Return the output of the last module and the states of all."""
+        refuse_plain_sequential(self)
         refuse_packed(input)
+        if self.chunk is None:
+            return self._whole(input, state, lengths)
+        self._check_chunks(lengths)
+        return over_chunks(self._whole, input, state, self.chunk, random=True)
+
+    def _check_chunks(self, lengths: Lengths | None) -> None:
+        """Refuse what does not give the same in chunks."""
+        if lengths is not None:
+            raise ValueError(f"lengths: expected None where chunk={self.chunk}; give chunk to the layers instead")
+        if self._is_of_cells():
+            raise ValueError(f"chunk={self.chunk}: expected layers, which compute whole sequences, got cells")
+        for name, module in self.named_modules():
+            if _normalises_by_all_steps(module):
+                raise ValueError(
+                    f"chunk={self.chunk}: expected no normalisation over all steps, got module {name} "
+                    f"({type(module).__name__}) in training mode; give chunk to the layers instead, or call its .eval()"
+                )
+
+    def _whole(self, input: torch.Tensor, state: tuple | None, lengths: Lengths | None = None) -> tuple[Any, tuple]:
+        """Return the output of the last module and the states of all, without chunks."""
         given = self._states_of(state)
         stepwise = self._is_of_cells()
         if lengths is not None:
@@ -219,7 +279,7 @@ class Sequential(nn.Sequential):
         if not carries_state(module):
             if isinstance(module, nn.Sequential) and any(carries_state(part) for part in module):
                 raise TypeError(f"{what}: expected a Sequential of snnparams, which hands states along, got PyTorch's")
-            x = _cast_spikes(module, x)
+            x = _cast_spikes(module, x, self)
             if isinstance(module, OverTime):
                 x = module(x, lengths)
             elif not stepwise and _is_timeless(module):

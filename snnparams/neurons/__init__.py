@@ -17,6 +17,7 @@ from snnparams.neurons.lif import SubtractiveLIF as SubtractiveLIF
 from snnparams.neurons.neuron import Neuron as Neuron
 from snnparams.neurons.neuron import Value as Value
 from snnparams.neurons.neuron import as_given as as_given
+from snnparams.neurons.partial_reset_lif import PartialResetLIF as PartialResetLIF
 from snnparams.neurons.slope_lif import SlopeLIF as SlopeLIF
 from snnparams.parameters.parameter import Parameter as Parameter
 from snnparams.parameters.parameter import rate as rate

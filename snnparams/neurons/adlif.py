@@ -5,19 +5,20 @@ r"""LIF neurons with subthreshold adaptation (adLIF): a current that follows the
 
 with :math:`w \to w + b \, (1 - e^{-\Delta t / \tau_\mathrm{adapt}})` and :math:`v \to 0` at a spike. Voltage and
 current pull at each other: the neuron can oscillate. Two discretisations, with exact decays
-:math:`\alpha = e^{-\Delta t/\tau_\mathrm{mem}}` and :math:`\beta = e^{-\Delta t/\tau_\mathrm{adapt}}`:
+:math:`p = e^{-\Delta t/\tau_\mathrm{mem}}` and :math:`\rho = e^{-\Delta t/\tau_\mathrm{adapt}}`:
 
 .. math::
     \begin{aligned}
-    v' &= \alpha v + (1 - \alpha) (x - w) \\
-    w' &= \beta w + (1 - \beta) (a v_\ast + b z)
+    v_t &= p\, v_{t-1} + (1 - p) (x_t - w_{t-1}) \\
+    w_t &= \rho\, w_{t-1} + (1 - \rho) (a v_\ast + b z_t)
     \end{aligned}
 
-- `SEAdLIF`, symplectic Euler, takes the new voltage, :math:`v_\ast = v'` after the reset. Without input and spikes its
-  matrix has the determinant :math:`\alpha \beta < 1`, whatever :math:`a`, and it is stable for
-  :math:`-1 < a < (1 + \alpha)(1 + \beta) / ((1 - \alpha)(1 - \beta))`, which is beyond all that is used.
-- `EFAdLIF`, forward Euler, takes the old one, :math:`v_\ast = v`. It is stable only for
-  :math:`-1 < a < (1 - \alpha\beta) / ((1 - \alpha)(1 - \beta))`, and beyond explodes, although the equations do not.
+- `SEAdLIF`, symplectic Euler, takes the new voltage, :math:`v_\ast = v_t` after the reset. Without input and spikes its
+  matrix has the determinant :math:`p \rho < 1`, whatever :math:`a`, but not whatever trace: it is stable for
+  :math:`-1 < a < (1 + p)(1 + \rho) / ((1 - p)(1 - \rho)) \approx 4 \tau_\mathrm{mem} \tau_\mathrm{adapt} / \Delta t^2`.
+- `EFAdLIF`, forward Euler, takes the old one, :math:`v_\ast = v_{t-1}`. It is stable only for
+  :math:`-1 < a < (1 - p \rho) / ((1 - p)(1 - \rho)) \approx (\tau_\mathrm{mem} + \tau_\mathrm{adapt}) / \Delta t`, and
+  beyond explodes, although the equations do not.
 
 Explained in chapter 8.
 
@@ -41,7 +42,7 @@ from snnparams.parameters.parameter import rate, voltage
 
 
 class SEAdLIF(Neuron):
-    r"""Parameters of a LIF neuron with subthreshold adaptation, in the stable form (SE-adLIF).
+    r"""Parameters of a LIF neuron with subthreshold adaptation, in the form that stays stable longer (SE-adLIF).
 
     Args:
         tau_mem_inv: inverse membrane time constant in 1/s, positive; any is valid.
@@ -49,7 +50,7 @@ class SEAdLIF(Neuron):
         v_th: threshold voltage, dimensionless.
         a: current per voltage, dimensionless, above -1: below, the neuron runs away. 0 to 120 in the source. At 0 only
             spikes adapt it; learned it is positive, unless another constraint is chosen.
-        b: current that each spike adds, times :math:`1 - \beta`, dimensionless. 0 to 240 in the source. Learned it is
+        b: current that each spike adds, times :math:`1 - \rho`, dimensionless. 0 to 240 in the source. Learned it is
             positive, unless another constraint is chosen.
         method: as in `snnparams.LIFParameters`.
         alpha: likewise.

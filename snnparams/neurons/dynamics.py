@@ -131,8 +131,12 @@ def neuron_step(
 
     Raises:
         ValueError: if `p` and `gradient` differ, or there is no reset to detach.
+        TypeError: if state or `p` is none of this neuron.
     """
     p = as_given(p, neuron)
+    if not isinstance(state, tuple) or len(state) < len(neuron.state) + (recurrent_weights is not None):
+        kind = neuron.State if recurrent_weights is None else neuron.RecurrentState
+        raise TypeError(f"state: expected {kind.__name__}, got {type(state).__name__}; cells begin with None")
     check_gradient(neuron, gradient)
     gradient = gradient_of(p, gradient) if neuron.spiking else None
     detach = detaches(neuron, detach_reset, recurrent_weights is not None, gradient)

@@ -9,9 +9,9 @@ current added first as everywhere in this package, one step is
 
 the solution of the two equations *together* (Rotter and Diesmann 1999; NEST's `iaf_psc_exp`): the current decays while
 the membrane integrates it. Every time constant is valid, and values at common times do not depend on the time step.
-What many packages for learning use instead, :math:`v' = p v + (1 - p) i` and :math:`i' = q i` (exponential Euler), has
-exact decays but holds the current through the step: too much charge arrives. Spikes still fall on the grid. Explained
-in chapter 1.
+What some packages use instead, stork for one, :math:`v' = p v + (1 - p) i` and :math:`i' = q i` (exponential Euler),
+has exact decays but holds the current through the step: too much charge arrives. Spikes still fall on the grid.
+Explained in chapter 1.
 
 References:
     S. Rotter and M. Diesmann (1999), "Exact digital simulation of time-invariant linear systems with applications to

@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections import namedtuple
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,16 +19,14 @@ from torch import nn
 from torch.distributions import Distribution
 from typing_extensions import dataclass_transform
 
-from snnparams.neurons.step import FUNCTIONS, INPUT, names_of, program_of, registered, traced
+from snnparams.neurons.definition import SPIKES, check_definition
 from snnparams.neurons.surrogate import Adjoint, Gradient, check_alpha, named
-from snnparams.parameters.declared import Declared, check_declared, of_times, shown
+from snnparams.parameters.declared import Declared, check_declared, of_times, plain, shown
 from snnparams.parameters.parameter import Parameter, rate, voltage
 
 Value = float | np.ndarray | torch.Tensor | nn.Parameter | Distribution | Declared
 """What a neuron parameter may be given as. A number, a tensor, an array and a distribution are fixed, an `nn.Parameter`
 is learned, `Learned` and `Fixed` say it themselves."""
-
-SPIKES = "z"  # name of the last step's output in the state of a recurrent population
 
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(rate, voltage, dataclasses.field))
@@ -75,7 +73,8 @@ class Neuron:
 
     Raises:
         TypeError: when the class is made, if `step` does more than it may, forgets a part of the state, does not use a
-            parameter, or takes what there is not; when an object is made, as `LIFParameters` does.
+            parameter, or takes what there is not; if `constants` fails, or gives what is no finite value for each
+            neuron; if a default is not valid; when an object is made, as `LIFParameters` does.
     """
 
     state: ClassVar[tuple[str, ...]] = ()
@@ -104,7 +103,14 @@ class Neuron:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        kinds = [base.__name__ for base in cls.__bases__ if issubclass(base, Neuron)]
+        if len(kinds) > 1:
+            raise TypeError(f"{cls.__name__}: expected one neuron that it is made of, got {', '.join(kinds)}")
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
+        for name in cls.parameters:
+            if name in vars(cls) and name not in own:
+                expected = "rate(default) or voltage(default) of a parameter"
+                raise TypeError(f"{cls.__name__}: {name}: expected {expected}, got {vars(cls)[name]!r}")
         own = {name: dataclasses.replace(parameter, name=name) for name, parameter in own.items()}
         cls.parameters = cls.parameters | own
         cls.neuron_fields = tuple(cls.parameters)
@@ -115,11 +121,16 @@ class Neuron:
             if inspect.isfunction(vars(cls).get(function)):
                 setattr(cls, function, staticmethod(vars(cls)[function]))
         try:
-            _check(cls)
+            check_definition(cls, Neuron)
         except TypeError as error:
-            raise TypeError(f"{cls.__name__}: {error}") from None
+            raise TypeError(f"{cls.__name__}: {error}") from error.__cause__
         _make_states(cls)
         _make_declaration(cls)
+
+    def __init__(self, *_, **__) -> None:
+        raise TypeError(
+            "Neuron: expected an object of a class of neurons, LIFParameters() say, got one of Neuron itself"
+        )
 
     def __post_init__(self, *given) -> None:
         times = dict(zip(self._keywords, given, strict=True))
@@ -139,7 +150,7 @@ class Neuron:
             elif by_rate or source is None:
                 derived.append(time)
                 in_seconds.discard(rate)
-            object.__setattr__(self, time, value)
+            object.__setattr__(self, time, plain(time, value))
         object.__setattr__(self, "in_seconds", frozenset(in_seconds))
         for name, parameter in self.parameters.items():
             object.__setattr__(self, name, check_declared(parameter, getattr(self, name)))
@@ -183,83 +194,6 @@ def check_gradient(neuron: type[Neuron], gradient: Gradient | None) -> None:
         raise ValueError(f"gradient=Adjoint(): there is none for {neuron.__name__}; use a Surrogate")
 
 
-def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
-    """Return the names of what `constants` computes.
-
-    Raises:
-        TypeError: if it takes what there is not, does not use it, or gives values of another shape.
-    """
-    if kind.constants is None:
-        kind.of_constants = ()
-        return ()
-    first, *names = names_of(kind.constants, "constants")
-    if first != "dt" or any(name not in kind.parameters for name in names):
-        expected = ", ".join(("dt", *kind.parameters))
-        raise TypeError(f"constants: expected dt and then some of {expected}, got {', '.join((first, *names))}")
-    with torch.enable_grad():
-        defaults = [kind.parameters[name].default for name in names]
-        given = [torch.full((3,), x, dtype=torch.float64, device="cpu", requires_grad=True) for x in defaults]
-        found = kind.constants(1e-3, *given)
-        try:
-            kind.constants_of_numbers = bool(kind.constants(1e-3, *defaults))
-        except (TypeError, AttributeError, ArithmeticError):
-            kind.constants_of_numbers = False
-        if not isinstance(found, dict):
-            raise TypeError(f"constants: expected a dictionary, got {type(found).__name__}")
-        tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-        if wrong := [name for name, value in tensors.items() if value.shape != (3,)]:
-            raise TypeError(f"constants: expected {wrong[0]} to have the shape of the parameters, got another")
-        total = sum(value.sum() for value in tensors.values() if value.requires_grad)
-        used = torch.autograd.grad(total, given, allow_unused=True) if isinstance(total, torch.Tensor) else ()
-    if unused := [name for name, gradient in zip(names, used or [None] * len(names), strict=True) if gradient is None]:
-        raise TypeError(f"constants: expected some that depend on {unused[0]}, got none")
-    kind.of_constants = tuple(names)
-    return tuple(found)
-
-
-def _check(kind: type[Neuron]) -> None:
-    """Check what a class says of its neuron, and let it know what it takes.
-
-    Raises:
-        TypeError: if a name stands for two things or for nothing, or `step` is not one that can be computed.
-    """
-    constants = _constants_of(kind)
-    names = [*kind.state, *kind.parameters, *kind.times, *constants]
-    taken = {INPUT, SPIKES, "dt", "method", "alpha", *FUNCTIONS}
-    taken |= {*vars(Neuron), *Neuron.__annotations__}
-    for name in names:
-        if names.count(name) > 1 or name in taken or name.startswith("_"):
-            raise TypeError(f"{name}: expected a name of its own, got one that something else has")
-    if not isinstance(kind.state, tuple) or not kind.state or not kind.parameters:
-        raise TypeError(f"expected variables of the state and parameters, got {kind.state} and {kind.neuron_fields}")
-    for name in [kind.receives or kind.state[0], *kind.rest]:
-        if name not in kind.state:
-            raise TypeError(f"{name}: expected a variable of the state, one of {', '.join(kind.state)}")
-    for name in kind.rest.values():
-        if name not in kind.parameters:
-            raise TypeError(f"rest: expected one of {', '.join(kind.parameters)}, got {name}")
-    kind.arguments = names_of(cast(Any, getattr(kind, "step", None)), "step")
-    needed = (*kind.state, *(name for name in kind.parameters if name not in kind.of_constants), *constants)
-    needed = needed if kind.receives else (INPUT, *needed)
-    known = (*needed, *kind.of_constants, *FUNCTIONS)
-    for name in kind.arguments:
-        if name not in known:
-            raise TypeError(f"step: unknown argument {name}; expected some of {', '.join(known)}")
-    returned, kind.shared = traced(kind.step, kind.arguments)
-    if len(returned) != 1 + len(kind.state):
-        expected = f"the output and then {', '.join(kind.state)}"
-        raise TypeError(f"step: expected it to return {expected}, got {len(returned)} values")
-    for name, value in zip(("the output", *kind.state), returned, strict=True):
-        if not value.uses & {INPUT, *kind.state}:
-            raise TypeError(f"step: expected {name} to depend on the state or x, got another shape than theirs")
-    used = frozenset[str]().union(*(value.uses for value in returned))
-    for name in (*needed, *kind.arguments):
-        if name not in used:
-            raise TypeError(f"step: expected what it returns to depend on {name}, got a step that does not use it")
-    kind.spiking = "spike" in kind.arguments
-    kind.program = registered(program_of(returned, kind.arguments, kind.state, kind.receives))
-
-
 def _make_states(kind: type[Neuron]) -> None:
     """Give a class the named tuples that it does not bring itself; they can be pickled as its attributes."""
     gradient = ("gradient",) if kind.spiking else ()
@@ -270,7 +204,8 @@ def _make_states(kind: type[Neuron]) -> None:
     ):
         if getattr(getattr(kind, name, None), "_fields", None) != fields:
             if name in vars(kind):
-                raise TypeError(f"{kind.__name__}.{name}: expected the fields {fields}, got {vars(kind)[name]._fields}")
+                got = getattr(vars(kind)[name], "_fields", vars(kind)[name])
+                raise TypeError(f"{kind.__name__}.{name}: expected the fields {fields}, got {got}")
             made = namedtuple(kind.__name__ + name, fields, module=kind.__module__)  # type: ignore[misc]
             made.__qualname__ = f"{kind.__qualname__}.{name}"
             setattr(kind, name, made)
@@ -312,14 +247,27 @@ def _make_declaration(kind: type[Neuron]) -> None:
     kind._source = property(lambda self: self)  # type: ignore[attr-defined]
 
 
+def no_parameters(kind: type, expected: str) -> TypeError:
+    """Return the error for what are no neuron parameters; other libraries have classes of the same names."""
+    ours = issubclass(kind, Neuron) or kind.__module__ == "builtins"
+    got = kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+    hint = "; snnparams.from_norse converts those of LIF and LI" if got.startswith("norse.") else ""
+    return TypeError(f"p: expected {expected}, got {got}{hint}")
+
+
 def as_given(p, default: type[Neuron]):
     """Return neuron parameters that a function takes as they are, or the defaults for None.
 
     Raises:
-        TypeError: if a declaration holds what only a cell or layer turns into values.
+        TypeError: if they are none that it can use, or a declaration holds what only a cell or layer turns into values.
     """
     if p is None:
         return default()
+    if not isinstance(p, (Neuron, nn.Module, default.Values)):
+        raise no_parameters(type(p), default.__name__)
+    kind = getattr(p, "neuron", type(p)) if isinstance(p, (Neuron, nn.Module)) else default
+    if missing := set(default.neuron_fields) - set(getattr(kind, "neuron_fields", ())):
+        raise no_parameters(kind, f"{default.__name__} or others with {', '.join(sorted(missing))}")
     for name in p.neuron_fields if isinstance(p, Neuron) else ():
         if isinstance(value := getattr(p, name), Declared):
             raise TypeError(

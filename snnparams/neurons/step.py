@@ -6,6 +6,7 @@ import dis
 import hashlib
 import inspect
 import itertools
+import sys
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -29,6 +30,8 @@ class Expression:
     """
 
     def __init__(self, operation: str, *operands) -> None:
+        if operation == "/" and not isinstance(operands[1], Expression) and operands[1] == 0:
+            raise Refused("a division by 0")
         self.operation, self.operands = operation, operands
         self.uses: frozenset[str] = frozenset(operands) if operation == "argument" else _uses(*operands)
         if operation in FUNCTIONS:
@@ -55,8 +58,12 @@ class Expression:
 def _uses(*values) -> frozenset[str]:
     """Return the arguments from which all values were computed."""
     for value in values:
+        if inspect.isfunction(value):
+            raise Refused(f"the function {value.__name__} itself")
         if not isinstance(value, (Expression, int, float)) or isinstance(value, bool):
             raise Refused(f"{type(value).__name__} {value!r}")
+        if not isinstance(value, Expression) and not abs(value) <= sys.float_info.max:
+            raise Refused("a number that is not finite")
     return frozenset[str]().union(*(value.uses for value in values if isinstance(value, Expression)))
 
 
@@ -90,11 +97,13 @@ for _name, _what in (
     *(("pow", "**"), ("rpow", "**"), ("floordiv", "//"), ("mod", "%"), ("matmul", "@"), ("abs", "abs"), ("pos", "+")),
     *(("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="), ("eq", "=="), ("ne", "!="), ("bool", "a branch")),
     *(("getitem", "[]"), ("iter", "a loop"), ("len", "len"), ("float", "float"), ("and", "&"), ("or", "|")),
+    *(("invert", "~"), ("format", "a text")),
 ):
     setattr(Expression, f"__{_name}__", _refuse(_what))
 
 
-def _spike(v, v_th) -> Expression:
+def spike(v, v_th) -> Expression:
+    """Return the expression of a spike; a step that gives it too few arguments is told so under this name."""
     return Expression("spike", v, v_th)
 
 
@@ -103,12 +112,14 @@ def _check_spike(function: str, z) -> None:
         raise Refused(f"{function} of something that is no spike")
 
 
-def _reset(z) -> Expression:
+def reset(z) -> Expression:
+    """Return the expression of a spike as the reset sees it."""
     _check_spike("reset", z)
     return Expression("reset", z)
 
 
-def _where(z, a, b) -> Expression:
+def where(z, a, b) -> Expression:
+    """Return the expression of a choice by a spike."""
     _check_spike("where", z)
     return Expression("where", z, a, b)
 
@@ -215,7 +226,7 @@ def traced(step: Callable, arguments: tuple[str, ...]) -> tuple[list[Expression]
     Raises:
         TypeError: if it does more than a step may do; the message names that.
     """
-    functions: dict[str, Any] = {"spike": _spike, "reset": _reset, "where": _where}
+    functions: dict[str, Any] = {"spike": spike, "reset": reset, "where": where}
     given = [functions.get(name) or Expression("argument", name) for name in arguments]
     try:
         _check_code(step.__code__)
@@ -226,6 +237,8 @@ def traced(step: Callable, arguments: tuple[str, ...]) -> tuple[list[Expression]
                 raise Refused(f"the number {value!r} in place of an expression")
     except Refused as error:
         raise TypeError(f"step: {ALLOWED}, got {error}") from None
+    except TypeError as error:  # of Python itself: a function of the step is called with too few, say
+        raise TypeError(f"step: {error}") from error
     if not isinstance(found, tuple):
         raise TypeError(f"step: expected it to return a tuple, the output and then the state, got {type(found)}")
     roots, shared = list(given), []

@@ -149,6 +149,11 @@ def moved(value: torch.Tensor, device: torch.device | str | None, dtype: torch.d
     return value.to(device).to(dtype) if dtype == torch.float64 else value.to(dtype).to(device)
 
 
+def _is_unreadable(values: torch.Tensor) -> bool:
+    """Return whether there is a shape without values, or they are not there yet, as in a compiler."""
+    return values.is_meta or torch.compiler.is_compiling()
+
+
 def check_value(parameter: Parameter, value: Any, dt: float | None = None) -> None:
     r"""Check that the integrator can handle a value of a neuron parameter.
 
@@ -165,7 +170,7 @@ def check_value(parameter: Parameter, value: Any, dt: float | None = None) -> No
         ValueError: with the parameter, the offending value and the limit.
     """
     flat, name = as_tensor(value).detach().flatten(), parameter.name
-    if flat.is_meta:  # a shape without values
+    if _is_unreadable(flat):
         return
 
     def refuse(bad: torch.Tensor, expected: str) -> None:
@@ -175,13 +180,14 @@ def check_value(parameter: Parameter, value: Any, dt: float | None = None) -> No
             got = parameter.with_unit(flat[first].item())
             raise ValueError(f"{name}: expected {expected}, got {got}{which}")
 
-    refuse(~torch.isfinite(flat), "finite values")
+    refuse(~torch.isfinite(flat), "positive, finite values" if parameter.in_seconds else "finite values")
     refuse(flat <= parameter.low, parameter.above)
     refuse(flat >= parameter.high, f"values below {parameter.with_unit(parameter.high)}")
     most = parameter.most_per_step
     if most < math.inf and dt is not None:
-        limit = parameter.with_unit(most / dt)
-        refuse(dt * flat >= most, f"dt * {name} < {most:g}, that is values below {limit} at dt = {dt:g} s")
+        share, side = (f"dt / {name}", "above") if parameter.in_seconds else (f"dt * {name}", "below")
+        limit = f"values {side} {parameter.with_unit(most / dt)} at dt = {dt:g} s"
+        refuse(dt * flat >= most, f"{share} < {most:g}, that is {limit}")
 
 
 def check_no_gradient(name: str, value: torch.Tensor) -> None:
@@ -230,6 +236,11 @@ def check_dt(dt: float) -> float:
     return float(dt)
 
 
+def is_whole(value: Any, least: int = 1) -> bool:
+    """Return whether a value is an integer, of Python or of NumPy, that is not too small."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def check_counts(**counts: int) -> None:
     """Check numbers of things, by name.
 
@@ -237,7 +248,7 @@ def check_counts(**counts: int) -> None:
         ValueError: if one is not a positive integer.
     """
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if not is_whole(count):
             raise ValueError(f"{name}: expected a positive integer, got {count!r}")
 
 
@@ -247,10 +258,12 @@ def shape_of_population(size: int | tuple[int, ...] | None) -> tuple[int, ...] |
     Raises:
         ValueError: if it is neither a positive integer nor a tuple of them.
     """
-    shape = (size,) if type(size) is int else size
-    if shape is not None and not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
+    if size is None:
+        return None
+    shape = size if isinstance(size, tuple) else (size,)
+    if not all(is_whole(n) for n in shape):
         raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-    return shape
+    return tuple(int(n) for n in shape)
 
 
 def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Declared:
@@ -311,9 +324,11 @@ def of_times(name: str, value, rate: str = ""):
         raise TypeError(f"{name}: expected Learned({name}) or a value, got an nn.Parameter; give one to {rate}")
     _check_plain(name, value)
     flat = as_tensor(value).detach().flatten()
-    if not flat.is_meta and (bad := ~(torch.isfinite(flat) & (flat > 0))).any():
+    if _is_unreadable(flat):
+        return 1 / value
+    if (bad := ~(torch.isfinite(flat) & (flat > 0))).any():
         raise ValueError(f"{name}: expected positive, finite times in s, got {flat[bad][0].item():g}")
-    if flat.numel() and not flat.is_meta:
+    if flat.numel():
         _check_seconds(name, flat.median().item(), rate)  # single neurons may be slow
     return 1 / value
 

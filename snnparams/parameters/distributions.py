@@ -36,6 +36,13 @@ def _check_variation(variation: float, limit: float = math.inf, why: str = "") -
         raise ValueError(f"variation: expected a positive, finite number{why}, got {variation}")
 
 
+class _LogNormal(LogNormal):
+    """PyTorch's, which says in which numbers it lies and not only what it is called."""
+
+    def __repr__(self) -> str:
+        return described(self)
+
+
 def log_normal(*, median: float | None = None, mean: float | None = None, variation: float) -> LogNormal:
     r"""Return a log-normal distribution: the logarithm is normal, with :math:`\sigma^2 = \ln(1 + c^2)`.
 
@@ -53,7 +60,7 @@ def log_normal(*, median: float | None = None, mean: float | None = None, variat
     _check_variation(variation)
     variance = math.log1p(variation**2)
     with torch.device("cpu"):
-        return LogNormal(math.log(centre) - (0.0 if mean is None else variance / 2), math.sqrt(variance))
+        return _LogNormal(math.log(centre) - (0.0 if mean is None else variance / 2), math.sqrt(variance))
 
 
 def gamma(*, median: float | None = None, mean: float | None = None, variation: float) -> Gamma:
@@ -219,13 +226,20 @@ def bounds(distribution: Distribution) -> tuple[float, float]:
     return float(torch.as_tensor(low, device="cpu").min()), float(torch.as_tensor(high, device="cpu").max())
 
 
+def _is_reciprocal(distribution: Distribution) -> TypeGuard[TransformedDistribution]:
+    """Return whether a distribution is what `reciprocal` makes of another."""
+    transforms = distribution.transforms if isinstance(distribution, TransformedDistribution) else []
+    return len(transforms) == 1 and isinstance(transforms[0], PowerTransform) and bool(transforms[0].exponent == -1)
+
+
 def described(distribution: Distribution) -> str:
     """Return a distribution as text, with the numbers that say where it lies and how wide it is."""
     if isinstance(distribution, TransformedDistribution) and not isinstance(distribution, LogNormal):
-        transforms = distribution.transforms
-        if len(transforms) == 1 and isinstance(transforms[0], PowerTransform) and transforms[0].exponent == -1:
+        if _is_reciprocal(distribution):
             return f"1 / {described(distribution.base_dist)}"
-    elif isinstance(distribution, LogNormal) and not distribution.batch_shape:
+    elif isinstance(distribution, LogNormal):
+        if distribution.batch_shape:
+            return f"LogNormal of shape {tuple(distribution.batch_shape)}"
         median, variation = distribution.loc.exp().item(), math.sqrt(math.expm1(distribution.scale.item() ** 2))
         return f"LogNormal(median={median:.4g}, variation={variation:.4g})"
     elif isinstance(distribution, Gamma) and not distribution.batch_shape:
@@ -242,6 +256,8 @@ def reciprocal(distribution: Distribution) -> Distribution:
     Raises:
         ValueError: if values of the distribution can be negative.
     """
+    if _is_reciprocal(distribution):
+        return distribution.base_dist
     low, high = bounds(distribution)
     if low < 0:
         raise ValueError(

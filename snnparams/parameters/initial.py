@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from snnparams.parameters import constraints
 from snnparams.parameters.declared import Declared, Learned, check_value
-from snnparams.parameters.distributions import bounds, described, probability_outside
+from snnparams.parameters.distributions import bounds, described, probability_outside, reciprocal
 
 if TYPE_CHECKING:
     from snnparams.parameters.parameter import Parameter
@@ -48,8 +48,8 @@ def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt
     return constraint
 
 
-def unconstrained(name: str, value: torch.Tensor, constraint: nn.Module) -> torch.Tensor:
-    """Return the numbers of which a constraint makes the values of the parameter `name`.
+def unconstrained(parameter: Parameter, value: torch.Tensor, constraint: nn.Module) -> torch.Tensor:
+    """Return the numbers of which a constraint makes the values of a parameter.
 
     Raises:
         ValueError: if a value is out of the range of the constraint.
@@ -57,7 +57,8 @@ def unconstrained(name: str, value: torch.Tensor, constraint: nn.Module) -> torc
     try:
         return cast(Any, constraint).right_inverse(value).detach()
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        hint = "; a constraint is one of the rate, in 1/s" if parameter.in_seconds else ""
+        raise ValueError(f"{parameter.name}: {error}{hint}") from None
 
 
 def _draw(
@@ -69,9 +70,12 @@ def _draw(
     """
     share = probability_outside(distribution, low, high)
     if share > NEGLIGIBLE or limit < bounds(distribution)[1] < math.inf:
+        ends, declared = (f"{low:g}", parameter.with_unit(high)), distribution
+        if parameter.in_seconds:
+            ends, declared = (f"{1 / high:g}", parameter.with_unit(low)), reciprocal(distribution)
         raise ValueError(
-            f"{parameter.name}: expected a distribution of values from {low:g} to {parameter.with_unit(high)}, "
-            f"got {described(distribution)}, of which {share:.2%} lie outside"
+            f"{parameter.name}: expected a distribution of values from {ends[0]} to {ends[1]}, "
+            f"got {described(declared)}, of which {share:.2%} lie outside"
         )
     more = shape[: len(shape) - len(distribution.batch_shape)]
     values = distribution.sample(more)

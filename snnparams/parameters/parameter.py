@@ -22,6 +22,7 @@ class Parameter:
         constraint: what keeps a learned value valid unless another is chosen, see `snnparams.Learned`.
         time: name of its inverse, a time constant in s, under which it can be declared, read and written as well.
         name: its own name, which the class gives it.
+        in_seconds: whether an error speaks of its inverse, because that is what was declared; see `of_time`.
     """
 
     default: float
@@ -33,9 +34,16 @@ class Parameter:
     constraint: str = "none"
     time: str = ""
     name: str = ""
+    in_seconds: bool = False
+
+    def of_time(self) -> Parameter:
+        """Return the same as errors speak of it to who has declared a time constant."""
+        return dataclasses.replace(self, name=self.time, in_seconds=True)
 
     def with_unit(self, value: float) -> str:
         """Return a value as text, with its unit."""
+        if self.in_seconds:
+            return f"{1 / value if value else math.inf:g} s"
         return f"{value:g} {self.unit}" if self.unit else f"{value:g}"
 
     @property

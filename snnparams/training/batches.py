@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
@@ -12,36 +13,42 @@ from torch.utils.data import DataLoader, Dataset
 
 from snnparams.data.mnist import Split
 from snnparams.layers.checks import check_finite
+from snnparams.parameters.declared import check_counts
 
 Data = Split | Dataset | DataLoader
 
 
-def _check_split(split: Split, batch_size: int) -> None:
+def _checked_split(split: Split) -> Split:
+    for name, value in split._asdict().items():
+        if not isinstance(value, (torch.Tensor, np.ndarray)):
+            raise TypeError(f"split.{name}: expected a tensor, got {type(value).__name__}")
+    split = Split(*(torch.as_tensor(value) for value in split))  # arrays of NumPy: no copy
     if len(split.labels) == 0 or len(split.inputs) != len(split.labels):
         got = f"{len(split.inputs)} images and {len(split.labels)} labels"
         raise ValueError(f"split: expected as many labels as images and at least one, got {got}")
     if split.inputs.is_floating_point():
         check_finite("images", split.inputs)
+    return split
 
 
-def check_data(data: Data, batch_size: int, generator) -> None:
-    """Check that there are data, of a kind that can be had in batches, and that the generator can order them.
+def checked_data(data: Data, batch_size: int, generator) -> Data:
+    """Return data that are there, of a kind that can be had in batches, and that the generator can order.
 
     Raises:
         TypeError: if they are of another kind.
         ValueError: if the size of a batch is no positive integer, a split is empty or not finite, or a generator would
             not be used.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
+    check_counts(batch_size=batch_size)
     if isinstance(data, Split):
-        _check_split(data, batch_size)
-    elif not isinstance(data, (DataLoader, Dataset)):
+        return _checked_split(data)
+    if not isinstance(data, (DataLoader, Dataset)):
         raise TypeError(f"data: expected a Split, a Dataset or a DataLoader, got {type(data).__name__}")
-    elif isinstance(generator, (list, tuple)):
+    if isinstance(generator, (list, tuple)):
         raise ValueError("generator: expected one alone with a Dataset or DataLoader, got several, for members")
-    elif isinstance(data, DataLoader) and generator is not None:
+    if isinstance(data, DataLoader) and generator is not None:
         raise ValueError("generator: expected None with a DataLoader, which draws the order from its own, got one")
+    return data
 
 
 def _of_loader(loader, device: torch.device | None) -> Iterator[tuple[Any, Any]]:
@@ -63,9 +70,9 @@ def shuffled(data: Data, batch_size: int, generator, device) -> tuple[Any, int |
         several = isinstance(generator, (list, tuple))
         draws = [torch.randperm(len(data.labels), generator=g) for g in (generator if several else [generator])]
         order = (torch.stack(draws) if several else draws[0]).to(data.labels.device)
-        parts = order.split(batch_size, dim=-1)
+        parts = order.split(int(batch_size), dim=-1)
         return ((data.inputs[part], data.labels[part]) for part in parts), len(parts)
-    loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size, True, generator=generator)
+    loader = data if isinstance(data, DataLoader) else DataLoader(data, int(batch_size), True, generator=generator)
     count = len(loader) if hasattr(loader.dataset, "__len__") else None  # type: ignore[arg-type, attr-defined]
     return _of_loader(loader, device), count
 
@@ -73,8 +80,8 @@ def shuffled(data: Data, batch_size: int, generator, device) -> tuple[Any, int |
 def in_order(data: Data, batch_size: int, device) -> Iterator[tuple[Any, Any]]:
     """Return batches in the order of the data."""
     if isinstance(data, Split):
-        return zip(data.inputs.split(batch_size), data.labels.split(batch_size), strict=True)
-    return _of_loader(data if isinstance(data, DataLoader) else DataLoader(data, batch_size), device)
+        return zip(data.inputs.split(int(batch_size)), data.labels.split(int(batch_size)), strict=True)
+    return _of_loader(data if isinstance(data, DataLoader) else DataLoader(data, int(batch_size)), device)
 
 
 def device_of(model: nn.Module) -> torch.device | None:

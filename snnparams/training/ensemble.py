@@ -21,7 +21,7 @@ from snnparams.layers.checkpoint import NO_VALUES, of_members, to_store, with_te
 from snnparams.layers.likeness import OF_PYTORCH, check_alike, join
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons.surrogate import Adjoint
-from snnparams.parameters.declared import check_value
+from snnparams.parameters.declared import check_value, is_whole
 from snnparams.training.members import hand_over, kept
 from snnparams.training.stacking import _can_stay_one, _computed, _independent, _is_of_one_member, _key, _PartlyFrozen
 
@@ -189,13 +189,13 @@ class Ensemble(nn.Module):
         Raises:
             IndexError: if there is no such member.
         """
-        self._check_members(members)
-        self.halted = self.halted | set(members)
+        self.halted = self.halted | set(self._checked(members))
 
-    def _check_members(self, members: Sequence[int]) -> None:
+    def _checked(self, members: Sequence[int]) -> list[int]:
         for k in members:
-            if type(k) is not int or not 0 <= k < self.size:
+            if not is_whole(k, 0) or k >= self.size:
                 raise IndexError(f"members: expected integers from 0 to {self.size - 1}, got {k!r}")
+        return [int(k) for k in members]
 
     def select(self, members: Sequence[int], optimizer: torch.optim.Optimizer | None = None) -> Ensemble:
         """Return an ensemble of copies of some members: for going on without those that are of no interest any more.
@@ -210,13 +210,13 @@ class Ensemble(nn.Module):
             ValueError: if there is none at all, or one twice.
             TypeError: if the optimiser has a state that is not one number for each of a parameter's, or of all members.
         """
-        self._check_members(members)
+        members = self._checked(members)
         if not members or len(set(members)) < len(members):
-            raise ValueError(f"members: expected at least one, and each once, got {list(members)}")
+            raise ValueError(f"members: expected at least one, and each once, got {members}")
         new = Ensemble([self.member(k) for k in members], randomness=self.randomness)
         new.halted = frozenset(place for place, k in enumerate(members) if k in self.halted)
         if optimizer is not None:
-            hand_over(optimizer, self, new, list(members))
+            hand_over(optimizer, self, new, members)
         return new
 
     def members_of(self, name: str) -> list[int]:
@@ -284,7 +284,7 @@ class Ensemble(nn.Module):
             return  # missing
         found = {what: state_dict.pop(keys[there] + what, None) for what in ("values", "made", "members")}
         value, stored = (found["made"], found["values"]) if there == inside else (found["values"], None)
-        parameter = part.neuron.parameters[name]
+        parameter = part.about(name)
         if value is not None:
             check_value(parameter, value, part.dt)
         if constraint is None and value is None:

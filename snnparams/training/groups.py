@@ -26,6 +26,12 @@ def neuron_parameter_kinds(model: nn.Module) -> dict[nn.Parameter, str]:
     return kinds
 
 
+def _as_declared(kind: str, parts: list[NeuronParameters]) -> str:
+    """Return the name of a learned rate, or of its time constant if all that learn it were declared in seconds."""
+    learning = [p for p in parts if isinstance(p.raw(kind), nn.Parameter)]
+    return learning[0].about(kind).name if all(kind in p.in_seconds for p in learning) else kind
+
+
 def _check_rate(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
@@ -36,9 +42,9 @@ def parameter_groups(
 ) -> list[dict]:
     """Split the parameters of a model into groups for a `torch.optim.Optimizer`.
 
-    Each group is a dictionary of `params`, `lr`, `weight_decay` and `name`: "weights", or a kind of neuron parameter.
-    Weight decay pulls towards zero, which for a neuron parameter means nothing (a threshold of zero, a logarithm of
-    zero), so those have none.
+    Each group is a dictionary of `params`, `lr`, `weight_decay` and `name`: "weights", or a kind of neuron parameter as
+    it was declared, "tau_mem" or "tau_mem_inv". Weight decay pulls towards zero, which for a neuron parameter means
+    nothing (a threshold of zero, a logarithm of zero), so those have none.
 
     Args:
         model: any module.
@@ -64,15 +70,17 @@ def parameter_groups(
             raise ValueError(f"neuron_lr: expected either {kind} or its inverse, got both")
         rates[times.get(kind, kind)] = rate
     learned = [kind for kind in order if kind in kinds.values()]
+    names = {kind: _as_declared(kind, [m for m in parts if kind in m.neuron_fields]) for kind in learned}
     if unknown := [kind for kind in rates if kind not in learned]:
-        raise ValueError(f"neuron_lr: expected kinds that the model learns ({', '.join(learned)}), got {unknown[0]!r}")
+        expected = ", ".join(names.values())
+        raise ValueError(f"neuron_lr: expected kinds that the model learns ({expected}), got {unknown[0]!r}")
     if not isinstance(neuron_lr, Mapping):
         rates = dict.fromkeys(learned, lr if neuron_lr is None else neuron_lr)
     for name, rate in {"lr": lr, "weight_decay": weight_decay, **rates}.items():
         _check_rate(name, rate)
     groups: dict[str, dict] = {"weights": {"params": [], "lr": lr, "weight_decay": weight_decay, "name": "weights"}}
     for kind in learned:
-        groups[kind] = {"params": [], "lr": rates.get(kind, lr), "weight_decay": 0.0, "name": kind}
+        groups[kind] = {"params": [], "lr": rates.get(kind, lr), "weight_decay": 0.0, "name": names[kind]}
     for parameter in model.parameters():
         groups[kinds.get(parameter, "weights")]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]

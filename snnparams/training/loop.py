@@ -21,7 +21,16 @@ from torch import nn
 from torch.nn.functional import nll_loss
 
 from snnparams.layers.neuron_parameters import NeuronParameters
-from snnparams.training.batches import Data, check_data, check_generators, device_of, generators_of, in_order, shuffled
+from snnparams.parameters.declared import is_whole
+from snnparams.training.batches import (
+    Data,
+    check_generators,
+    checked_data,
+    device_of,
+    generators_of,
+    in_order,
+    shuffled,
+)
 from snnparams.training.ensemble import Ensemble
 from snnparams.training.history import Evaluation, History
 from snnparams.training.measures import Loss, Measure, classes_found
@@ -104,8 +113,8 @@ def train(
     Args:
         model: maps a batch of inputs to what the loss takes, by default log-probabilities (B, classes). An `Ensemble`
             trains its members side by side; each learns as it would alone.
-        split: images (or other inputs) and labels on the device of the model; or a data set of such pairs; or a loader
-            of batches, which decides itself on order and size.
+        split: images (or other inputs) and labels on the device of the model, or arrays of NumPy; or a data set of such
+            pairs; or a loader of batches, which decides itself on order and size.
         optimizer: over the model's parameters.
         generator: of the order of the images; the global one if None. Of an ensemble also a list, one for each member,
             each of which then sees its own order.
@@ -125,7 +134,7 @@ def train(
         TypeError: if data or outputs are of another kind.
         FloatingPointError: if a loss or a gradient is not finite; the model is then as it was before that batch.
     """
-    check_data(split, batch_size, generator)
+    split = checked_data(split, batch_size, generator)
     _check_clip(clip)
     measure, losses = Measure(model, loss, decode), []
     apart = check_generators(generator, measure.members)
@@ -186,7 +195,7 @@ def evaluate(
             are expected.
         TypeError: if data or outputs are of another kind.
     """
-    check_data(split, batch_size, None)
+    split = checked_data(split, batch_size, None)
     measure = Measure(model, loss, decode)
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -262,9 +271,9 @@ def fit(
         RuntimeError: if the checkpoint is of another model.
         FloatingPointError: if a loss is not finite.
     """
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+    if not is_whole(epochs, 0):
         raise ValueError(f"epochs: expected an integer of at least 0, got {epochs!r}")
-    if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
+    if patience is not None and not is_whole(patience):
         raise ValueError(f"patience: expected a positive number of epochs or None, got {patience!r}")
     how: dict[str, Any] = {"loss": loss, "decode": decode}
     run = Run(model, optimizer, generators_of(train_split, generator), scheduler, callbacks, restore_best)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torchvision.transforms import v2
 
 from snnparams.data.encoding import ConstantCurrentLIFEncoder
 from snnparams.layers.layer import LI, LIFRecurrent
@@ -14,16 +13,13 @@ from snnparams.layers.neuron_parameters import LIFParameters
 class PixelCurrents(nn.Module):
     """Turn bytes into input currents: pixels scaled to mean 0 and variance 1 over MNIST.
 
-    Called with images (B, 28, 28) of type uint8, it returns currents (B, 784) from -0.42 (black) to 2.82 (white).
+    Called with images (B, 28, 28) of type uint8, it returns currents (B, 784) from -0.42 (black) to 2.82 (white):
+    those of torchvision's `ToDtype` and `Normalize`.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.1307,), (0.3081,))])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return currents (B, 784)."""
-        return self.scale(images[:, None]).flatten(1)
+        return images.flatten(1).to(torch.float32).mul(1 / 255).sub_(0.1307).div_(0.3081)
 
 
 class SNN(nn.Module):

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from snnparams.layers.cells import Cell, RecurrentCell
 from snnparams.layers.population import Population
 from snnparams.layers.sequences import without_padding
+from snnparams.layers.sequential import Sequential
 from snnparams.training.ensemble import Ensemble
 
 
@@ -76,7 +77,8 @@ def _watch(recorded: Recorded):
             return None
         given = dict(zip(("input", "state", "lengths"), args, strict=False)) | options
         x, state, lengths = given["input"], given.get("state"), given.get("lengths")
-        x = x.to_dense() if lengths is None else without_padding(x, lengths)
+        x = x if x.layout == torch.strided else x.to_dense()  # which torch.vmap cannot call in vain
+        x = x if lengths is None else without_padding(x, lengths)
         outputs, traces = [], []
         for step in x.split(1):
             output, state = module.forward(step, state)
@@ -126,9 +128,14 @@ def record(model: nn.Module) -> Iterator[dict[str, Recorded]]:
     if not populations:
         raise TypeError(f"model: expected one with a cell or layer, got {type(model).__name__} without any")
     recorded = {path: Recorded(path or type(part).__name__) for path, part in populations.items()}
+    whole = {part: part.chunk for part in model.modules() if isinstance(part, Sequential)}
+    for part in whole:
+        part.chunk = None  # computed again in the backward pass, it would be recorded again
     hooks = [part.register_forward_hook(_watch(recorded[path]), with_kwargs=True) for path, part in populations.items()]
     try:
         yield recorded
     finally:
         for hook in hooks:
             hook.remove()
+        for part, chunk in whole.items():
+            part.chunk = chunk

@@ -22,6 +22,9 @@ delays       spikes that travel: equal, different and learned delays to the read
              6 tries, and 8 epochs instead of the 32 of those without delays, which favours the latter. 20 seeds of
              different delays beside equal neurons, 10 of the other kinds; chapter 9 reads it
 delays_later the same on six windows, on XOR, and with recurrence, which itself stays without delays, 10 seeds
+delays_equal_spikes: delays beside equal neurons and synapses on four windows at one rate, the same for all, 10 seeds
+delays_spoken: delays on spoken digits, official split, without recurrence: 6 tries for each kind with delays, as many
+             epochs as are flat for all kinds, 10 seeds
 natural      spoken digits and sequential MNIST, tuned, then the official split with 10 seeds, and 5 splits x 2 seeds.
              Folds use what was tuned on the official split, whose recordings are in them: a favour to all kinds alike
 gradients    where the gradients of equal networks push their time constants and thresholds
@@ -52,6 +55,8 @@ equal_spikes    210 x 33 s                                                      
 adaptation      450 x 40 s    3 kinds x 2 tasks x about 30 tries x 2 seeds; 6 kinds x 2 tasks x 10 seeds of 32 epochs;
                               an epoch takes 1.5 s with fused kernels, 4 s without                     5
 delays          100 x 10 s    4 kinds x 6 tries x 2 seeds, then 50 runs of 8 epochs, both stages together     0.3 to 3
+delays_equal_spikes  70 x 30 s                                                                 0.6
+delays_spoken   160 x 20 s    4 kinds x 6 tries x 2 seeds; 6 kinds x 3 seeds, twice; 6 kinds x 10 seeds 1
 natural_tuning 1000 x 18 s    6 kinds x 4 tasks x about 20 tries x 2 seeds, 10 epochs          5
 natural_flat    144 x 54 s    20 against 40 epochs                                             2
 natural         360 x 70 s                                                                     7
@@ -76,6 +81,7 @@ from pathlib import Path
 
 import benefit_design as design
 import stored
+from benefit_delay_stages import DelayStages
 from benefit_design import CAUSES, EQUAL, KINDS, MEM, SYN, Kind, Problem, cell_of
 from benefit_store import Store
 
@@ -151,7 +157,7 @@ def validation_accuracy(line: dict) -> float:
     return line["result"].get("validation", {}).get("accuracy", 0.0)
 
 
-class Experiment:
+class Experiment(DelayStages):
     """The stages; each returns what later ones need, from kept runs where there are any."""
 
     def __init__(self, grid: Grid, store: Store) -> None:
@@ -393,29 +399,41 @@ class Experiment:
         ]
         return self.trials("causes", planned)
 
-    def equal_spikes(self) -> list[dict]:
-        """Return the lines at equal rates; the weakest strength that holds all kinds at all rates is used for all."""
-        task, tuned = "windows 4", self.stage("tuning")
+    def at_rates(self, stage: str, task: str, entries: dict[str, tuple[Problem, Kind, dict]], rates) -> list[dict]:
+        """Return the lines of some kinds at equal rates; the weakest strength that holds all of them serves all.
 
-        def runs(strength: float, rates, seeds, test: bool) -> list:
+        Args:
+            stage: names the file; strengths are chosen on tuning seeds, in a file of their own.
+            task: without the rate.
+            entries: by condition: problem, kind, and knobs.
+            rates: spikes per neuron and time step.
+        """
+
+        def runs(strength: float, seeds, test: bool) -> list:
             return [
                 (f"{task}, rate {rate:g}", name, seed, cell)
                 for rate in rates
                 for seed in seeds
-                for name, kind in KINDS.items()
+                for name, (problem, kind, knobs) in entries.items()
                 for bounds in [{"rate_low": 0.99 * rate, "rate_high": 1.01 * rate, "rate_strength": strength}]
-                for cell in [cell_of(self.final(task), kind, tuned[task, name]["knobs"], seed, test, training=bounds)]
+                for cell in [cell_of(problem, kind, knobs, seed, test, training=bounds)]
             ]
 
         for strength in STRENGTHS:
-            lines = self.trials("equal_spikes_tuning", runs(strength, RATES, self.grid.tuning_seeds, False))
+            lines = self.trials(f"{stage}_tuning", runs(strength, self.grid.tuning_seeds, False))
             trained = [x for x in lines if "failed" not in x["result"]]
             off = [abs(x["result"]["validation"]["rate"][0] / float(x["task"].split()[-1]) - 1) for x in trained]
             if max(off) <= WITHIN:
                 break
-        print(f"  equal_spikes: strength {strength:g}, rates within {max(off):.1%} on tuning seeds")
-        self.done["strength"] = strength
-        return self.trials("equal_spikes", runs(strength, RATES, range(1, self.grid.seeds + 1), True))
+        print(f"  {stage}: strength {strength:g}, rates within {max(off):.1%} on tuning seeds")
+        self.done[f"strength of {stage}"] = strength
+        return self.trials(stage, runs(strength, range(1, self.grid.seeds + 1), True))
+
+    def equal_spikes(self) -> list[dict]:
+        """Return the lines at three equal rates."""
+        task, tuned = "windows 4", self.stage("tuning")
+        entries = {name: (self.final(task), kind, tuned[task, name]["knobs"]) for name, kind in KINDS.items()}
+        return self.at_rates("equal_spikes", task, entries, RATES)
 
     # ---------------------------------------------------------------------------------------------- adaptation
 
@@ -439,45 +457,6 @@ class Experiment:
             for name, kind in kinds.items()
         ]
         return self.trials("adaptation", planned)
-
-    # -------------------------------------------------------------------------------------------------- delays
-
-    def _with_delays(self, stage: str, tasks: tuple[str, ...], kinds: tuple[str, ...], seeds: int) -> list[dict]:
-        """Return the lines of some kinds, after tuning them; those without delays train as long as in the core."""
-        entries = {
-            (task, name): (self.problem(task), design.DELAYED[name], design.DELAYED[name].first[:tries], {})
-            for tries in [self.grid.delay_tries]
-            for task in tasks
-            for name in kinds
-            if name in design.DELAYED
-        }
-        tries = self.grid.delay_tries
-        tuned = self.stage("tuning") | self.search(f"{stage}_tuning", entries, tries, tries)
-        planned = [
-            (task, name, seed, cell_of(problem, all_kinds[name], tuned[task, name]["knobs"], seed, True))
-            for all_kinds in [KINDS | design.DELAYED]
-            for task in tasks
-            for seed in range(1, seeds + 1)
-            for name in kinds
-            for problem in [self.problem(task) if name in design.DELAYED else self.final(task)]
-        ]
-        return self.trials(stage, planned)
-
-    def delays(self) -> list[dict]:
-        """Return the lines of different delays beside kinds of the core, then those of the other delays."""
-        tasks, seeds = (design.DELAY_TASK,), self.grid.core_seeds
-        first = self._with_delays("delays", tasks, (EQUAL, SYN, design.LEARNS, design.DELAYS), seeds)
-        others = [name for name in design.DELAYED if name != design.DELAYS]
-        return first + self._with_delays("delays", tasks, tuple(others), min(seeds, self.grid.seeds))
-
-    def delays_later(self) -> list[dict]:
-        """Return the lines of delays on the other tasks, one after the other."""
-        kinds = (EQUAL, SYN, *design.DELAYED)
-        return [
-            line
-            for task in design.LATER_DELAY_TASKS
-            for line in self._with_delays("delays_later", (task,), kinds, self.grid.seeds)
-        ]
 
     # ------------------------------------------------------------------------------------------- natural tasks
 
@@ -641,7 +620,7 @@ class Experiment:
             "grid": dataclasses.asdict(self.grid),
             "neurons": self.stage("dial"),
             "epochs": epochs,
-            "rate strength": self.done.get("strength"),
+            "rate strength": self.done.get("strength of equal_spikes"),
             "tuned": [
                 {"stage": stage, "task": task, "condition": condition, **found}
                 for stage, entries in tuned.items()
@@ -659,7 +638,7 @@ class Experiment:
 
 STAGES = (
     *("dial", "tuning", "flat", "core", "control_tuning", "causes", "equal_spikes", "adaptation_tuning", "adaptation"),
-    *("delays", "delays_later"),
+    *("delays", "delays_later", "delays_equal_spikes", "delays_spoken"),
     *("natural_tuning", "natural_flat", "natural", "gradients", "references", "rasters", "summary"),
 )
 

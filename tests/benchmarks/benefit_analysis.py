@@ -9,7 +9,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,15 +28,16 @@ COLLAPSED = 10.0  # points below the median of its condition at which a run has 
 SPLITS = {"spoken digits": 600 / 2100, "sequential mnist": 2000 / 10_000}  # inputs for test over those for training
 TASKS = tuple(core_problems(1, 1, 1, 1))
 CORE_SEEDS, SEEDS = 20, 10  # of the core, and of what stands beside it
+DELAY_STAGES = ("delays", "delays_later", "delays_equal_spikes", "delays_spoken")
 BESIDE_THE_CORE = ("causes", "adaptation", "delays", "delays_later")
 FLAT_EPOCHS = 32  # the longer of the two trainings that are compared there
 ALL_FROM_EQUAL = "all learned"
 TITLE = {
     EQUAL: "equal",
-    SYN: "different synapses",
-    MEM: "different membranes",
-    LEARNS: "synapses learned",
-    SHARED: "one for all, learned",
+    SYN: "different τ syn",  # one for all synapses of a neuron
+    MEM: "different τ mem",
+    LEARNS: "τ syn learned",
+    SHARED: "shared τ syn learned",
     ALL: "different, all learned",
     ALL_FROM_EQUAL: "all learned",
 }
@@ -308,7 +309,7 @@ class Results:
         Conditions of which seeds are still to be run are left out: a verdict waits for all that were declared.
         """
         found = []
-        for stage in ("core", "causes", "equal_spikes", "adaptation", "delays", "delays_later"):
+        for stage in ("core", "causes", "equal_spikes", "adaptation", *DELAY_STAGES):
             for (task, condition), lines in self.runs(stage).items():
                 if len(lines) < declared_seeds(stage, condition):
                     continue
@@ -420,7 +421,7 @@ def controls(results: Results) -> Table:
         ("equal, readout of 40 steps, against 8", f"{EQUAL}, readout 40 steps", EQUAL),
         ("equal, one readout for each output, against one for all", f"{EQUAL}, readout per output", EQUAL),
         *[(f"different, against equal, {x}", f"{SYN}, {x}", f"{EQUAL}, {x}") for x in readouts],
-        ("all learned from equal, against synapses learned", ALL_FROM_EQUAL, LEARNS),
+        ("all learned from equal, against τ syn learned", ALL_FROM_EQUAL, LEARNS),
         ("different and all learned, against all learned from equal", ALL, ALL_FROM_EQUAL),
     ]
     rows = []
@@ -529,8 +530,15 @@ def gained_by_doubling(results: Results, task: str) -> dict[str, float]:
     return found
 
 
-def chosen_by_one_seed(results: Results, task: str, kind: str) -> tuple[float, float]:
-    """Return the gain over equal neurons if one seed chooses both, on that seed and on the other one of the search."""
+def chosen_by_one_seed(results: Results, task: str, kind: str, chooser: Callable = min) -> tuple[float, float]:
+    """Return the gain over equal neurons if one seed chooses both, on that seed and on the other one of the search.
+
+    Args:
+        results: the kept runs.
+        task: whose search is asked.
+        kind: what is compared with equal neurons.
+        chooser: which of the two seeds chooses, `min` or `max`.
+    """
     stage, pairs = "natural_tuning" if task in NATURAL else "tuning", []
     for condition in (kind, EQUAL):
         by_knobs: dict[str, dict[int, float]] = {}
@@ -539,8 +547,25 @@ def chosen_by_one_seed(results: Results, task: str, kind: str) -> tuple[float, f
                 knobs = json.dumps([line["cell"]["neurons"], line["cell"]["training"]], sort_keys=True)
                 accuracy = 100 * line["result"].get("validation", {}).get("accuracy", 0.0)
                 by_knobs.setdefault(knobs, {})[line["seed"]] = accuracy
-        pairs.append(max((x for x in by_knobs.values() if len(x) == 2), key=lambda x: x[min(x)]))
-    return tuple(pairs[0][pick(pairs[0])] - pairs[1][pick(pairs[1])] for pick in (min, max))
+        pairs.append(max((x for x in by_knobs.values() if len(x) == 2), key=lambda x: x[chooser(x)]))
+    both = (chooser, max if chooser is min else min)
+    return tuple(pairs[0][pick(pairs[0])] - pairs[1][pick(pairs[1])] for pick in both)
+
+
+def gain_of_best_settings(results: Results, task: str, kind: str, count: int = 5) -> tuple[float, float]:
+    """Return the smallest and the largest gain over equal neurons between the best settings of a search.
+
+    Args:
+        results: the kept runs.
+        task: whose search is asked, on the validation split that chose.
+        kind: what is compared with equal neurons.
+        count: how many of the best settings of each of the two are taken.
+    """
+    ours, theirs = (
+        sorted((found.accuracy for found in results.tries("tuning", task, condition)), reverse=True)[:count]
+        for condition in (kind, EQUAL)
+    )
+    return ours[-1] - theirs[0], ours[0] - theirs[-1]
 
 
 def over_untuned(results: Results, task: str, kind: str = MEM) -> tuple[float, float]:
@@ -553,6 +578,25 @@ def over_untuned(results: Results, task: str, kind: str = MEM) -> tuple[float, f
     return max(ours) - float(np.median(theirs)), max(ours) - max(theirs)
 
 
+def settings(results: Results, tasks: Sequence[str]) -> Table:
+    """Return the settings that tuning chose: times in steps, a spread over its middle, and learning rates."""
+    rows = []
+    for task in tasks:
+        for kind in KINDS:
+            cell = results.choice("tuning", task, kind).run["cell"]
+            found = cell["neurons"] | cell["training"]
+            spread = found.get("spread_syn", found.get("spread_mem"))
+            numbers = (found["tau_mem"], found["tau_syn"], spread, found["learning_rate"])
+            row = [f"{task}: {TITLE[kind]}"]
+            row += ["\N{EN DASH}" if x is None else f"{x:.3g}" for x in (*numbers, found.get("neuron_learning_rate"))]
+            rows.append([*row, "no" if results.encloses("tuning", task, kind) else "yes"])
+    header = ["chosen", "τ mem", "τ syn", "spread", "learning rate", "of neurons", "at an edge"]
+    note = (
+        "Times in steps, at the start where they are learned; different ones go from about τ/spread to about τ·spread."
+    )
+    return Table(header, rows, note)
+
+
 def searches(results: Results) -> Table:
     """Return what the best try of every search reached: chosen on the validation split that measures it."""
     rows = []
@@ -563,7 +607,7 @@ def searches(results: Results) -> Table:
         row = [natural_name(task), f"{neurons}", *(percent(x.accuracy) for x in best.values())]
         row.append(percent(results.choice(stage, task, ALL).accuracy) if task in NATURAL else "\N{EN DASH}")
         rows.append(row)
-    return Table(["best of the tries (%)", "neurons", *(TITLE[kind] for kind in (*KINDS, ALL))], rows)
+    return Table(["best setting of each search (%)", "neurons", *(TITLE[kind] for kind in (*KINDS, ALL))], rows)
 
 
 def drifts(results: Results) -> Table:

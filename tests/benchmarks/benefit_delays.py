@@ -1,9 +1,11 @@
-"""What chapter 9 reads out of the stages "delays" and "delays_later", of whatever lines there are."""
+"""What chapter 9 reads out of the stages of delays, of whatever lines there are."""
 
 import matplotlib.pyplot as plt
+import torch
 from benefit_analysis import COLOR, TITLE, Results
-from benefit_beside import Study
+from benefit_beside import NOT_RUN, Study
 from benefit_design import (
+    DELAY_RATE,
     DELAY_TASK,
     DELAYED,
     DELAYS,
@@ -13,9 +15,12 @@ from benefit_design import (
     EQUAL_DELAYS,
     LATER_DELAY_TASKS,
     LEARNS,
+    SPOKEN,
     SYN,
 )
+from benefit_figures import forest
 
+import snnparams as sp
 from snnparams.plot import Table
 
 PREDICTIONS = "delays_predictions.json"
@@ -24,6 +29,9 @@ TITLES = TITLE | {name: name for name in DELAYED} | {EQUAL: "equal, no delays"}
 COLORS = COLOR | {EQUAL_DELAYS: "0.55", DELAYS: "C4", DELAYS_LEARN: "C5", DELAYS_DIFFERENT_LEARN: "C6"}
 CORE = Study({DELAY_TASK: "delays"}, (EQUAL, SYN, LEARNS, *DELAYED), TITLES, COLORS)
 LATER = Study(dict.fromkeys(LATER_DELAY_TASKS, "delays_later"), (EQUAL, SYN, *DELAYED), TITLES, COLORS)
+AT_RATE = f"{DELAY_TASK}, rate {DELAY_RATE:g}"
+SPIKES = Study({AT_RATE: "delays_equal_spikes"}, (EQUAL, SYN, LEARNS, DELAYS, DELAYS_LEARN), TITLES, COLORS)
+WORDS = Study({SPOKEN: "delays_spoken"}, (EQUAL, SYN, *DELAYED), TITLES, COLORS)
 
 
 def table(results: Results) -> Table:
@@ -43,6 +51,45 @@ def later(results: Results) -> Table:
     return Table(["task", "gain of different delays (95 %)", "seeds of all kinds"], rows)
 
 
-def gains(results: Results) -> plt.Figure:
-    """Draw the gain over equal neurons without delays on four windows, seed by seed."""
-    return CORE.gains(results, "gain over equal neurons without delays (points)")
+def spikes(results: Results) -> Table:
+    """Return accuracy, gain and rate on four windows where all kinds were held at one rate."""
+    rows = []
+    for kind in SPIKES.kinds:
+        seeds = SPIKES.seeds(results, AT_RATE, kind)
+        found = [NOT_RUN, "" if kind == EQUAL else NOT_RUN, NOT_RUN]
+        if seeds:
+            stage = SPIKES.stages[AT_RATE]
+            found[0] = f"{results.mean(stage, AT_RATE, kind):.1f} %"
+            found[2] = f"{results.mean(stage, AT_RATE, kind, 'rate'):.3f}"
+            if kind != EQUAL and SPIKES.shared_seeds(results, AT_RATE, kind, EQUAL) > 1:
+                found[1] = str(results.difference(stage, AT_RATE, kind))
+        rows.append([TITLES[kind], *found, str(len(seeds))])
+    return Table(["kind", "accuracy", "gain over equal (95 %)", "spikes per step", "seeds"], rows)
+
+
+def words(results: Results) -> Table:
+    """Return accuracy and gain over equal neurons on spoken digits."""
+    return WORDS.table(results)
+
+
+def verdict(results: Results) -> plt.Figure:
+    """Draw how equal and different delays take spikes apart, and what that gains on four windows, seed by seed."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.0), width_ratios=(1, 1.15))
+    count, start = 24, 5
+    together = torch.zeros(80, 1, count)
+    together[start] = 1.0
+    different = torch.linspace(0, 60, count).round() * 1e-3  # s
+    for delays, kind, below in ((different, DELAYS, 0), (20e-3, EQUAL_DELAYS, count + 4)):
+        late, _ = sp.Delay(delays)(together)
+        steps, neurons = late[:, 0].nonzero(as_tuple=True)
+        left.scatter(steps, neurons + below, color=COLORS[kind], s=9)
+        left.annotate(TITLES[kind], (steps.median() + 3, neurons.median() + below - 4), color=COLORS[kind], fontsize=9)
+    left.axvline(start, color="0.7", linewidth=1)
+    left.annotate("all spike", (start + 1, 2 * count + 5), fontsize=9)
+    left.set(xlabel="arrival at the readout (ms)", ylabel="neuron", yticks=[], xlim=(0, 75), ylim=(-2, 2 * count + 9))
+    found = [kind for kind in CORE.kinds if kind != EQUAL and CORE.shared_seeds(results, DELAY_TASK, kind, EQUAL) > 1]
+    rows = [
+        (TITLES[kind], results.difference(CORE.stages[DELAY_TASK], DELAY_TASK, kind), COLORS[kind]) for kind in found
+    ]
+    forest(right, rows, "gain over equal neurons (points)")
+    return fig

@@ -101,10 +101,15 @@ DELAYED = {
     ),
 }
 DELAY_TASK, LATER_DELAY_TASKS = "windows 4", ("windows 6", "xor", "windows 12, recurrent", "xor, recurrent")
+DELAY_RATE = 0.1  # spikes per neuron and time step where delays are compared at equal spikes: the middle of three
+SPOKEN = "spoken digits"
+# there, too, searches begin where that of equal neurons ended
+_SPOKEN_DELAYED = {"tau_mem": Knob(2, 2, low=1.1), "tau_syn": Knob(10, 2, low=1.1), "learning_rate": Knob(0.02)}
+DELAYED_SPOKEN = {name: Kind({**kind.knobs, **_SPOKEN_DELAYED}, kind.fixed) for name, kind in DELAYED.items()}
 
 
 def with_distinct(count: int) -> Kind:
-    """Return different synapses of so many distinct values."""
+    """Return different tau_syn of so many distinct values."""
     return Kind(KINDS[SYN].knobs, {"distinct": count})
 
 

@@ -5,15 +5,22 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from benefit_analysis import COLOR, TITLE, Difference, Results, natural_name
-from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SYN
-from matplotlib.colors import LogNorm
+from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
+from matplotlib.colors import to_rgb
 
+from snnparams import plot
 from snnparams.data import tasks
 
-SYMBOL = {"tau_mem": r"$\tau_\mathrm{mem}$", "tau_syn": r"$\tau_\mathrm{syn}$", "v_th": r"$v_\mathrm{th}$"}
+SYMBOL = {"tau_mem": "τ mem", "tau_syn": "τ syn", "v_th": "threshold"}  # subscripts would be too small to read
 OTHERS = [kind for kind in KINDS if kind != EQUAL]
 RESETS = ("", "reset by subtraction", "no reset", "synapse cleared", "no reset, synapse cleared")
+WIDTH = 5.05  # inches: a wider figure does not fit a phone
 LOOK = {"linewidth": 2.5, "solid_capstyle": "butt"}
+
+
+def ink(color: str) -> list[float]:
+    """Return a darker shade of a colour, for letters, which need more contrast than lines."""
+    return [0.75 * part for part in to_rgb(color)]
 
 
 def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xlabel: str = "") -> None:
@@ -32,10 +39,10 @@ def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xla
             ax.plot([c.low, c.high], [row, row], color=color, **LOOK)
             ax.plot(c.mean, row, "o", color=color, markersize=5.5, markeredgecolor="white", markeredgewidth=0.7)
     ax.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
-    ax.set_yticklabels([label for label, *_ in rows], fontsize=9)
+    ax.set_yticklabels([label for label, *_ in rows], fontsize=10)
     ax.grid(axis="y", visible=False)
     for label, (_, difference, color) in zip(ax.get_yticklabels(), rows, strict=True):
-        label.set(color=color, fontweight="bold" if difference is None else "normal")
+        label.set(color=ink(color), fontweight="bold" if difference is None else "normal")
 
 
 def kinds_of(results: Results, stage: str, task: str, kinds: Sequence[str] = OTHERS) -> list:
@@ -50,80 +57,96 @@ def seeds_of(results: Results, task: str) -> str:
 
 def verdict(results: Results) -> plt.Figure:
     """Windows remembered without recurrence, and the gain over equal neurons on three tasks."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.7), width_ratios=(2, 3))
+    fig, (above, below) = plt.subplots(2, 1, figsize=(WIDTH, 6.0), height_ratios=(4, 6))
     counts = (2, 4, 6)
     for kind in KINDS:
-        tasks_of = [f"windows {k}" for k in counts]
-        held = [results.mean(results.stage(task), task, kind, "remembered") for task in tasks_of]
-        axes[0].plot(counts, held, "o-", markersize=4, color=COLOR[kind])
-    axes[0].plot([2, 6], [2, 6], ":", color="0.6", linewidth=1)
-    axes[0].text(4.7, 4.9, "all of them", color="0.4", fontsize=9, ha="right")
-    axes[0].set(xlabel="windows to remember", ylabel="windows remembered", xticks=counts, ylim=(1.5, 5.1))
+        stages = [results.stage(f"windows {k}") for k in counts]
+        held = [results.mean(s, f"windows {k}", kind, "remembered") for s, k in zip(stages, counts, strict=True)]
+        above.plot(counts, held, "-", color=COLOR[kind])
+        for count, stage, y in zip(counts, stages, held, strict=True):  # open where three seeds saw no test split
+            fill = "w" if stage == "flat" else COLOR[kind]
+            above.plot(count, y, "o", markersize=5, color=COLOR[kind], markerfacecolor=fill)
+    above.plot([1.5, 5], [1.5, 5], ":", color="0.6", linewidth=1)
+    above.text(4.55, 4.75, "all of them", color="0.4", ha="right")
+    heights = {LEARNS: 4.6, SYN: 4.1, MEM: 3.45, SHARED: 2.85, EQUAL: 2.35}  # as the lines lie, apart
+    for kind, height in heights.items():
+        above.text(6.15, height, TITLE[kind], color=ink(COLOR[kind]), va="center")
+    above.set(ylabel="windows remembered", xticks=counts, xlim=(1.5, 9.9), ylim=(0, 5.2))
+    above.set_xlabel("windows to remember, without recurrence", loc="left")
     rows: list = []
     for title, task in (
         ("four windows", "windows 4"),
         ("XOR, two layers", "xor, two layers"),
         ("12 windows, recurrent", "windows 12, recurrent"),
     ):
-        rows.append((f"{title} ({seeds_of(results, task)})", None, "k"))
+        place = below.get_yaxis_transform()
+        below.text(1, len(rows), seeds_of(results, task), fontsize=10, va="center", ha="right", transform=place)
+        rows.append((title, None, "k"))
         rows += kinds_of(results, results.stage(task), task)
-    forest(axes[1], rows, "gain over equal neurons (points)")
+    forest(below, rows, "gain over equal neurons (percentage points)")
     return fig
 
 
 def filters(equal: np.ndarray, different: np.ndarray, wanted: np.ndarray, sums: Mapping[str, np.ndarray]) -> plt.Figure:
     """Draw filters (N, T), what a readout would like to have (T,), and its best sums of filters."""
-    fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.7), sharex=True)
+    fig, axes = plt.subplots(3, 1, figsize=(WIDTH, 5.4), sharex=True)
     weights = np.random.default_rng(1).uniform(0.3, 1, 8)
     for ax, shapes, kind in ((axes[0], equal, EQUAL), (axes[1], different, SYN)):
         for shape, weight in zip(shapes[:: len(shapes) // 8], weights, strict=False):
             ax.plot(weight * shape / shape.max(), color=COLOR[kind], alpha=0.7, linewidth=1.2)
         ax.set(title=TITLE[kind])
-    axes[0].set(ylabel="weight times filter")
+    axes[1].set(ylabel="weight times filter")
     axes[2].fill_between(range(len(wanted)), wanted, color="0.88", step="mid")
     for kind, found in sums.items():
-        axes[2].plot(found, color=COLOR[kind], label=TITLE[kind])
+        axes[2].plot(found, color=COLOR[kind])
+    axes[2].text(42, 0.75, TITLE[SYN], color=ink(COLOR[SYN]))
+    axes[2].text(8, 0.52, TITLE[EQUAL], color=ink(COLOR[EQUAL]))
     axes[2].set(title="best sum for one window")
     for ax in axes:
-        ax.set(xlabel="steps ago", ylim=(-0.3, 1.1))
+        ax.set(ylim=(-0.3, 1.1))
+    axes[2].set(xlabel="steps ago")
     return fig
 
 
 def reset(memories: Mapping[str, Sequence]) -> plt.Figure:
     """Draw the memory of a slow membrane and of a slow synapse, with and without spikes."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.7), sharex=True)
+    fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.2), sharex=True)
     labels = ("membrane", "voltage", MEM), ("synapse", "synaptic current", SYN)
     for which, (ax, (name, label, kind)) in enumerate(zip(axes, labels, strict=True)):
         spiking, silent = memories[name]
         ax.axvspan(10, 25, color="0.93", linewidth=0)
-        ax.plot(spiking[which], color=COLOR[kind], label="spiking", linewidth=2.2)
-        ax.plot(silent[which], "--", color="k", linewidth=1.1, label="if it could not spike")
+        ax.plot(spiking[which], color=COLOR[kind], linewidth=2.2)
+        ax.plot(silent[which], "--", color="k", linewidth=1.1)
         ax.plot(spiking[2], [1.1 * max(silent[which])] * len(spiking[2]), "k|", markersize=7)
-        ax.set(title=f"slow {name}", xlabel="step", ylabel=label)
-    axes[0].legend(fontsize=9)
+        ax.set(title=f"slow {name}", ylabel=label)
+    axes[0].text(50, 2.4, "if it could not spike")
+    axes[0].text(32, 0.25, "spiking", color=ink(COLOR[MEM]))
+    axes[1].text(56, 2.0, "both, one on the other", color=ink(COLOR[SYN]))
+    axes[1].set(xlabel="step")
     return fig
 
 
 def capacity(held: Mapping[str, Mapping[str, float]]) -> plt.Figure:
-    """Draw memory capacities by kind and population; linear ones on a scale of their own."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), width_ratios=(2, 6))
-    for kind, shift in zip(held, (-0.27, 0, 0.27), strict=True):
-        names = list(held[kind])
-        for ax, chosen in zip(axes, (names[:2], names[2:]), strict=True):
-            heights = [held[kind][name] for name in chosen]
-            bars = ax.bar(np.arange(len(chosen)) + shift, heights, width=0.25, color=COLOR[kind], label=TITLE[kind])
-            ax.bar_label(bars, fmt="%.1f", fontsize=8, padding=1)
-            ax.set_xticks(range(len(chosen)), [name.replace(" ", "\n") for name in chosen], fontsize=9)
-            ax.grid(axis="x", visible=False)
-    axes[0].set_ylabel("memory capacity")
-    axes[1].set_ylim(0, 3.6)
-    axes[1].legend(fontsize=9, loc="upper center", ncols=3)
+    """Draw memory capacities by kind and population, on a logarithmic scale: linear ones are far larger."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    names = list(next(iter(held.values())))
+    for kind, shift in zip(held, (-0.2, 0, 0.2), strict=True):
+        found = [held[kind][name] for name in names]
+        ax.plot(found, np.arange(len(names)) + shift, "o", color=COLOR[kind], markersize=5.5, label=TITLE[kind])
+    for row in range(1, len(names)):
+        ax.axhline(row - 0.5, color="0.9", linewidth=0.7)
+    ax.set(xscale="log", xlabel="memory capacity", ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)))
+    ax.set_yticklabels(names)
+    ax.set_xticks([1, 2, 3, 5, 10, 15], [1, 2, 3, 5, 10, 15])
+    ax.minorticks_off()
+    ax.grid(axis="y", visible=False)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig
 
 
 def dials() -> plt.Figure:
     """One input of each generated task."""
-    fig, axes = plt.subplots(2, 1, figsize=(7.2, 3.9))
+    fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.4))
     made = tasks.windows(4, train=100, validation=10, test=10), tasks.multi_timescale_xor(train=100, test=10)
     for ax, task, k in zip(axes, made, (2, 3), strict=True):
         steps, inputs = task.encode(task.train.inputs[k : k + 1])[:, 0].nonzero(as_tuple=True)
@@ -132,45 +155,50 @@ def dials() -> plt.Figure:
         labels = task.train.labels[k].tolist()
         ends = [20 * j + 10 for j in range(4)] if task is made[0] else [due for due, _ in task.answers]
         for end, label in zip(ends, labels, strict=True):
-            ax.text(end, 24.3, "AB"[label] if task is made[0] else label, ha="center", fontsize=9)
+            ax.text(end, 24.3, "AB"[label] if task is made[0] else label, ha="center", fontsize=10)
             if task is made[0]:
                 ax.axvspan(end - 10, end + 10, color="0.94" if end % 40 > 20 else "w", zorder=0, linewidth=0)
             else:
                 ax.axvline(end, color="0.5", linewidth=0.8, linestyle=":")
         ax.set(ylabel="input", xlim=(-0.5, task.steps + 1), ylim=(-1, 27))
-    axes[0].set_title("windows: A (black) or B (grey) in each of them? Asked at the end", fontsize=9.5)
-    axes[1].set_title("XOR of a slow cue (black) and fast ones (grey), asked at the dotted lines", fontsize=9.5)
+    axes[0].set_title("windows: A (black) or B (grey) in each? Asked at the end", fontsize=10)
+    axes[1].set_title("XOR of a slow (black) and fast cues (grey), due at the dots", fontsize=10)
     axes[1].set_xlabel("step")
     return fig
 
 
 def gains(results: Results, stage: str, tasks_of: Sequence[str], limits: tuple[float, float]) -> plt.Figure:
-    """The gain of each kind over equal neurons on some tasks of a stage, without recurrence on the left."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 6.2))
-    for ax, recurrent in zip(axes, (False, True), strict=True):
-        rows: list = []
-        for task in (name for name in tasks_of if ("recurrent" in name) == recurrent):
-            rows.append((task.removesuffix(", recurrent"), None, "k"))
-            rows += kinds_of(results, stage, task)
-        forest(ax, rows, "gain over equal neurons (points)")
-        ax.set(title="with recurrence" if recurrent else "without recurrence", xlim=limits)
+    """The gain of each kind over equal neurons on some tasks of a stage; an arrow where an interval leaves the axis."""
+    rows: list = []
+    for task in tasks_of:
+        rows.append((task, None, "k"))
+        rows += kinds_of(results, stage, task)
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.22 * len(rows) + 0.6))
+    forest(ax, rows, "gain over equal neurons (percentage points)")
+    for row, (_, difference, color) in enumerate(rows):
+        if difference is not None:
+            ends = difference.contrast.low, difference.contrast.high
+            for end, limit, arrow in zip(ends, limits, "<>", strict=True):
+                if abs(end) > abs(limit):
+                    ax.plot(limit, row, arrow, color=color, markersize=7, clip_on=False)
+    ax.set(xlim=limits)
     return fig
 
 
 def windows(results: Results) -> plt.Figure:
     """Accuracy for each window."""
-    fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.4), sharey=True, width_ratios=(2, 3, 4))
-    for ax, count in zip(axes, (2, 4, 6), strict=True):
+    fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 5.6), sharey=True)
+    for ax, count in zip(axes, (4, 6), strict=True):
         task = f"windows {count}"
         for kind in KINDS:
             runs = [line["result"] for line in results.runs(results.stage(task))[task, kind].values()]
             answers = 100 * np.mean([r.get("test", r["validation"])["answers"] for r in runs], axis=0)
             ax.plot(range(1, count + 1), answers, "o-", markersize=3.5, color=COLOR[kind], label=TITLE[kind])
         ax.axhline(50, color="0.6", linewidth=1)
-        ax.set(xlabel="window", xticks=range(1, count + 1))
-        ax.set_title(f"{count} windows\n{seeds_of(results, task)}", fontsize=9.5)
-    axes[0].set(ylabel="right (%)")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9.5)
+        ax.set(xticks=range(1, count + 1), ylabel="right (%)")
+        ax.set_title(f"{count} windows, {seeds_of(results, task)}")
+    axes[1].set(xlabel="window")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
 
 
@@ -180,12 +208,14 @@ def rasters(trained: Mapping[str, Mapping]) -> plt.Figure:
     Args:
         trained: what `snnparams.experiments.trial.run_raster` returns of four kinds.
     """
-    fig, axes = plt.subplots(2, 2, figsize=(7.2, 5.8), sharex=True, sharey=True)
+    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 6.2), sharex=True, sharey=True)
     for ax, (kind, result) in zip(axes.flat, trained.items(), strict=True):
         name = "tau_mem" if kind == MEM else "tau_syn"
         taus, labels = np.array(result[name]), result["label"]
         place = np.argsort(np.argsort(taus, kind="stable"))
-        shades = plt.get_cmap("viridis_r")(LogNorm(2, 300, clip=True)(taus))
+        shades = np.array(plot.time_constant_colors(taus / 1e3, fastest=3e-3))
+        if taus.min() == taus.max():
+            shades[:] = float(COLOR[EQUAL])  # grey
         for k, group in enumerate(labels):
             ax.axvspan(20 * k, 20 * k + 20, color="0.94" if k % 2 else "w", zorder=0, linewidth=0)
             ax.text(20 * k + 10, len(taus) - 0.2, "AB"[group], ha="center", va="bottom", fontsize=9)
@@ -193,7 +223,8 @@ def rasters(trained: Mapping[str, Mapping]) -> plt.Figure:
         ax.scatter(result["steps"], place[neurons], s=9, marker="|", color=shades[neurons], linewidth=1.2)
         ax.set(xlim=(0, 20 * len(labels)), ylim=(-0.7, len(taus) - 0.3))
         ends = sorted({f"{taus.min():.0f}", f"{taus.max():.0f}"}, key=float)
-        ax.set_title(f"{TITLE[kind]}: {SYMBOL[name]} {' to '.join(ends)}", fontsize=9, pad=15)
+        named = f"{TITLE[kind]}, {SYMBOL[name]}" if kind == EQUAL else TITLE[kind]
+        ax.set_title(f"{named}:\n{' to '.join(ends)} steps", fontsize=10, pad=15)
         ax.grid(visible=False)
     for ax in axes[1]:
         ax.set_xlabel("step")
@@ -204,7 +235,7 @@ def rasters(trained: Mapping[str, Mapping]) -> plt.Figure:
 
 def without_reset(reached: Mapping[tuple[str, str], float]) -> plt.Figure:
     """Draw accuracies in per cent by kind and reset."""
-    fig, ax = plt.subplots(figsize=(7.2, 2.9))
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.1))
     kinds = list(dict.fromkeys(kind for kind, _ in reached))
     for x, kind in enumerate(kinds):
         with_reset, without = reached[kind, "zero"], reached[kind, "none"]
@@ -228,7 +259,7 @@ def causes(results: Results) -> plt.Figure:
         for kind in (SYN, MEM):
             found = results.difference("causes", "windows 4", kind + ending, EQUAL + ending)
             rows.append((TITLE[kind], found, COLOR[kind]))
-    forest(axes[0], rows, "gain over equal neurons\nunder the same control (points)")
+    forest(axes[0], rows, "gain over equal neurons under\nthe same control (percentage points)")
     counts = (1, 2, 3, 4, 8, 48)
     for place, count in enumerate(counts):
         values = list(results.by_seed("causes", "windows 4", f"{SYN}, {count} values").values())
@@ -237,7 +268,7 @@ def causes(results: Results) -> plt.Figure:
     level = results.mean("causes", "windows 4", EQUAL)
     axes[1].axhline(level, color=COLOR[EQUAL], linewidth=1, linestyle="--")
     axes[1].text(5.4, level, "equal, tuned", fontsize=9, ha="right", va="top")
-    axes[1].set(xlabel="distinct synapses", ylabel="accuracy (%)")
+    axes[1].set(xlabel="distinct τ syn", ylabel="accuracy (%)")
     axes[1].set_xticks(range(len(counts)), counts)
     return fig
 
@@ -267,7 +298,7 @@ def natural(results: Results, names: Sequence[str]) -> plt.Figure:
         ax.set_title(natural_name(task), fontsize=9.5)
     for ax in axes[:, 1]:
         ax.set_yticklabels([])
-    fig.supxlabel("gain over equal neurons (points)", fontsize=9.5)
+    fig.supxlabel("gain over equal neurons (percentage points)", fontsize=9.5)
     return fig
 
 
@@ -309,7 +340,7 @@ def robustness(results: Results, names: Sequence[str]) -> plt.Figure:
         ax.set_yticklabels(changes.values(), fontsize=9)
         ax.set_title(natural_name(task).replace(", ", ",\n"), fontsize=9)
         ax.grid(axis="y", visible=False)
-    fig.supxlabel("change of accuracy minus that of equal neurons (points)", fontsize=9)
+    fig.supxlabel("change of accuracy minus that of equal neurons (percentage points)", fontsize=9)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
     return fig
 
@@ -318,11 +349,11 @@ def untuned(gains: Mapping[str, tuple[float, float]], by_one: Mapping[str, tuple
     """Draw two ways to find a benefit.
 
     Args:
-        gains: by task, over an opponent that is the median of its tries, and over its best one.
+        gains: by task, over a baseline that is the median of its trials, and over its best one.
         by_one: by task, the gain on the seed that chose, and on another one.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.7), sharey=True)
-    labels = ("opponent not tuned", "opponent tuned"), ("the seed that chose", "another seed")
+    fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.4))
+    labels = ("baseline not tuned", "baseline tuned"), ("the seed that chose", "another seed")
     for ax, found, names in zip(axes, (gains, by_one), labels, strict=True):
         ax.axvline(0, color="0.6", linewidth=1)
         for row, (first, second) in enumerate(found.values()):
@@ -330,9 +361,9 @@ def untuned(gains: Mapping[str, tuple[float, float]], by_one: Mapping[str, tuple
             look = {"marker": "o", "linestyle": "none", "color": COLOR[MEM]}
             ax.plot(first, row, **look, markerfacecolor="w", label=None if row else names[0])
             ax.plot(second, row, **look, label=None if row else names[1])
-        ax.set(yticks=range(len(found)), ylim=(len(found) - 0.5, -0.5), xlabel="gain over equal neurons (points)")
+        ax.set(yticks=range(len(found)), ylim=(len(found) - 0.5, -0.5))
+        ax.set_yticklabels([natural_name(task) for task in found], fontsize=10)
+        ax.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=2, handletextpad=0.1)
         ax.grid(axis="y", visible=False)
-    axes[0].set_yticklabels([natural_name(task) for task in gains], fontsize=9)
-    for ax in axes:
-        ax.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.1)
+    axes[1].set_xlabel("gain over equal neurons (percentage points)", loc="right")
     return fig

@@ -16,10 +16,9 @@ import math
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from snnparams.experiments.designs import ADAPTATION, DETACH, DT, LEARNABLE, Architecture, Neurons
+from snnparams.experiments.designs import ADAPTATION, DETACH, DT, LEARNABLE, RESETS, Architecture, Neurons
 from snnparams.experiments.disturbances import add_noise, time_warp
 from snnparams.experiments.networks import build
-from snnparams.experiments.resets import RESETS
 from snnparams.experiments.trial import NOISE, WARPS, Training, make_task, neuron_values, one_thread
 from snnparams.kernels import fused_sequence
 from snnparams.layers.initialisation import RateError

@@ -27,6 +27,7 @@ from snnparams.neurons import AdaptiveLIF, LIFParameters
 from snnparams.neurons.step import PROGRAMS
 
 TARGETS = {75: 65536, 80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}  # shared memory, bytes
+MULTIPROCESSORS = {75: 40, 80: 108, 86: 72, 89: 58, 90: 132, 100: 148, 120: 170}  # T4, A100, A10, L4, H100, B200, 5090
 NEURONS = (1, 10, 64, 65, 100, 128, 129, 256, 512, 1024)
 BATCHES = (1, 256)
 PRECISIONS = (("float32", "highest"), ("float32", "high"), ("float64", "highest"))  # "high" allows TF32
@@ -70,7 +71,7 @@ class AbsentGPU:
         return self.target
 
     def get_device_properties(self, device):
-        return {"max_shared_mem": self.shared_memory}
+        return {"max_shared_mem": self.shared_memory, "multiprocessor_count": MULTIPROCESSORS[self.target.arch]}
 
     def load_binary(self, name, binary, shared, device):
         """Return the module, a handle, here the resources, and what Triton's check of threads wants."""

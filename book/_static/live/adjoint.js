@@ -9,7 +9,7 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 	const THRESHOLDS = list(61, k => 0.2 + 0.02 * k)
 	const [LOW, HIGH] = [0.2, 1.4]
 	const ORDINALS = ["first", "second", "third"]
-	const SPIKES = ORDINALS.map((name, k) => [String(k + 1), `${name} spike`])
+	const SPIKES = ORDINALS.map((name, k) => [k + 1, `${name} spike`])
 	const ms = t => t * DT * 1e3
 
 	/** Voltages, spikes, and slopes at the threshold, in units of 1 / tau_mem. */
@@ -20,11 +20,11 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		return {...found, slopes: before.map(i => LEAK - threshold + i)}
 	}
 
-	/** The derivatives of the time of one spike, in ms: by voltage, backward, and by the parameters. */
+	/** Derivatives of a spike time, in ms: by voltage, backward, and by the threshold. */
 	function backward({slopes, spikes}, threshold, spike) {
 		const ofV = Array(STEPS).fill(0)
 		const jumps = []
-		let [lambdaV, lambdaI, ofThreshold, ofWeight] = [0, 0, 0, 0]
+		let [lambdaV, ofThreshold] = [0, 0]
 		const last = STEPS - 1
 		for (let t = last; t >= 0; t--) {
 			if (spikes.includes(t)) {
@@ -36,11 +36,9 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 				ofThreshold -= lambdaV
 			}
 			ofV[t] = lambdaV
-			lambdaI = lambdaI - B * lambdaI + A * lambdaV
 			lambdaV = lambdaV - A * lambdaV
-			if (t === ARRIVES) ofWeight = lambdaI
 		}
-		return {ofV, jumps, ofThreshold, ofWeight}
+		return {ofV, jumps, ofThreshold}
 	}
 
 	function* compute({weight, threshold, which}, figure) {
@@ -81,17 +79,18 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		voltage.marks([ms(ARRIVES)], 168, 8, "mark")
 		voltage.text(ms(ARRIVES), 0, "input", "muted", 5, 14)
 
-		const lambda = figure.panel([left, 208, wide, 130], [0, end], [-20, 4], {
+		const low = -20 * 2 ** Math.ceil(Math.log2(Math.max(1, ...found.ofV.map(value => value / -20))))
+		const lambda = figure.panel([left, 208, wide, 130], [0, end], [low, -0.2 * low], {
 			title: "← λ: worth of a bit of voltage",
 			xLabel: "time (ms)",
-			yTicks: [-20, -10, 0]
+			yTicks: [low, low / 2, 0]
 		})
 		lambda.level(0, "axis")
 		lambda.line(times, found.ofV, "blue line")
 		for (const {t, before, after} of found.jumps) {
 			const at = ms(t + 1)
 			lambda.line([at, at], [after, before], "dashed blue")
-			if (t === found.spike) lambda.text(at, Math.max(before, -19), `jumps to ${format(before)}`, "blue", 8, 2)
+			if (t === found.spike) lambda.text(at, before, `jumps to ${format(before)}`, "blue", 8, 2)
 		}
 
 		const curve = figure.panel(beside(28, 310, 424, 150), [LOW, HIGH], [0, end], {
@@ -114,11 +113,11 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		const ordinal = ORDINALS[state.which - 1]
 		if (found.spike === null)
 			return `There is no ${ordinal} spike: λ is zero everywhere, and no gradient says how to get one.`
-		const {slope} = found.jumps.find(jump => jump.t === found.spike)
+		const {slope, before} = found.jumps.find(jump => jump.t === found.spike)
 		return (
-			`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. ` +
-			`Raise the threshold by 0.01: ${format(0.01 * found.ofThreshold)} ms later; ` +
-			`the weight by 0.01: ${format(-0.01 * found.ofWeight)} ms earlier.${slope < 0.6 ? " It grazes: soon it is gone." : ""}`
+			`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. Just before it λ is ` +
+			`${format(before)}: a voltage higher by 0.01 makes it ${format(-0.01 * before)} ms earlier, ` +
+			`a threshold higher by 0.01 ${format(0.01 * found.ofThreshold)} ms later.${slope < 0.6 ? " It grazes: soon it is gone." : ""}`
 		)
 	}
 

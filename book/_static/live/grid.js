@@ -28,8 +28,8 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 	}
 
 	const kinds = Object.entries(titles)
-	const taskTitles = Object.keys(tasks).map(name => [name, tasks[name].title])
-	const measureTitles = Object.keys(measures).map(name => [name, measures[name][0]])
+	const taskTitles = Object.entries(tasks).map(([name, {title}]) => [name, title])
+	const measureTitles = Object.entries(measures).map(([name, [title]]) => [name, title])
 	const again = {picked: [], draws: []}
 	function* compute(state) {
 		const {seeds, kinds} = tasks[state.task]
@@ -53,7 +53,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		figure.tiles = differences.map((value, k) => {
 			const place = {x: (k % columns) * wide, y: 28 + 48 * Math.floor(k / columns), width: wide}
 			const taken = picked.includes(k)
-			const kind = taken ? (value < 0 ? "orange" : "blue") : ""
+			const kind = taken ? (value < 0 ? "pink" : "green") : ""
 			figure.block(place.x + 1, place.y, wide - 4, 44, kind)
 			const [middle, ink] = [place.x + wide / 2, taken ? "paper middle" : "middle"]
 			figure.write(middle, place.y + 17, seeds[k], `${ink} small`)
@@ -65,27 +65,29 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		const low = Math.min(0, ...differences)
 		const high = Math.max(0, ...differences)
 		const room = 0.5 * (high - low) || 1
-		const panel = figure.panel([62, top, width - 76, 230], [low - room, high + room], [0, 24], {
+		const rows = draws[0] ? 24 : 5
+		const panel = figure.panel([62, top, width - 76, 10 * rows], [low - room, high + room], [24 - rows, 24], {
 			title: "mean and 95 % interval",
 			xLabel: `difference in ${title} (${unit})`,
 			yTicks: []
 		})
-		panel.line([0, 0], [0, 24], "axis")
+		panel.line([0, 0], panel.rangeY, "axis")
 		const row = (one, y, kind, radius) => {
 			panel.line([one.low, one.high], [y, y], kind)
 			panel.dot(one.mean, y, look(one), radius)
 		}
-		const names = [`these ${picked.length}`, `all ${seeds.length}`, "draws"]
+		const names = [`these ${picked.length}`, `all ${seeds.length}`, draws[0] ? "draws" : ""]
 		for (const [k, name] of names.entries()) figure.write(54, panel.y(22 - 2 * k) + 4, name, "tick end")
 		row(now, 22, `${look(now)} thick`, 6)
 		row(all, 20, `${look(all)} line`, 4)
 		for (const [k, one] of draws.entries()) row(one, 18 - 0.9 * k, look(one), 2.5)
-		return top + 270
+		return top + 10 * rows + 40
 	}
 
 	function text({state}, {picked, now, all, draws}) {
 		const {seeds, note} = tasks[state.task]
 		const number = ({mean, low, high}) => signed(mean) + (low > -Infinity ? ` (${signed(low)} to ${signed(high)})` : "")
+		if (state.kind === state.other) return "Choose two different kinds."
 		const what =
 			picked.length > 1 ? (seen(now) ? "a difference is seen" : "no difference is seen") : "one seed has no interval"
 		const many = draws.length > 1 ? ` Of ${draws.length} draws ${draws.filter(seen).length} saw one.` : ""

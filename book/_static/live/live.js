@@ -1,5 +1,5 @@
-// What figures that compute in the page share. Classic scripts without a request: they work in a page from a folder too.
-// `define` takes a plan, as CONTRIBUTING.md describes it, which replaces the pictures of the class `live-NAME`.
+// What figures that compute in the page share: classic scripts, which a page in a folder loads too.
+// `define` takes a plan (see CONTRIBUTING.md), which replaces the pictures of the class `live-NAME`.
 ;(() => {
 	const UPDATES_PER_FRAME = 5000 // of a neuron by a time step: what a phone can do
 	const plans = {}
@@ -17,7 +17,7 @@
 		return [mean, Math.sqrt(total(values.map(x => (x - mean) ** 2)) / (values.length - 1))]
 	}
 
-	/** The standard normal distribution: the share below x, by a series, and the density. */
+	/** The share of a standard normal distribution that lies below x, by a series. */
 	function normal(x) {
 		const near = clamp(x, -8, 8)
 		let [term, sum] = [near, near]
@@ -25,8 +25,7 @@
 			term *= near ** 2 / n
 			sum += term
 		}
-		const density = Math.exp(-(near ** 2) / 2) / Math.sqrt(2 * Math.PI)
-		return [0.5 + density * sum, density]
+		return 0.5 + (Math.exp(-(near ** 2) / 2) / Math.sqrt(2 * Math.PI)) * sum
 	}
 
 	/** The neuron of chapter 1, one line per variable; time constants in ms, step in s. */
@@ -76,9 +75,9 @@
 	/** The ends of a list of numbers as text. */
 	const range = values => [...new Set([values[0], values.at(-1)].map(value => format(value)))].join(" to ")
 
-	/** A colour for a time constant, as a share of the fastest: yellow is fast, blue ten times slower. */
-	function bySpeed(share) {
-		const place = clamp(Math.log10(share), 0, 1)
+	/** A colour for a time constant, as in all figures of the book: yellow is 3 ms, blue the slowest. */
+	function bySpeed(tau, slowest = 30) {
+		const place = clamp(Math.log(tau / 3) / Math.log(slowest / 3), 0, 1)
 		return `stroke: hsl(${Math.round(40 + 190 * place)} 80% var(--lightness))`
 	}
 
@@ -109,7 +108,7 @@
 	class Panel {
 		constructor(parts, [left, top, width, height], x, y, options) {
 			Object.assign(this, {parts, left, top, width, height, rangeX: x, rangeY: y})
-			this.ofY = options?.logY ? Math.log10 : Number
+			this.ofY = options?.ofY ?? Number
 			if (options) this.axes(options)
 		}
 		share(value, low, high) {
@@ -153,11 +152,11 @@
 		level(y, kind) {
 			this.line(this.rangeX, [y, y], kind)
 		}
-		/** A line with a slope through a point, so far to both sides. */
+		/** A line with a slope through a point. */
 		tangent(x, y, slope, reach, kind) {
 			this.line([x - reach, x + reach], [y - slope * reach, y + slope * reach], kind)
 		}
-		/** Vertical marks; top and height are in pixels. */
+		/** Vertical marks, from top, of a height, in pixels. */
 		marks(xs, top, height, kind, style) {
 			this.parts.push(path(kind, xs.map(v => `M${p(this.x(v))} ${p(top)}v${p(height)}`).join(""), style))
 		}
@@ -211,7 +210,9 @@
 				addEventListener("hashchange", () => this.visit())
 			}
 			this.controls.append(buttons)
-			this.place.querySelector("img").replaceWith(this.canvas, this.message, this.controls)
+			const parts = [this.canvas, this.message, this.controls]
+			if (plan.link) parts.unshift(parts.pop()) // one chooses before one looks
+			this.place.querySelector("img").replaceWith(...parts)
 			this.handles = plan.handles?.(this) ?? []
 			this.keys = this.handles.filter(handle => !handle.slider) // what the tab key and arrows reach
 			for (const handle of this.handles) this.addHandle(handle)
@@ -257,7 +258,7 @@
 			return `#${this.id}?${new URLSearchParams(view)}`
 		}
 
-		/** Show what the page's address asks for, or what was first if it makes no sense. */
+		/** Show what the page's address asks for, if it makes sense. */
 		visit() {
 			const [id, query] = location.hash.slice(1).split("?")
 			if (!this.link || id !== this.id || !query) return
@@ -297,7 +298,6 @@
 			this.canvas.append(handle.button)
 		}
 
-		/** The place of a handle, in pixels. */
 		placeOf(handle) {
 			const panel = this.panels[handle.panel]
 			const [at, across] = [handle.get(), handle.across()]
@@ -338,7 +338,7 @@
 			requestAnimationFrame(() => this.frame())
 		}
 
-		/** Compute as much as there is time for, and draw what is done. */
+		/** Compute what there is time for, and draw what is done. */
 		frame(most = UPDATES_PER_FRAME) {
 			let spent = this.ahead
 			this.ahead = 0
@@ -417,7 +417,7 @@
 			}
 		}
 
-		/** Say what is seen, a moment after the last change, so that a voice can follow. */
+		/** Say what is seen, so late that a voice can follow. */
 		say(wait = 250) {
 			clearTimeout(this.timer)
 			this.timer = setTimeout(() => this.message.replaceChildren(this.plan.text(this, this.result)), wait)

@@ -28,9 +28,9 @@ liveFigures.define("neuron", ({format, list, simulate}) => {
 		const times = list(STEPS, t => t)
 		const [left, wide] = [34, width - 34 - 20]
 		const time = [0, STEPS]
-		const input = figure.panel([left, 35, wide, 15], time, [0, 1], {name: "input", yTicks: [], xTicks: []})
+		const input = figure.panel([left, 40, wide, 15], time, [0, 1], {name: "input", yTicks: [], xTicks: []})
 		figure.write(left, 16, "input spikes: drag them", "title")
-		input.marks(state.times, 36, 14, "mark")
+		input.marks(state.times, 41, 14, "mark")
 		for (const t of state.times) input.dot(t, 1, "knob", 6)
 		const current = figure.panel([left, 74, wide, narrow ? 80 : 100], time, [0, 6], {
 			yTicks: [0, 2, 4, 6],
@@ -68,7 +68,7 @@ liveFigures.define("neuron", ({format, list, simulate}) => {
 		return (
 			`Output spikes: ${count} (${cache.usual.spikes.length} as it was)${when}.` +
 			(overshoot("current", "it grows without limit", state.tau_syn) ||
-				overshoot("voltage", "it swings ever wider, spike after spike", state.tau_mem))
+				overshoot("voltage", "it swings ever wider; only the reset ends that", state.tau_mem))
 		)
 	}
 

@@ -9,13 +9,10 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 	const TAIL = 150 // steps of 1 ms
 	const SYNAPSE = 1 / 5e-3 // 1/s, the default of the package
 
-	/** Standard normal deviates, each for an equal share of the distribution: Newton's method. */
+	/** Standard normal deviates, each for an equal share of the distribution, by bisection. */
 	const DEVIATES = list(NEURONS, k => {
 		let x = 0
-		for (let step = 0; step < 30; step++) {
-			const [below, density] = normal(x)
-			x -= (below - (k + 0.5) / NEURONS) / density
-		}
+		for (let step = 4; step > 1e-15; step /= 2) x += normal(x) < (k + 0.5) / NEURONS ? step : -step
 		return x
 	})
 
@@ -25,7 +22,7 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 		return DEVIATES.map(deviate => median * Math.exp(width * deviate))
 	}
 
-	/** For each millisecond the share that fires, and every neuron's spikes, in steps. */
+	/** The share that fires in each ms, and every neuron's spikes, in steps. */
 	function* respond(taus, current) {
 		const kept = current * DT * SYNAPSE // just what the synapse loses in a step
 		const arrives = t => (t < ONSET ? 0 : t === ONSET ? current : kept)
@@ -59,27 +56,27 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 		const [left, wide, beside] = figure.columns(0.6)
 		const end = 200 // ms
 		const raster = figure.panel([left, 28, wide, 182], [0, end], [0, NEURONS], {
-			title: "spikes, one row per neuron",
+			title: "time constants (ms) and spikes",
 			xNames: () => "",
 			yTicks: [0.5, 30.5, 59.5],
-			yNames: row => `${format(found.taus[Math.floor(row)])} ms`
+			yNames: row => format(found.taus[Math.floor(row)])
 		})
 		found.spikes.forEach((times, k) => {
 			const at = times.map(t => t * DT * 1e3)
-			raster.marks(at, raster.y(k + 0.95), (0.9 * 182) / NEURONS, "mark", bySpeed(found.taus[k] / 4))
+			raster.marks(at, raster.y(k + 0.95), (0.9 * 182) / NEURONS, "mark", bySpeed(found.taus[k]))
 		})
 		const share = figure.panel([left, 250, wide, 90], [0, end], [0, 1], {
-			title: "share that fires in each millisecond",
+			title: "share that fires in each ms",
 			xLabel: "time (ms)",
 			yTicks: [0, 0.5, 1],
 			yNames: v => `${100 * v} %`
 		})
 		const ms = [...found.share.keys()]
 		share.line(ms, found.equalShare, "ghost")
-		share.line(ms, found.share, "orange line")
+		share.line(ms, found.share, "line")
 
 		const tail = figure.panel(beside(28, 312, 422, 130), [0, TAIL], [1e-6, 1], {
-			logY: true,
+			ofY: Math.log10,
 			title: "memory: voltage after input",
 			xLabel: "time (ms)",
 			yTicks: [1e-6, 1e-4, 1e-2, 1],
@@ -87,8 +84,8 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 			xTicks: [0, 50, 100, 150]
 		})
 		tail.line(ms.slice(0, TAIL), found.equalTail, "ghost")
-		tail.line(ms.slice(0, TAIL), found.tail, "blue line")
-		tail.text(TAIL, 1, "your population", "blue end", 0, 14)
+		tail.line(ms.slice(0, TAIL), found.tail, "line")
+		tail.text(TAIL, 1, "your population", "end", 0, 14)
 		tail.text(TAIL, 1, "grey: all equal", "muted end", 0, 31)
 		return narrow ? 594 : 378
 	}
@@ -99,7 +96,7 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 		const taus = `Time constants: ${range(found.taus)} ms.`
 		if (!found.spikes.flat().length) return `${taus} The current does not reach the threshold of 1: nobody fires.`
 		return (
-			`${taus} The share that fires swings by ${steady[0]} points, in equal neurons by ${steady[1]}. ` +
+			`${taus} The share that fires has a standard deviation of ${steady[0]} %, in equal neurons of ${steady[1]} %. ` +
 			`After 100 ms, ${format(more)} times as much is left of an input as in equal ones.`
 		)
 	}

@@ -6,7 +6,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	const B = DT * (1 / 5e-3)
 	const [LEAST, MOST] = [1e-9, 999.9] // 1/s, of the smooth maps
 
-	/** A smooth map of all numbers into the valid rates: a curve that is bent at its ends, with its slope. */
+	/** A smooth map of all numbers into valid rates: a curve, bent at its ends, with its slope. */
 	function smooth(curve, slope, inverse) {
 		const [first, last, margin] = [inverse(LEAST) + 0.5, inverse(MOST) - 0.5, 0.5]
 		return {
@@ -26,10 +26,10 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	const respond = rate => impulse(DT * rate, B, PULSE)
 	const raw = {range: [-150, 1150], inverse: rate => rate, of: x => [x, 1]}
 	const share = {range: [-0.15, 1.15], inverse: rate => rate * DT}
-	// what is stored for a rate, the rate and its derivative by what is stored, and what else a step does
+	// what is stored for a rate, the rate and its slope, and what else a step does
 	const MAPS = {
 		raw,
-		"raw at own rate": {...raw, faster: 100},
+		"raw, own rate": {...raw, faster: 100},
 		clamp: {...share, of: x => [cut(x) / DT, x >= 1e-3 && x <= 0.999 ? 1 / DT : 0]},
 		projection: {...share, of: x => [x / DT, 1 / DT], after: cut},
 		softplus: smooth(
@@ -72,7 +72,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	function* compute({start, target, rate}, figure) {
 		const key = `${start} ${target} ${rate}`
 		if (figure.cache.key === key) {
-			yield 1 // only another one is followed
+			yield 1 // another one is followed
 			return {paths: figure.cache.paths}
 		}
 		yield PULSE
@@ -92,11 +92,11 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 
 	function draw(figure, {paths}) {
 		const {state, narrow} = figure
-		const names = narrow ? 84 : 106
+		const names = 106
 		const [left, both, beside] = figure.columns(0.66)
 		const wide = both - names
 		const race = figure.panel([left, 28, wide, 250], [0, RACE], [1, 2000], {
-			logY: true,
+			ofY: Math.log10,
 			title: "time constant (ms)",
 			xLabel: "step",
 			yTicks: [1, 10, 100, 1000]
@@ -110,10 +110,11 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 			const last = path.findLastIndex(valid)
 			if (last >= 0 && last < path.length - 1) race.text(last, taus[last], "✕", "pink middle", 0, 4)
 		}
-		// names at the ends of the lines, pushed apart
+		// names at the ends of lines, pushed apart
 		const ends = NAMES.filter(name => paths[name].length).map(name => {
 			const last = paths[name].findLast(valid) ?? paths[name][0]
-			return {name, y: race.y(tau(last)), lost: !valid(paths[name].at(-1))}
+			const y = race.y(tau(last))
+			return {name, y, from: y, lost: !valid(paths[name].at(-1))}
 		})
 		ends.sort((a, b) => a.y - b.y)
 		ends.forEach((end, k) => {
@@ -121,7 +122,8 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 			const y = Math.min(end.y, 276 - 15 * (ends.length - 1 - k))
 			const kind = end.name === state.map ? "orange" : "muted"
 			const text = `${end.lost ? "✕ " : ""}${end.name}`
-			figure.write(left + wide + 6, y + 4, text, `label ${kind}`)
+			if (!end.lost) figure.parts.push(`<path class="ghost" d="M${left + wide} ${end.from}l9 ${y - end.from}"/>`)
+			figure.write(left + wide + 11, y + 4, text, `label ${kind}`)
 		})
 
 		const map = MAPS[state.map]

@@ -43,14 +43,14 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		figure.change({weight, path: [...state.path, state.weight].slice(-ROLL)})
 	}
 
-	/** Take many steps: one after the other for the eye, all at once where nothing shall move. */
+	/** Take many steps, all at once where nothing shall move. */
 	function roll(figure, left = ROLL) {
 		clearTimeout(figure.rolling)
 		step(figure)
 		if (calm.matches) figure.finish()
-		if (left === 1) return
-		if (calm.matches) roll(figure, left - 1)
-		else figure.rolling = setTimeout(() => roll(figure, left - 1), 80)
+		const next = () => left > 1 && roll(figure, left - 1)
+		if (calm.matches) next()
+		else figure.rolling = setTimeout(next, 80)
 	}
 
 	function* compute(state, figure) {
@@ -62,8 +62,8 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		}
 		yield STEPS
 		const {along} = figure.cache
-		const all = {losses: along.map(one => one.loss), gradients: along.map(one => one.gradient), alpha}
-		return {...loss(state.weight, state.method, alpha), ...all}
+		const [losses, gradients] = ["loss", "gradient"].map(name => along.map(one => one[name]))
+		return {...loss(state.weight, state.method, alpha), losses, gradients, alpha}
 	}
 
 	function draw(figure, found) {
@@ -78,24 +78,25 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		const below = figure.panel([left, 248, wide, 90], range, [-40, 40], {
 			title: "gradient, as learning sees it",
 			xLabel: "weight",
-			yTicks: [-40, 0, 40]
+			ofY: v => Math.sign(v) * Math.sqrt(Math.abs(v)), // so that small slopes are seen
+			yTicks: [-40, -10, 0, 10, 40]
 		})
 
 		onLoss.line(WEIGHTS, found.losses, "line", {stairs: true})
 		onLoss.level(found.loss, "dashed muted")
 		const {gradient} = found
-		onLoss.tangent(state.weight, found.loss, gradient, Math.min(0.3, 9 / Math.abs(gradient)), "orange line")
+		onLoss.tangent(state.weight, found.loss, gradient, Math.min(0.3, 9 / Math.abs(gradient)), "green line")
 		for (const w of state.path) onLoss.dot(w, loss(w, state.method, found.alpha).loss, "muted", 2)
 		const next = after(state.weight, gradient, state.rate)
-		onLoss.line([state.weight, next], [found.loss, found.loss], "green thick")
+		onLoss.line([state.weight, next], [found.loss, found.loss], "thick")
 		onLoss.dot(state.weight, found.loss, "knob", 8)
 		const names = [`surrogate slope: ${format(gradient)}`, "true slope: 0", "next step"]
-		for (const [k, kind] of ["orange", "muted", "green"].entries())
+		for (const [k, kind] of ["green", "muted", ""].entries())
 			onLoss.text(0.9, 20, names[k], `${kind} middle`, 0, 12 + 17 * k)
 
 		below.level(0, "axis")
-		below.line(WEIGHTS, found.gradients, "orange line")
-		below.dot(state.weight, clamp(gradient, -40, 40), "orange", 5)
+		below.line(WEIGHTS, found.gradients, "green line")
+		below.dot(state.weight, clamp(gradient, -40, 40), "green", 5)
 
 		const distances = list(181, k => -1.5 + k / 60)
 		const shape = figure.panel(beside(28, 180, 420, 80), [-1.5, 1.5], [0, 1.2], {
@@ -105,7 +106,7 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 			xTicks: [-1, 0, 1]
 		})
 		shape.line([0, 0], [0, 1.2], "faint")
-		shape.line(distances, x => SHAPES[state.method](x, found.alpha), "orange line")
+		shape.line(distances, x => SHAPES[state.method](x, found.alpha), "green line")
 		shape.text(-1.45, 1.2, `alpha = ${format(found.alpha, 3)}`, "muted", 0, 12)
 		return narrow ? 540 : 384
 	}
@@ -116,9 +117,8 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		const now = `Weight ${format(state.weight, 3)}: ${found.count} spikes instead of ${WANTED}.`
 		const known = `Of the weights without a spike, ${Math.round(100 * felt)} % get a gradient.`
 		if (found.count === WANTED) return `${now} Arrived: the gradient is zero, by whatever slope. ${known}`
-		if (Math.abs(found.gradient) < 0.1) return `${now} The surrogate's slope is too small to get anywhere. ${known}`
-		const way = `${found.gradient < 0 ? "up" : "down"}, by ${format(Math.abs(found.gradient))}`
-		return `${now} The surrogate's slope pulls the weight ${way}. ${known}`
+		const way = format(after(state.weight, found.gradient, state.rate) - state.weight)
+		return `${now} The surrogate's slope is ${format(found.gradient)}: a step changes the weight by ${way}. ${known}`
 	}
 
 	return {

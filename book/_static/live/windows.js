@@ -4,6 +4,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 	const TAU_MEM = 4 // steps
 	const NOISE = 0.01
 	const MOST = 6 // windows
+	const scale = {log: true, digits: 2}
 
 	/** Time constants whose distance from 1 is spaced evenly on a logarithmic scale. */
 	function spaced({middle, spread, count}) {
@@ -12,7 +13,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 
 	const dot = (x, y) => total(x.map((value, k) => value * y[k]))
 
-	/** Solve linear equations by elimination; the matrix is symmetric and positive definite, so no pivot is zero. */
+	/** Solve equations by elimination; the matrix is positive definite, so no pivot is zero. */
 	function solve(matrix, right) {
 		const rows = matrix.map((row, k) => [...row, right[k]])
 		for (const [k, pivot] of rows.entries())
@@ -25,13 +26,13 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		return rows.map((row, k) => row.at(-1) / row[k])
 	}
 
-	/** How often the sign of a sum of filters is that of a window, over all inputs, with noise on every state. */
+	/** How often a sum of filters has the sign of a window, over all inputs, with noise on every state. */
 	function accuracy(kept, window, noise) {
 		const inputs = 2 ** kept.length
 		let right = 0
 		for (let input = 0; input < inputs; input++) {
 			const signs = kept.map((_, j) => ((input >> j) & 1 ? 1 : -1))
-			right += normal((signs[window] * dot(kept, signs)) / noise)[0]
+			right += normal((signs[window] * dot(kept, signs)) / noise)
 		}
 		return right / inputs
 	}
@@ -78,7 +79,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		figure.write(left, 16, "input: press a window to change it", "title")
 		figure.blocks = state.groups.slice(0, count).map((sign, k) => {
 			const x = left + k * block
-			figure.block(x + 1, 30, block - 2, 28, sign > 0 ? "blue" : "orange")
+			figure.block(x + 1, 30, block - 2, 28, sign > 0 ? "ink" : "muted")
 			figure.write(x + block / 2, 49, name(sign), "paper middle")
 			return {x, y: 22, width: block}
 		})
@@ -88,20 +89,19 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			yTicks: [0, 1],
 			xNames: () => ""
 		})
-		const fastest = Math.min(...found.taus)
-		const look = k => bySpeed(found.taus[k] / fastest)
+		const look = k => bySpeed(found.taus[k], 300)
 		found.filters.forEach((f, k) => {
-			const highest = Math.max(...f)
-			const shares = f.map(value => value / highest)
-			filters.line(ago, shares, "line", {style: look(k)})
+			const share = value => value / Math.max(...f)
+			filters.line(ago, f.map(share), "line", {style: look(k)})
 		})
 
 		const top = 252
-		const row = 170 / count
+		const [row, gap] = narrow ? [240 / count, 12] : [168 / count, 0]
 		figure.write(left, top - 9, "best sums, and how often right", "title")
 		found.sums.forEach((sum, k) => {
 			const y = top + k * row
-			const panel = figure.panel([left, y, wide, row - 6], time, [-1, 2])
+			const all = [-0.5, 1.5, ...sum]
+			const panel = figure.panel([left, y + gap, wide, row - 6 - gap], time, [Math.min(...all), Math.max(...all)])
 			const from = -steps + k * LONG
 			panel.shade([from, from + LONG], [0, 1])
 			panel.level(0, "grid")
@@ -111,11 +111,11 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			const kind = found.accuracies[k] > 0.9 ? "green" : "pink"
 			const given = name(found.answers[k])
 			const right = given === name(state.groups[k]) ? "✓" : "✗"
-			panel.text(0, 0.2, `${given} ${right} ${share}`, narrow ? `${kind} end` : kind, narrow ? 0 : 20)
+			const place = narrow ? [left + wide, y + 9] : [left + wide + 12, panel.y(0.2)]
+			figure.write(...place, `${given} ${right} ${share}`, narrow ? `${kind} end` : kind)
 		})
 		const bottom = top + row * count
-		const xLabel = "time before the question (steps)"
-		figure.panel([left, bottom, wide, 0], time, [0, 1], {xLabel, yTicks: []})
+		figure.panel([left, bottom, wide, 0], time, [0, 1], {xLabel: "time before the question (steps)", yTicks: []})
 
 		const states = figure.panel(beside(100, 110, bottom + 80, 70), [-1, 1], [0, state.count], {
 			title: "states at the end",
@@ -132,9 +132,9 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 
 	function text({state}, found) {
 		const lost = found.accuracies.flatMap((share, k) => (share < 0.9 ? [k + 1] : []))
-		const missing = lost.length ? ` It is unsure of window${lost[1] ? "s" : ""} ${lost.join(", ")}.` : ""
+		const missing = lost.length ? ` Unsure of window ${lost.join(", ")}.` : ""
 		return (
-			`${state.count} synapse${state.count > 1 ? "s" : ""} of ${range(found.taus)} steps: over all inputs, with 1 % noise, a readout remembers ` +
+			`Synapses: ${state.count}, of ${range(found.taus)} steps. Over all inputs, with 1 % noise, a readout remembers ` +
 			`${found.remembered.toFixed(1)} of ${state.windows} windows.${missing}`
 		)
 	}
@@ -144,17 +144,8 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		controls: [
 			{name: "count", label: "different synapses", low: 1, high: 8, step: 1, value: 3},
 			{name: "windows", label: "windows to remember", low: 2, high: MOST, step: 1, value: 4},
-			{
-				name: "middle",
-				label: "middle value",
-				low: 5,
-				high: 60,
-				log: true,
-				unit: " steps",
-				digits: 2,
-				value: 20
-			},
-			{name: "spread", label: "spread: from middle to ends, times", low: 1, high: 10, log: true, digits: 2, value: 7}
+			{...scale, name: "middle", label: "middle value", low: 5, high: 60, unit: " steps", value: 20},
+			{...scale, name: "spread", label: "spread: from middle to ends, times", low: 1, high: 10, value: 7}
 		],
 		state: {groups: [1, -1, -1, 1, 1, -1]}, // the group of inputs that is active in each window
 
