@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 def _place(array: np.ndarray) -> int:
     """Return where the first number lies in memory: NumPy's own attributes take three times as long."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    return ctypes.addressof(ctypes.c_char.from_buffer(cast(Any, array)))
 
 
 @functools.cache
@@ -115,7 +115,7 @@ def _packed(parameters, shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarra
 
 
 @functools.lru_cache(maxsize=64)
-def _packed_before(neuron: type[Neuron], dt: float, shape: tuple[int, ...], dtype: torch.dtype, *values) -> np.ndarray:
+def _packed_before(neuron: Any, dt: float, shape: tuple[int, ...], dtype: torch.dtype, *values) -> np.ndarray:
     """Return the same of values that are given as `_known` returns them: computed once, and then found by value."""
     tensors = (torch.frombuffer(bytearray(numbers), dtype=dtype).reshape(sizes) for numbers, sizes in values)
     given = dict(zip(neuron.neuron_fields, tensors, strict=True))
@@ -211,7 +211,7 @@ def _backward(about: _Kept, kept: np.ndarray, grad_out, grad_state):
     for t in range(steps - 1, -1, -1):
         at = t * row
         if recurrent and t < steps - 1:
-            np.matmul(grad_x[t + 1], about.weights, out=received)
+            np.matmul(grad_x[t + 1], cast(np.ndarray, about.weights), out=received)
         step(
             size, call.alpha, of_kept + at, steps * size, of_p, size, of_given + at, arriving, of_state, size,
             of_x + at, of_out + at, of_sums, size,
@@ -267,7 +267,8 @@ class _Sequence(torch.autograd.Function):
         weights = _weights(recurrent_weights, call.autapses)
         inputs = _array(x), None if input_weights is None else _array(input_weights), weights
         out, variables, kept = _forward(call, x.dtype, *inputs, [_array(t) for t in state], p, True)
-        with_x, *needed = ctx.needs_input_grad[2], *ctx.needs_input_grad[3:5], *ctx.needs_input_grad[6:]
+        asked: tuple[bool, ...] = ctx.needs_input_grad
+        with_x, needed = asked[2], (*asked[3:5], *asked[6:])
         shapes = tuple(tuple(t.shape) for t in parameters)
         ctx.about = _Kept(call, x.dtype, p, weights, tuple(x.shape), shapes, (with_x, *needed))
         # of what may be changed before the backward pass PyTorch finds out that it was
@@ -320,7 +321,8 @@ def sequence(
         return None
     spikes = ("heaviside", 1.0) if surrogate is None else (surrogate.code, surrogate.alpha)
     call = _Call(neuron.program, *spikes, detach_reset, autapses)
-    shape, recurrent, parameters = state[0].shape, recurrent_weights is not None, ()
+    shape, recurrent = state[0].shape, recurrent_weights is not None
+    parameters: tuple[torch.Tensor, ...] = ()
     differentiated = torch.is_grad_enabled()
     if differentiated and any(value.requires_grad for value in values):
         of_step = arguments_of_step(neuron, p, dt, detach_reset)

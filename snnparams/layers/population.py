@@ -128,17 +128,16 @@ class Population(nn.Module):
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         raise NotImplementedError
 
-    def _few(self, x: torch.Tensor, state, p, *weights: Any) -> tuple[torch.Tensor, Any] | None:
+    def _few(self, x: torch.Tensor, state, p) -> tuple[torch.Tensor, Any] | None:
         """Compute a sequence or a step as `snnparams.kernels.few` does, or return None if it takes none like it."""
         if self.kernel is not None or isinstance(getattr(p, "gradient", None), Adjoint):
             return None
+        weights = (self.input_weights, self.recurrent_weights, self.autapses) if isinstance(self, Recurrent) else ()
         return few.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, *weights)
 
     def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
-        """Return the state in which a population starts: voltage at the leak potential, all else zero.
-
-        The initial voltage is data, not a function of `v_leak`: no gradient flows through it, as in Norse.
-        """
+        """Return the state in which a population starts: voltage at the leak potential, all else zero."""
+        # the initial voltage is data, not a function of `v_leak`: no gradient flows through it, as in Norse
         rest = self.neuron.rest
         return [
             getattr(p, rest[name]).detach().expand(shape).clone()
@@ -198,13 +197,8 @@ class FeedForward(Population):
         if self.channels is not None and len(shape) < 2:
             raise ValueError(f"channels: expected an axis of {self.channels} behind the batch, got {tuple(x.shape)}")
         if self.channels is not None:  # the axis behind the batch; the values of one channel serve all places
-            p = p._replace(
-                **{
-                    name: value.view(-1, *[1] * (len(shape) - 2))
-                    for name, value in zip(self.p.neuron_fields, p, strict=False)
-                    if value.dim()
-                }
-            )
+            fields, axes = zip(self.p.neuron_fields, p, strict=False), [1] * (len(shape) - 2)
+            p = p._replace(**{name: value.view(-1, *axes) for name, value in fields if value.dim()})
         check_population(self.p.neuron_fields, p, shape[1:])
         if state is None:
             return p, kind(*self._at_rest(p, shape, x))
@@ -312,10 +306,6 @@ class Recurrent(Population):
         looked_at = not torch.is_grad_enabled() and can_be_looked_at(weights) and weights.is_cpu
         return weights if looked_at and not weights.diagonal().any() else self.effective_recurrent_weights()
 
-    def _all_weights(self) -> tuple[torch.Tensor, torch.Tensor, bool]:
-        """Return both weights as they are stored, and whether autapses count."""
-        return self.input_weights, self.recurrent_weights, self.autapses
-
     def extra_repr(self) -> str:
         """Show the sizes, whether autapses are allowed, the time step, and how gradients are computed."""
         sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"
@@ -338,7 +328,7 @@ class Recurrent(Population):
 
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         p, state = self._start(x, self.layout, state)
-        if not torch.is_grad_enabled() and (found := self._few(x, state, p, *self._all_weights())):
+        if not torch.is_grad_enabled() and (found := self._few(x, state, p)):
             return found
         current = linear(kernels.dense(x) if x.is_sparse else x, self.input_weights)
         weights = self._weights_in_use()
@@ -350,7 +340,7 @@ class Recurrent(Population):
 
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
         p, state = self._start(x, self.layout, state)
-        if found := self._few(x, state, p, *self._all_weights()):
+        if found := self._few(x, state, p):
             return found
         currents = kernels.input_currents(x, self.input_weights, self.kernel)
         weights = self._weights_in_use()
