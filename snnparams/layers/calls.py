@@ -98,3 +98,20 @@ def in_own_type(forward: Forward) -> Forward:
     # torch.compile counts how often it compiles one code object: each forward has its own, as if there were no wrapper
     own.__code__ = own.__code__.replace(co_name=forward.__qualname__)
     return cast(Forward, functools.wraps(forward)(own))
+
+
+class HasParameters(nn.Module):
+    """A module with neuron parameters `p`, which are not set beside them by mistake."""
+
+    p: Any
+
+    @property
+    def dt(self) -> float:
+        """Time step in s."""
+        return self.p.dt
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        p: Any = self._modules.get("p") if "_modules" in self.__dict__ else None
+        if hasattr(p, "neuron_fields") and name in (*p.neuron_fields, *p.neuron.times):
+            raise AttributeError(f"{name}: expected an assignment to layer.p.{name}, got one to layer.{name}")
+        super().__setattr__(name, value)

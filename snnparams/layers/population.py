@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from snnparams import kernels
 from snnparams.kernels import adjoint, few
-from snnparams.layers.calls import as_numbers
+from snnparams.layers.calls import HasParameters, as_numbers
 from snnparams.layers.checks import check_finite, check_input, check_population, check_state, check_weights
 from snnparams.layers.chunks import check_chunk, over_chunks, over_chunks_untraced
 from snnparams.layers.neuron_parameters import NeuronParameters
@@ -24,7 +24,7 @@ from snnparams.parameters.constraints import can_be_looked_at
 from snnparams.parameters.declared import check_counts, plain, shape_of_population
 
 
-class Population(nn.Module):
+class Population(HasParameters):
     """What all cells and layers share: the neuron parameters `p` and the time step."""
 
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
@@ -48,17 +48,6 @@ class Population(nn.Module):
         self.kernel, self.chunk = kernels.check_kernel(kernel), check_chunk(chunk)
         if self._exact:
             adjoint.refuse_triton(kernel)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        p = self._modules.get("p") if "_modules" in self.__dict__ else None
-        if isinstance(p, NeuronParameters) and name in (*p.neuron_fields, *p.neuron.times):
-            raise AttributeError(f"{name}: expected an assignment to layer.p.{name}, got one to layer.{name}")
-        super().__setattr__(name, value)
-
-    @property
-    def dt(self) -> float:
-        """Time step in s."""
-        return self.p.dt
 
     @property
     def neuron(self) -> type[Neuron]:
