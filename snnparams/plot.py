@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import html
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -31,8 +30,10 @@ COLORS = {
 def use_style() -> None:
     """Use the book's look for all figures from here on, in a notebook with two pixels for each point of the page."""
     plt.style.use(STYLE)
-    if inline := sys.modules.get("matplotlib_inline.backend_inline"):  # a notebook draws its figures by this module
-        inline.set_matplotlib_formats("retina")
+    if "inline" in plt.get_backend():  # a notebook; its first figure loads the module, which would be too late
+        from matplotlib_inline import backend_inline
+
+        backend_inline.set_matplotlib_formats("retina")
 
 
 def to_numpy(x) -> np.ndarray:

@@ -1,12 +1,15 @@
+import base64
+import io
 import re
-import sys
-import types
 
 import matplotlib
 import matplotlib.pyplot as plt
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from snnparams import plot
 
@@ -160,12 +163,19 @@ def test_a_table_whose_rows_are_sentences_says_so():
 
 
 def test_a_notebook_draws_two_pixels_for_each_point(monkeypatch):
-    chosen = []
-    inline = types.SimpleNamespace(set_matplotlib_formats=chosen.append)
-    monkeypatch.setitem(sys.modules, "matplotlib_inline.backend_inline", inline)
-    with plt.rc_context():
-        plot.use_style()
-    assert chosen == ["retina"]
+    program = (
+        "import matplotlib.pyplot as plt\n"
+        "from snnparams import plot\n"
+        "plot.use_style()\n"
+        "plt.subplots(figsize=(2, 1))\n"
+        "plt.show()"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(program)])
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    nbclient.NotebookClient(notebook, timeout=120).execute()
+    png = next(x.data["image/png"] for x in notebook.cells[0].outputs if "image/png" in x.get("data", {}))
+    width, _ = Image.open(io.BytesIO(base64.b64decode(png))).size
+    assert width > 1.8 * 2 * plt.rcParamsDefault["figure.dpi"]
 
 
 def test_fast_neurons_are_yellow_and_slow_ones_blue():

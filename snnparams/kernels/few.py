@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Hashable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -329,7 +330,7 @@ def sequence(
         parameters = tuple(torch.as_tensor(of_step[k], dtype=x.dtype) for k in PROGRAMS[neuron.program].parameters)
         packed = _packed([*map(_known, parameters)], shape, x.dtype)
     else:
-        packed = _packed_before(neuron, dt, shape, x.dtype, *map(_known, values))
+        packed = _packed_before(cast(Hashable, neuron), dt, shape, x.dtype, *map(_known, values))
         differentiated = differentiated and any(t is not None and t.requires_grad for t in (x, *given))
     if differentiated:
         x = x[None] if one_step else x

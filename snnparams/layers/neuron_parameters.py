@@ -229,7 +229,7 @@ class NeuronParameters(Saved):
             read = self._computed if in_use else self._in_use
             values = [read(name) for name in self.neuron_fields]
         else:  # none is computed
-            fixed, learned = cast(Any, self._buffers), self._parameters
+            fixed, learned = cast(Any, self._buffers), cast(Any, self._parameters)
             values = [fixed[name] if name in fixed else learned[name] for name in self.neuron_fields]
         return self.neuron.Values(*values, *((self.gradient,) if self.neuron.spiking else ()))
 
