@@ -38,6 +38,7 @@ print(sum(hits.values()), sum(misses.values()), vectors.REGISTER)
 SMALL = """
 import torch
 from snnparams.kernels import sparse
+torch.set_num_threads(1)
 spikes = (torch.rand(30, 5, 6) < 0.3).to_sparse()
 row_start, column, values = sparse.compress(spikes)
 assert row_start[-1] == len(column) == len(values)

@@ -295,8 +295,8 @@ class _Sequence(torch.autograd.Function):
 
 
 def sequence(
-    neuron: type[Neuron], x, state, p, dt: float, detach_reset: bool, input_weights=None, recurrent_weights=None,
-    autapses: bool = True,
+    neuron: type[Neuron], x: torch.Tensor, state: Any, p: Any, dt: float, detach_reset: bool,
+    input_weights: torch.Tensor | None = None, recurrent_weights: torch.Tensor | None = None, autapses: bool = True,
 ) -> tuple[torch.Tensor, Any] | None:  # fmt: skip
     """Compute a population of any neuron over a whole sequence, if it is a short one of few neurons.
 

@@ -103,12 +103,10 @@ def in_own_type(forward: Forward) -> Forward:
 class HasParameters(nn.Module):
     """A module with neuron parameters `p`, which are not set beside them by mistake."""
 
-    p: Any
-
     @property
     def dt(self) -> float:
         """Time step in s."""
-        return self.p.dt
+        return cast(Any, self).p.dt  # each kind of module says what its `p` is
 
     def __setattr__(self, name: str, value: Any) -> None:
         p: Any = self._modules.get("p") if "_modules" in self.__dict__ else None

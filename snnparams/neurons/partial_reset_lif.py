@@ -1,8 +1,8 @@
 r"""A LIF neuron of which a spike takes as much as one says: what it erases, and what survives it.
 
 The reset of LIF sets the voltage back, so that a membrane forgets at each spike what it has added up; its synaptic
-current stays. Chapter 6 asks whether that is why different membranes pay less than different synapses, and changes the
-reset and nothing else.
+current stays. Chapter 6 asks whether that is why membranes with different time constants gain less than synapses with
+different ones, and changes the reset and nothing else.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ class PixelCurrents(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return currents (B, 784)."""
-        return images.flatten(1).to(torch.float32).mul(1 / 255).sub_(0.1307).div_(0.3081)
+        pixels = images.flatten(1).to(torch.float32).mul(1 / 255)
+        return pixels.sub_(0.1307).div_(0.3081)
 
 
 class SNN(nn.Module):
