@@ -165,6 +165,22 @@ def test_other_delays_on_four_windows_are_what_the_chapter_says():
         assert max(abs(c.low), abs(c.high)) < 0.1  # "within 0.1 points", "nothing that matters"
 
 
+def test_delays_at_equal_spikes_are_what_the_chapter_says():
+    text = "\n".join(cell.source for cell in nbformat.read(ROOT / "book" / "9_delays.ipynb", as_version=4).cells)
+    stage, task = "delays_equal_spikes", f"windows 4, rate {design.DELAY_RATE:g}"
+    kinds = (EQUAL, SYN, LEARNS, design.DELAYS, design.DELAYS_LEARN)
+    found = {kind: RESULTS.difference(stage, task, kind).contrast for kind in kinds[1:]}
+    c = found[design.DELAYS]
+    assert f"Different delays gain {c.mean:.1f} points ({c.low:.1f} to {c.high:.1f}, {c.n} seeds)" in text
+    assert abs(found[design.DELAYS_LEARN].mean - c.mean) < 0.05  # "as many"
+    assert f"different synapses {found[SYN].mean:.1f} and learned ones {found[LEARNS].mean:.1f}" in text
+    for kind in kinds:  # within 5 %
+        assert set(RESULTS.runs(stage)[task, kind]) == set(range(1, 11))
+        assert abs(RESULTS.mean(stage, task, kind, "rate") / design.DELAY_RATE - 1) < 0.05
+    outcomes = Results(predictions="delays_predictions.json").outcomes()
+    assert {x.verdict for name, x in outcomes.items() if name.startswith("equal spikes")} == {"hit"}
+
+
 def test_delays_on_six_windows_are_what_the_chapter_says():
     text = "\n".join(cell.source for cell in nbformat.read(ROOT / "book" / "9_delays.ipynb", as_version=4).cells)
     for kind in (EQUAL, *design.DELAYED):
