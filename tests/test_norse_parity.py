@@ -10,10 +10,10 @@ import random
 
 import pytest
 import torch
-from norse.torch.functional import leaky_integrator as norse_li
-from norse.torch.functional import lif as norse_lif
-from norse.torch.functional.threshold import threshold as norse_threshold
+from peers import leaky_integrator as norse_li
+from peers import lif as norse_lif
 from peers import norse as norse_m
+from peers import threshold as norse_threshold
 
 import snnparams as sp
 from snnparams.neurons.surrogate import threshold
