@@ -23,7 +23,7 @@ from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS
 
 PIECE = 512  # neurons of a population without recurrence that go through all steps before the next ones do
-LARGE = 1024  # neurons from which on weights leave the caches between two pieces: PyTorch's products take half the time
+LARGE = 1024  # neurons from which on weights leave the caches between two pieces, so that PyTorch's products are faster
 
 
 class Sizes(NamedTuple):

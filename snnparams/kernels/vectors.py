@@ -4,9 +4,8 @@ Numba's compiler makes vector instructions of plain loops, but keeps no sum in a
 the arrays that it reads and writes might overlap. The four functions here are written in LLVM's own instructions
 instead, which run on every processor; only their best sizes differ.
 
-What they gain over one plain product of all rows per step, `torch.mm`: on AVX-512 with two threads, backward passes of
-128 neurons take a quarter of the time for 16 rows and two thirds for 256, of 256 neurons a half and two thirds, of
-512 the same; from 1024 on, `torch.mm` is the faster, and used. On AVX2 that has not been measured.
+On AVX-512 they are faster than one plain product of all rows per step, `torch.mm`, up to 512 neurons, and most for few
+neurons and rows; from 1024 on `torch.mm` is the faster, and used. On AVX2 that has not been measured.
 
 Weights (K, N) come in panels: stretches of `width(dtype)` columns, see `panels`. A panel is (K, width) numbers in one
 piece, and `at` names the place of its first number.
@@ -38,7 +37,7 @@ def _registers(features: set[str]) -> tuple[int, int]:
 
 
 REGISTER, REGISTERS = _registers(_features())
-ROWS = 6  # that share what is read of a panel: on AVX-512 a backward pass takes 4 to 29 % less time than with four
+ROWS = 6  # that share what is read of a panel: faster than four on AVX-512
 
 
 def lanes(dtype: torch.dtype) -> int:
