@@ -71,8 +71,8 @@ class LIF(Layer):
             See `snnparams.kernels`.
         chunk: number of steps, or None. With it the backward pass computes every so many steps again, from the state
             before them, which alone is kept, besides the input: the same numbers but for rounding, for the price of a
-            second forward pass. Without it, autograd keeps two numbers per neuron and step, 8 bytes in float32. Within an `Ensemble`
-            there are no chunks where there is a gradient.
+            second forward pass. Without it, autograd keeps two numbers per neuron and step, 8 bytes in float32. Within
+            an `Ensemble` there are no chunks where there is a gradient.
         device: device of fixed and new parameters.
         dtype: their floating-point type.
 
