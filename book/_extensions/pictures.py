@@ -13,7 +13,7 @@ from PIL import Image
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 POINTS = 110  # of the page to an inch of a figure, as in snnparams.mplstyle
-WIDE = 560  # points: a wider figure is not shrunk below this (35rem in book.css)
+WIDE = 570  # points: a wider figure is not shrunk to a phone, it scrolls (book.css)
 
 
 class SizePictures(SphinxPostTransform):
