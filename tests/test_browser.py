@@ -124,6 +124,19 @@ class TestPage:
             assert (width, page.evaluate(OUTSIDE)) == (width, [])
             assert page.evaluate("() => document.scrollingElement.scrollWidth") <= width
 
+    def test_pictures_keep_their_proportions(self, page, address, name):
+        page.set_viewport_size(PHONE)
+        visit(page, address, name)
+        page.evaluate("() => document.querySelectorAll('img').forEach(image => { image.loading = 'eager' })")
+        page.wait_for_function("() => [...document.images].every(image => image.complete)")
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            squeezed = page.locator("article.bd-article img:visible:not(.sd-card-img-top)").evaluate_all(
+                """all => all.filter(x => Math.abs(x.width / x.height / (x.naturalWidth / x.naturalHeight) - 1) > 0.03)
+                  .map(x => x.outerHTML)"""
+            )
+            assert (width, squeezed) == (width, [])
+
     def test_letters_in_figures_can_be_read_on_a_phone(self, page, address, name):
         page.set_viewport_size(PHONE)
         visit(page, address, name)

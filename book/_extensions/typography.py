@@ -46,6 +46,12 @@ def _number_appendices(app, env) -> list[str]:
     return list(APPENDICES)
 
 
+def _forget_letters(app, env, docnames) -> None:
+    """Leave to Sphinx only numbers that it has given, when it counts again."""
+    for name in APPENDICES:
+        env.toc_secnumbers.pop(name, None)
+
+
 def _number_printed_title(app, pagename, templatename, context, doctree) -> None:
     number = app.env.toc_secnumbers.get(pagename, {}).get("")
     if number and "pagetitle" in context:
@@ -56,6 +62,7 @@ def _number_printed_title(app, pagename, templatename, context, doctree) -> None
 def setup(app):
     """Register the extension."""
     app.add_post_transform(KeepTogether)
+    app.connect("env-before-read-docs", _forget_letters)
     app.connect("env-get-updated", _number_appendices, priority=900)  # after Sphinx
     app.connect("html-page-context", _number_printed_title, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
