@@ -105,7 +105,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			panel.shade([from, from + LONG], [0, 1])
 			panel.level(0, "grid")
 			panel.line(ago, sum, "line")
-			figure.write(left - 4, panel.y(0.2), `${k + 1}.`, "tick end")
+			figure.write(left - 4, panel.y(0.2), k + 1, "tick end")
 			const [share, given] = [found.accuracies[k], name(found.answers[k])]
 			const answer = narrow ? "" : `${given} ${given === name(state.groups[k]) ? "✓" : "✗"} `
 			const kind = share > 0.9 ? "green" : "pink"
@@ -142,7 +142,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		controls: [
 			{name: "count", label: "neurons", low: 1, high: 8, step: 1, value: 3},
 			{name: "windows", label: "windows", low: 2, high: MOST, step: 1, value: 4},
-			{...scale, name: "middle", label: "middle τ<sub>syn</sub>", low: 5, high: 60, unit: " steps", value: 20},
+			{...scale, name: "middle", label: "middle τ", low: 5, high: 60, unit: " steps", value: 20},
 			{...scale, name: "spread", label: "spread (1: equal)", low: 1, high: 10, value: 7}
 		],
 		state: {groups: [1, -1, -1, 1, 1, -1]}, // the group of inputs that is active in each window
