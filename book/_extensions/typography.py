@@ -37,9 +37,12 @@ class KeepTogether(SphinxPostTransform):
 def _number_appendices(app, env) -> list[str]:
     """Give a page its letter, and the same to what is numbered there."""
     for name, letter in APPENDICES.items():
-        env.toc_secnumbers[name] = {"": (letter,)}
-        env.titles[name]["secnumber"] = [letter]
-        next(env.tocs[name].findall(nodes.reference))["secnumber"] = [letter]
+        title, *sections = env.tocs[name].findall(nodes.reference)
+        env.toc_secnumbers[name] = dict.fromkeys(
+            (x["anchorname"] for x in sections), ()
+        )
+        env.toc_secnumbers[name][title["anchorname"]] = (letter,)
+        env.titles[name]["secnumber"] = title["secnumber"] = [letter]
         for numbers in env.toc_fignumbers.get(name, {}).values():
             for anchor, number in numbers.items():
                 numbers[anchor] = (letter, *number)
