@@ -53,6 +53,10 @@ def _forget_letters(app, env, docnames) -> None:
     """Leave to Sphinx only numbers that it has given, when it counts again."""
     for name in APPENDICES:
         env.toc_secnumbers.pop(name, None)
+        if name in env.titles:
+            title = next(env.tocs[name].findall(nodes.reference))
+            for node in (env.titles[name], title):
+                node.attributes.pop("secnumber", None)
 
 
 def _number_printed_title(app, pagename, templatename, context, doctree) -> None:
