@@ -251,7 +251,12 @@ def test_search_works_from_a_folder(page):
     page.wait_for_selector("ul.search li a")
     assert page.locator("ul.search li a").count() > 3
     # Sphinx asks for the pages, to cite a line of each, which browsers refuse where there is no server
-    refused = ("console: Access to fetch", "console: Failed to load resource", "failed: file:")
+    refused = (
+        "console: Access to fetch",
+        "console: Failed to load resource",
+        "failed: file:",
+        "error: Failed to fetch",
+    )
     assert [text for text in page.problems if not text.startswith(refused)] == []
 
 
