@@ -44,7 +44,7 @@ from torch.utils._pytree import tree_map
 
 from snnparams import kernels
 from snnparams.layers.calls import HasParameters, as_numbers, in_own_type
-from snnparams.layers.checks import check_input, check_state
+from snnparams.layers.checks import check_input, check_population, check_state
 from snnparams.layers.delay_parameters import DelayParameters, _delayed, _delayed_linear, _longest, _number_of_steps
 from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.neurons import Value
@@ -207,6 +207,7 @@ class Delay(_Delayed):
         like = self.p.raw("delay")
         check_input(x, "(T, B, ...)", like.dtype, like.device, sparse=True)
         check_size("delay", like, tuple(x.shape[2:]))
+        check_population((), None, tuple(x.shape[2:]), self.p.size)
 
     def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
         state = self._start(x, state)

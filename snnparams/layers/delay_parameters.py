@@ -17,7 +17,7 @@ from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.reads import Reads
 from snnparams.neurons import Parameter, Value
 from snnparams.parameters.constraints import Constraint, Interval
-from snnparams.parameters.declared import Fixed, Learned, as_tensor, check_declared, plain
+from snnparams.parameters.declared import Fixed, Learned, as_tensor, check_declared, check_dtype, plain
 from snnparams.parameters.distributions import bounds
 from snnparams.parameters.settings import check_dt, check_seconds
 
@@ -69,7 +69,7 @@ def _longest(delay: Value, max_delay: float | None) -> float:
     learned = isinstance(delay, Learned) or isinstance(value, nn.Parameter)
     if isinstance(value, Distribution):
         high = bounds(value)[1]
-    elif isinstance(value, (int, float, torch.Tensor)):
+    elif isinstance(value, (int, float)) or (isinstance(value, torch.Tensor) and value.is_floating_point()):
         values = as_tensor(value).detach()
         high = max(values[torch.isfinite(values)].tolist(), default=0.0)
     else:
@@ -122,7 +122,7 @@ class DelayParameters(NeuronParameters):
         self.gradient = None
         self.neuron_fields = ("delay",)  # from here on other names are refused
         declared = check_declared(limits, delay)
-        self._place("delay", *self._make("delay", declared, device, dtype or torch.get_default_dtype()))
+        self._place("delay", *self._make("delay", declared, device, check_dtype(dtype)))
         self.register_load_state_dict_post_hook(_validate_after_load)
 
     def _make(self, name, declared, device, dtype):

@@ -170,7 +170,7 @@ class FeedForward(Population):
         shape = shape_of_population(size)
         how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
         super().__init__(p, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
-        self.channels = channels
+        self.channels, self._size = channels, shape if channels is None else None
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
 
@@ -197,7 +197,7 @@ class FeedForward(Population):
         if self.channels is not None:  # the axis behind the batch; the values of one channel serve all places
             fields, axes = zip(self.p.neuron_fields, p, strict=False), [1] * (len(shape) - 2)
             p = p._replace(**{name: value.view(-1, *axes) for name, value in fields if value.dim()})
-        check_population(self.p.neuron_fields, p, shape[1:])
+        check_population(self.p.neuron_fields, p, shape[1:], self._size)
         if state is None:
             return p, kind(*self._at_rest(p, shape, x))
         check_state(state, kind, shape, x)

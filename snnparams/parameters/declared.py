@@ -149,6 +149,17 @@ def moved(value: torch.Tensor, device: torch.device | str | None, dtype: torch.d
     return value.to(device).to(dtype) if dtype == torch.float64 else value.to(dtype).to(device)
 
 
+def check_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """Return a floating-point type, the default one for None.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype: expected a floating-point type such as torch.float32, got {dtype!r}")
+    return dtype or torch.get_default_dtype()
+
+
 def _is_unreadable(values: torch.Tensor) -> bool:
     """Return whether there is a shape without values, or they are not there yet, as in a compiler."""
     return values.is_meta or torch.compiler.is_compiling()
