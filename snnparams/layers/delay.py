@@ -163,8 +163,8 @@ class Delay(_Delayed):
     Called with an input of shape (T, B, ...) and optionally a `DelayState`, it returns the delayed input, of the same
     shape, and the state after the last step; before the first step there was nothing. Without a batch, types of spikes
     and `lengths`: as in `LIF`. As attributes, `p.delay` are the
-    delays, read and assigned as in `NeuronParameters`. An input in the sparse COO layout stays sparse where no delay is
-    learned, and costs only its spikes; else it is made dense.
+    delays, read and assigned as in `NeuronParameters`. An input in the sparse COO layout stays sparse, and costs only its spikes,
+    where no gradient passes and outside of an `Ensemble`; else it is made dense.
 
     **Memory and time.** With :math:`D = \lceil max\_delay / \Delta t \rceil + 1` steps to remember, the state has
     :math:`D B I` numbers and a pass takes :math:`(D + 2 T) B I` more, of which :math:`T B I` are kept for learned
@@ -208,9 +208,12 @@ class Delay(_Delayed):
     def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
         state = self._start(x, state)
         whole, fraction = self.p.steps()
-        if x.is_sparse and not fraction.requires_grad:
-            return self._sparse(x, state, whole, fraction)
-        history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
+        if x.is_sparse:
+            members = torch._C._functorch.maybe_current_level() is not None  # of an ensemble: those are dense
+            if not (members or x.requires_grad or fraction.requires_grad):
+                return self._sparse(x, state, whole, fraction)
+            x = kernels.dense(x)
+        history, new = self._history(x, state)
         return _delayed(history, whole, fraction, x.shape[0], self.remembered), new
 
     def _sparse(self, x: torch.Tensor, state: DelayState, whole, fraction) -> tuple[torch.Tensor, DelayState]:
