@@ -162,9 +162,9 @@ class Delay(_Delayed):
 
     Called with an input of shape (T, B, ...) and optionally a `DelayState`, it returns the delayed input, of the same
     shape, and the state after the last step; before the first step there was nothing. Without a batch, types of spikes
-    and `lengths`: as in `LIF`. As attributes, `p.delay` are the
-    delays, read and assigned as in `NeuronParameters`. An input in the sparse COO layout stays sparse, and costs only its spikes,
-    where no gradient passes and outside of an `Ensemble`; else it is made dense.
+    and `lengths`: as in `LIF`. `p.delay` are the delays, read and assigned as in `NeuronParameters`. An input in the
+    sparse COO layout stays sparse, and costs only its spikes, where no gradient passes and outside of an `Ensemble`;
+    else it is made dense.
 
     **Memory and time.** With :math:`D = \lceil max\_delay / \Delta t \rceil + 1` steps to remember, the state has
     :math:`D B I` numbers and a pass takes :math:`(D + 2 T) B I` more, of which :math:`T B I` are kept for learned
