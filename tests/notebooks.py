@@ -23,7 +23,7 @@ PACKAGE = ROOT / "snnparams"
 RESULTS = ROOT / "book" / "results"
 READERS = [
     ROOT / "tests" / "benchmarks" / f"benefit_{name}.py"
-    for name in ("analysis", "design", "figures", "beside", "adaptation", "delays")
+    for name in ("analysis", "results", "terms", "design", "figures", "forest", "beside", "adaptation", "delays")
 ]
 STATIC = ROOT / "book" / "_static"
 # The figure that stands for a chapter on the first page, where it is not the chapter's first
