@@ -36,17 +36,16 @@ gradients of delays, Göltz et al. (2025) and Mészáros et al. (2025). Explaine
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from snnparams import kernels
-from snnparams.layers.calls import as_numbers, in_own_type
+from snnparams.layers.calls import as_numbers, in_own_type, with_batch
 from snnparams.layers.checks import check_input, check_state
 from snnparams.layers.delay_parameters import DelayParameters, _delayed, _delayed_linear, _longest, _number_of_steps
-from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
+from snnparams.layers.sequences import Lengths, over_lengths
 from snnparams.neurons import Value
 from snnparams.parameters.declared import check_counts, check_dt, check_size, shape_of_population
 
@@ -55,22 +54,6 @@ class DelayState(NamedTuple):
     """State of a delay: what has come in and not all gone out again."""
 
     x: torch.Tensor  # inputs of the last D steps, oldest first, shape (B, D, ...)
-
-
-def _with_batch(x: torch.Tensor, state, compute, axes: int | None) -> tuple[torch.Tensor, Any]:
-    """Compute an input that may lack the axis of the batch; then so do output and state.
-
-    Args:
-        x: shape (T, B, ...), or (T, ...).
-        state: the state or None.
-        compute: called with an input (T, B, ...) and a state, returns an output and a state.
-        axes: how many axes an input has behind those for time and batch, or None if it may have any number.
-    """
-    refuse_packed(x)
-    if not isinstance(x, torch.Tensor) or axes is None or x.dim() != 1 + axes:
-        return compute(x, state)
-    output, last = compute(x.unsqueeze(1), None if state is None else tree_map(lambda t: t[None], state))
-    return output.squeeze(1), tree_map(lambda t: t.squeeze(0), last)
 
 
 def _batch_first(past: torch.Tensor) -> torch.Tensor:
@@ -113,13 +96,17 @@ class _Delayed(nn.Module):
         """Return the output of an input (T, B, ...), and the new state."""
         raise NotImplementedError
 
-    def _sequence(self, x: torch.Tensor, state: DelayState | None, lengths: Lengths | None):
+    @in_own_type
+    def forward(
+        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, DelayState]:
+        """Return what arrives at each of T steps, and the state after the last one."""
         if lengths is not None:
-            return over_lengths(self._compute, x, state, lengths)
-        return self._with_batch(x, state, self._compute)
+            return over_lengths(self._compute, input, state, lengths)
+        return self._with_batch(input, state, self._compute)
 
     def _with_batch(self, x: torch.Tensor, state, compute) -> tuple[torch.Tensor, DelayState]:
-        return _with_batch(x, state, compute, self._population_axes())
+        return with_batch(x, state, compute, self._population_axes())
 
     def _start(self, x: torch.Tensor, state: DelayState | None) -> DelayState:
         """Check the input, and return the given state, checked, or the initial one."""
@@ -187,13 +174,6 @@ class Delay(_Delayed):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(delay, max_delay, dt, shape_of_population(size), device, dtype)
-
-    @in_own_type
-    def forward(
-        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
-    ) -> tuple[torch.Tensor, DelayState]:
-        """Return the delayed input (T, B, ...) and the state after the last step."""
-        return self._sequence(input, state, lengths)
 
     def _population_axes(self) -> int | None:
         if isinstance(self.p.size, tuple):
@@ -288,13 +268,6 @@ class DelayedLinear(_Delayed):
         self.in_features, self.out_features = in_features, out_features
         self.weight = start.weight
         self.register_parameter("bias", start.bias)
-
-    @in_own_type
-    def forward(
-        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
-    ) -> tuple[torch.Tensor, DelayState]:
-        """Return currents (T, B, O) and the state after the last step."""
-        return self._sequence(input, state, lengths)
 
     def _population_axes(self) -> int | None:
         return 1
