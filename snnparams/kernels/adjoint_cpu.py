@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from snnparams.kernels import adjoint, elementwise
-from snnparams.kernels.compiled import compiled, fused_multiply_add, in_shares, run, shares
-from snnparams.kernels.elementwise import call
+from snnparams.kernels.compiled import call, compiled, fused_multiply_add, run, shares
 from snnparams.neurons import LIFParameters
 
 LISTED = 4096  # spikes of a share for which there is room at least
@@ -57,7 +56,6 @@ def _advance_traces(of_a, of_b, of_leak, of_i, a, b, v_leak, v, i):
         of_i[n] -= b[n] * of_i[n] + i[n]
 
 
-@in_shares
 @compiled
 def _forward(x, state, w_t, p, step, sizes, keep, z, last, where, what, counts, share, start, stop):
     """Advance rows start..stop of x (T, B * N); state (2, B * N) is that before the first step, then after the last.
@@ -122,7 +120,6 @@ def _later(weights, after, arrives, zero):
     return total
 
 
-@in_shares
 @fused_multiply_add
 def _backward(
     grad_z, with_z, grad_z_last, with_last, where, what, counts, w_t, p, sizes, with_w, grazing, largest, last,

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from snnparams.kernels import elementwise
-from snnparams.kernels.compiled import all_finite, compiled, empty, in_shares, of_all_shares, run, shares
-from snnparams.kernels.elementwise import call
+from snnparams.kernels.compiled import all_finite, call, compiled, empty, of_all_shares, run, shares
 from snnparams.kernels.vectors import ROWS, append_above, gather, lanes, panels, scatter, several_rows
 from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS
@@ -45,6 +44,12 @@ class Sizes(NamedTuple):
 
 
 @compiled
+def _fill(array, number):
+    for n in range(len(array)):
+        array[n] = number
+
+
+@compiled
 def _spiking(z, half, first, last, lanes, chosen):
     """Write which of the neurons first..last spike, counted from first; return how many."""
     count, n = 0, first
@@ -58,26 +63,32 @@ def _spiking(z, half, first, last, lanes, chosen):
     return count
 
 
-@in_shares
 @compiled
 def _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, share, start, stop):
     """Advance rows start..stop of x (T, B * N); state (S, B * N) is that before the first step, then after the last."""
-    neurons, piece, panel = sizes.neurons, sizes.piece, sizes.neurons * w.shape[2]
-    weights, columns, half = w.reshape(-1), w.shape[2], np.full(piece, 0.5, x.dtype)
-    chosen, count = np.zeros((ROWS, neurons + sizes.lanes), np.int32), np.zeros(ROWS, np.int64)
-    chosen[:, :neurons] = np.arange(neurons)
-    ones, received = np.ones(neurons, x.dtype), np.zeros(piece + len(w) * columns, x.dtype)
+    neurons, piece, panel, columns = sizes.neurons, sizes.piece, sizes.neurons * w.shape[2], w.shape[2]
+    chosen, count = np.empty((ROWS, neurons + sizes.lanes), np.int32), np.empty(ROWS, np.int64)
+    for r in range(ROWS):
+        for n in range(neurons):
+            chosen[r, n] = n
+    half, ones, received = (
+        np.empty(piece, x.dtype),
+        np.empty(neurons, x.dtype),
+        np.empty(piece + len(w) * columns, x.dtype),
+    )
+    _fill(half, 0.5)
+    _fill(ones, 1.0)
     state_stride, p_stride, kept_stride = state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
     for first in range(start * neurons, stop * neurons, piece):
         last = min(first + piece, stop * neurons)
-        received[:] = 0
+        _fill(received, 0.0)
         for t in range(len(x)):
             if sizes.recurrent and t > 0:
                 for r in range((last - first) // neurons):
                     values = out[t - 1, first + r * neurons : last] if sizes.dense else ones
                     for k in range(len(w)):  # what a panel writes behind a row, the next row writes again
                         at = r * neurons + k * columns
-                        gather(weights, k * panel, chosen[r], values, 0, count[r], received, at)
+                        gather(w, k * panel, chosen[r], values, 0, count[r], received, at)
             out_t = out[t, first:last]
             kept_t = kept[0, t, first:last] if keep else out_t
             call(
@@ -101,9 +112,10 @@ def _received(later, w, neurons, rows, padded, products, received):
     """Write what recurrent weights bring back to each of some rows from the gradients by their later currents."""
     for k in range(len(w)):
         at = k * w.shape[1] * w.shape[2]
-        several_rows(later, 0, padded, neurons, w.reshape(-1), at, products, k * w.shape[2], padded)
+        several_rows(later, 0, padded, neurons, w, at, products, k * w.shape[2], padded)
     for r in range(rows):
-        received[r * neurons : (r + 1) * neurons] = products[r, :neurons]
+        for n in range(neurons):
+            received[r * neurons + n] = products[r, n]
 
 
 @compiled
@@ -120,7 +132,6 @@ def _add_products(out, later, grad_w_t, share, panels, columns, rows, half, size
             scatter(grad_w_t, at, which, values, 0, count, later, (r * panels + k) * columns)
 
 
-@in_shares
 @compiled
 def _backward(
     grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t, share, start, stop
@@ -130,16 +141,30 @@ def _backward(
     grad_state (S, B * N) is the gradient by the state after the last step, then by that before the first.
     """
     neurons, piece, padded = sizes.neurons, sizes.piece, len(w) * w.shape[2]
-    half, ones, out = np.full(piece, 0.5, p.dtype), np.ones(neurons, p.dtype), np.empty(piece, p.dtype)
-    everyone, chosen = np.arange(neurons).astype(np.int32), np.empty(neurons + sizes.lanes, np.int32)
-    later, products = np.zeros((ROWS, padded), p.dtype), np.zeros((ROWS, padded), p.dtype)
-    received, totals = np.empty(piece, p.dtype), np.zeros((len(p), neurons), np.float64)
-    sums = np.empty((len(p), piece), np.float64)  # over all steps: the rounding of float32 would show
+    half, ones, out = np.empty(piece, p.dtype), np.empty(neurons, p.dtype), np.empty(piece, p.dtype)
+    everyone, chosen = np.empty(neurons, np.int32), np.empty(neurons + sizes.lanes, np.int32)
+    later, products, received = (
+        np.empty((ROWS, padded), p.dtype),
+        np.empty((ROWS, padded), p.dtype),
+        np.empty(piece, p.dtype),
+    )
+    # over all steps and rows: the rounding of float32 would show
+    sums, totals = np.empty((len(p), piece), np.float64), np.empty((len(p), neurons), np.float64)
+    _fill(half, 0.5)
+    _fill(ones, 1.0)
+    for n in range(neurons):
+        everyone[n] = n
+    for row in later:
+        _fill(row, 0.0)
+    for row in totals:
+        _fill(row, 0.0)
     state_stride, p_stride, kept_stride = grad_state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
     for first in range(start * neurons, stop * neurons, piece):
         last = min(first + piece, stop * neurons)
         rows = (last - first) // neurons
-        sums[:], received[:] = 0, 0
+        _fill(received, 0.0)
+        for row in sums:
+            _fill(row, 0.0)
         for t in range(len(grad_x) - 1, -1, -1):
             after = sizes.recurrent and t < len(grad_x) - 1
             if after:
@@ -159,13 +184,16 @@ def _backward(
                 )  # fmt: skip
             if sizes.recurrent:
                 for r in range(rows):
-                    later[r, :neurons] = g_x[r * neurons : (r + 1) * neurons]
-        for n in range(last - first):
-            totals[:, (first + n) % neurons] += sums[:, n]
-    grad_p[share] = totals
+                    for n in range(neurons):
+                        later[r, n] = g_x[r * neurons + n]
+        for k in range(len(p)):
+            for n in range(last - first):
+                totals[k, (first + n) % neurons] += sums[k, n]
+    for k in range(len(p)):
+        for n in range(neurons):
+            grad_p[share, k, n] = totals[k, n]
 
 
-@in_shares
 @compiled
 def _backward_step(
     grad_out, kept, t, received, p, step, alpha, neurons, with_out, grad_state, grad_x, out, totals, share, start, stop

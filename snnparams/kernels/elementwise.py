@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic
 
 from snnparams.kernels import derive
 from snnparams.kernels.vectors import REGISTER, lanes
@@ -294,24 +293,3 @@ def backward(
             here.add(value, arrays["sums"], k)
 
     return _compiled(BACKWARD, dtype, method, body)
-
-
-@intrinsic
-def call(typing, address, given):
-    """Call the function at an address with a tuple of numbers, and of arrays, of which it gets a pointer."""
-    if not isinstance(given, types.BaseTuple):
-        return None
-    signature = types.void(types.intp, given)
-
-    def write(context, builder, signature, args):
-        address, given = args
-        values = []
-        for k, kind in enumerate(signature.args[1]):
-            value = builder.extract_value(given, k)
-            array = isinstance(kind, types.Array)
-            values.append(context.make_array(kind)(context, builder, value=value).data if array else value)
-        function = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-        builder.call(builder.inttoptr(address, function.as_pointer()), values)
-        return context.get_dummy_value()
-
-    return signature, write

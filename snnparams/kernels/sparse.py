@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnparams.kernels.compiled import all_finite, compiled, empty, in_shares, of_all_shares, run, shares
+from snnparams.kernels.compiled import all_finite, compiled, empty, of_all_shares, run, shares
 from snnparams.kernels.vectors import append_above, gather, lanes, panels, scatter, width
 
 
-@in_shares
 @compiled
 def _compress(step, row, column, steps, rows, inputs, row_start, columns, bad, share, start, stop):
     """Write where the rows begin that have a spike among start..stop or none before it, and the columns.
@@ -31,7 +30,8 @@ def _compress(step, row, column, steps, rows, inputs, row_start, columns, bad, s
             columns[k] = column[k]
         row_before, place_before = r, place
     if stop == len(step):
-        row_start[row_before + 1 :] = stop
+        for j in range(row_before + 1, len(row_start)):
+            row_start[j] = stop
 
 
 def compress(spikes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -60,26 +60,28 @@ def _dense(row_start, column, values, inputs: int) -> torch.Tensor:
     return values.new_zeros(len(row_start) - 1, inputs).index_put_((row, column.long()), values, accumulate=True)
 
 
-@in_shares
 @compiled
 def _product(row_start, column, values, w, out, share, start, stop):
     """Add up the weights of each row's spikes."""
     inputs, columns = w.shape[1], w.shape[2]
-    weights, total = w.reshape(-1), np.zeros(len(w) * columns, w.dtype)
+    total = np.empty(len(w) * columns, w.dtype)
     for r in range(start, stop):
         for p in range(len(w)):
-            gather(weights, p * inputs * columns, column, values, row_start[r], row_start[r + 1], total, p * columns)
-        out[r] = total[: out.shape[1]]
+            gather(w, p * inputs * columns, column, values, row_start[r], row_start[r + 1], total, p * columns)
+        for n in range(out.shape[1]):
+            out[r, n] = total[n]
 
 
-@in_shares
 @compiled
 def _outer_products(row_start, column, values, grad, out, share, start, stop):
     """Add each row of grad to the rows of out[share] that its spikes name."""
     inputs, columns = out.shape[2], out.shape[3]
-    sums, row = out[share].reshape(-1), np.zeros(out.shape[1] * columns, out.dtype)
+    sums, row = out[share], np.empty(out.shape[1] * columns, out.dtype)
+    for n in range(len(row)):  # what lies behind the last neuron stays zero
+        row[n] = 0
     for r in range(start, stop):
-        row[: grad.shape[1]] = grad[r]
+        for n in range(grad.shape[1]):
+            row[n] = grad[r, n]
         for p in range(out.shape[1]):
             scatter(sums, p * inputs * columns, column, values, row_start[r], row_start[r + 1], row, p * columns)
 
@@ -116,7 +118,6 @@ def _of_row(values, r, out):
         out[n] = values[row, min(n, last)]
 
 
-@in_shares
 @compiled
 def _simulate(x, steps, a, v_leak, v_th, v_reset, lanes, row_start, indices, share, start, stop):
     """Let rows start..stop of x (R, N) drive neurons for all steps, to count their spikes or to write them.
@@ -148,8 +149,10 @@ def _simulate(x, steps, a, v_leak, v_th, v_reset, lanes, row_start, indices, sha
         for j in range(count):
             n = chosen[j]
             rate[j], target[j], current[j], th[j], reset[j] = rate_of[n], leak_of[n], x_of[n], th_of[n], reset_of[n]
-        th[count : count + lanes] = np.inf  # what fills the last register never spikes
-        v[: count + lanes] = 0
+        for j in range(count, count + lanes):
+            th[j] = np.inf  # what fills the last register never spikes
+        for j in range(count + lanes):
+            v[j] = 0
         for t in range(steps):
             for j in range(count):
                 v[j] = v[j] + rate[j] * ((target[j] - v[j]) + current[j])
