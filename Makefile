@@ -92,8 +92,10 @@ test-offline: venv ## all notebooks without data sets and without a network
 	env -u SNNPARAMS_DATA $(BIN)/pytest tests/test_data.py && \
 	env -u SNNPARAMS_DATA $(PYTEST) 2 --dist loadfile $(NBVAL) $(NOTEBOOKS)
 
-stills: venv ## draw the pictures that stand in for the figures that compute, after a change to one
+stills: venv ## draw the pictures of the first page, and those that stand in for figures that compute
 	$(BIN)/python tests/live_figures.py
+	$(BIN)/python tests/first_page.py
+	$(BIN)/python tests/benchmarks/benefit_front.py
 
 pdf: book ## the book as _build/book.pdf, printed by Chromium
 	$(BIN)/jupyter-book build . -n -W --keep-going --builder singlehtml

@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from snnparams.parameters.settings import check_dt
+
 STYLE = Path(__file__).with_name("snnparams.mplstyle")
 
 # One colour per meaning, in all figures. `book/_static/live/live.css` has darker shades of them, to be read as text.
@@ -71,6 +73,7 @@ def raster(ax: plt.Axes, spikes, dt: float = 0.001, **kwargs) -> None:
     spikes = to_numpy(spikes)
     if spikes.ndim != 2:
         raise ValueError(f"spikes: expected shape (T, N), got {spikes.shape}")
+    check_dt(dt)
     steps, neurons = spikes.nonzero()
     ax.scatter(1e3 * dt * steps, neurons, **{"s": 4, "marker": "|", "color": "k", **kwargs})
     ax.set(

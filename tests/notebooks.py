@@ -5,7 +5,6 @@ compare pictures; the stamp lets a test say that a stored one may be out of date
 """
 
 import ast
-import base64
 import hashlib
 import io
 import json
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import nbformat
 from address import current, is_setup, put_setup
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
@@ -25,9 +23,6 @@ READERS = [
     ROOT / "tests" / "benchmarks" / f"benefit_{name}.py"
     for name in ("analysis", "design", "figures", "beside", "adaptation", "delays")
 ]
-STATIC = ROOT / "book" / "_static"
-# The figure that stands for a chapter on the first page, where it is not the chapter's first
-THUMBNAIL = {"2_heterogeneity": "fig-densities", "5_conditioning": "fig-maps"}
 
 
 def without_words(source: str) -> str:
@@ -73,35 +68,6 @@ def stamp(notebook) -> str:
     return hashlib.sha256(json.dumps([cells, sorted(modules.items()), read]).encode()).hexdigest()[:16]
 
 
-def figures(notebook) -> dict[str, bytes]:
-    """Return the stored figures of a notebook by name, as PNG."""
-    found = {}
-    for cell in notebook.cells:
-        name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
-        pictures = [out.data["image/png"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
-        if name and pictures:
-            found[name] = base64.b64decode(pictures[0])
-    return found
-
-
-def thumbnail(png: bytes) -> bytes:
-    """Return a small picture, for the first page. Its palette keeps the colours of thin lines apart."""
-    with Image.open(io.BytesIO(png)) as picture:
-        small = picture.convert("RGB")
-    small.thumbnail((480, 300), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    small.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
-def show_on_the_first_page(path: Path, notebook) -> None:
-    """Write the picture that the first page shows of a chapter."""
-    if found := figures(notebook):
-        name = THUMBNAIL.get(path.stem, next(iter(found)))
-        (STATIC / "thumbnails").mkdir(exist_ok=True)
-        (STATIC / "thumbnails" / f"{path.stem}.png").write_bytes(thumbnail(found[name]))
-
-
 def run(path: Path) -> None:
     """Execute one notebook in place."""
     from nbclient import NotebookClient
@@ -115,7 +81,6 @@ def run(path: Path) -> None:
     NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where, coalesce_streams=True).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times differ at every run
-    show_on_the_first_page(path, notebook)
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

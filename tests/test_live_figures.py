@@ -31,7 +31,7 @@ import benefit_analysis
 import benefit_design
 import benefit_explorer
 from benefit_analysis import FOLDER
-from benefit_design import EQUAL, LEARNS, MEM, SYN
+from benefit_design import EQUAL, LEARNS, MEM, SHARED, SYN
 from chromium import chromium
 from live_figures import LIVE, NAMES, RESULTS, still, write_page
 
@@ -100,6 +100,17 @@ def idle(page, name):
     page.wait_for_function("name => !document.getElementById(name).figure.busy", arg=name)
 
 
+COUNTED = """name => {  // count the updates of each frame: an update may be announced in the frame before it is made
+    const {figure} = document.getElementById(name), {frame} = figure;
+    window.updatesOfFrames = [];
+    figure.frame = (...most) => {
+        const before = figure.ahead - figure.updates;
+        frame.apply(figure, most);
+        if (!most.length) window.updatesOfFrames.push(before + figure.updates - figure.ahead);
+    };
+}"""
+
+
 def state(page, name):
     return page.evaluate("name => document.getElementById(name).figure.state", name)
 
@@ -146,11 +157,13 @@ class TestEveryFigure:
         assert page.evaluate("() => document.scrollingElement.scrollWidth") <= width
         ranges = figure.locator("input[type=range]")
         boxes = "all => all.map(x => [x.offsetLeft, x.offsetTop, x.offsetWidth, x.offsetHeight])"
+        too_long = "all => all.filter(x => x.scrollWidth > x.clientWidth).map(x => x.innerText)"
         before = ranges.evaluate_all(boxes)
         for k in range(ranges.count()):
             for key in ("Home", "End"):
                 ranges.nth(k).press(key)
                 idle(page, name)
+                assert figure.locator(".live-control label").evaluate_all(too_long) == []  # numbers stand beside them
         page.evaluate("n => document.getElementById(n).figure.finish()", name)
         assert ranges.evaluate_all(boxes) == before
         pressed = figure.locator("input, button:visible, a, select, .live-handle").evaluate_all(boxes)
@@ -189,8 +202,9 @@ class TestEveryFigure:
             page.evaluate("n => { const {figure} = document.getElementById(n); figure.set(figure.defaults) }", name)
             before = figure.locator("svg").first.inner_html()
             text = slider.get_attribute("aria-valuetext")
-            slider.press("ArrowLeft")
-            slider.press("PageDown")
+            up = slider.evaluate("x => x.value === x.min")
+            slider.press("ArrowRight" if up else "ArrowLeft")
+            slider.press("PageUp" if up else "PageDown")
             idle(page, name)
             assert slider.get_attribute("aria-valuetext") != text
             output = figure.locator(f"output[for='{slider.get_attribute('id')}']")
@@ -200,7 +214,7 @@ class TestEveryFigure:
 
     def test_a_frame_holds_few_updates(self, page, name):
         figure = page.locator(f"#{name}")
-        total = page.evaluate("name => document.getElementById(name).figure.updates.total", name)
+        page.evaluate(COUNTED, name)
         for control in figure.locator("input[type=range]").all():
             control.press("Home")
             idle(page, name)
@@ -209,9 +223,9 @@ class TestEveryFigure:
         for button in figure.locator("button").all():
             button.click()
             idle(page, name)
-        updates = page.evaluate("name => document.getElementById(name).figure.updates", name)
-        assert updates["total"] > total
-        assert 0 < updates["mostInAFrame"] <= UPDATES_PER_FRAME
+        frames = page.evaluate("() => window.updatesOfFrames")
+        assert len(frames) > 2
+        assert 0 < max(frames) <= UPDATES_PER_FRAME
 
     def test_frame_by_frame_gives_the_same_numbers_as_at_once(self, page, name):
         for slider in page.locator(f"#{name} input[type=range]").all():
@@ -220,8 +234,9 @@ class TestEveryFigure:
         assert shown(page, name) == values(page, name, [state(page, name)])[0]
 
     def test_says_what_is_seen(self, page, name):
-        message = page.locator(f"#{name} .live-text")
-        assert message.get_attribute("aria-live") == "polite"
+        message, voice = page.locator(f"#{name} .live-text"), page.locator(f"#{name} .live-voice")
+        assert message.get_attribute("aria-hidden") == "true"  # else it would be read twice
+        assert voice.get_attribute("aria-live") == "polite"
         before = message.inner_text()
         assert len(before) > 20
         assert "NaN" not in before
@@ -233,6 +248,38 @@ class TestEveryFigure:
         page.wait_for_function(
             "([name, before]) => document.querySelector(`#${name} .live-text`).innerText !== before", arg=[name, before]
         )
+        idle(page, name)
+        page.wait_for_function(
+            "name => new Set([...document.querySelectorAll(`#${name} p[class]`)].map(x => x.textContent)).size === 1",
+            arg=name,
+        )
+        assert voice.bounding_box()["width"] <= 1  # heard, not seen
+
+    def test_what_is_written_follows_with_the_drawing_and_what_is_heard_later(self, page, name):
+        page.evaluate(
+            """name => {
+                const find = selector => document.querySelector(`#${name} ${selector}`);
+                const [svg, text, voice] = [find('svg'), find('.live-text'), find('.live-voice')];
+                window.seen = [];
+                const note = () => window.seen.push([text.textContent, voice.textContent]);
+                new MutationObserver(note).observe(svg, {childList: true});
+            }""",
+            name,
+        )
+        before = page.locator(f"#{name} .live-text").text_content()
+        page.wait_for_function("name => document.querySelector(`#${name} .live-voice`).textContent", arg=name)
+        page.evaluate(
+            """name => {
+                const slider = document.querySelector(`#${name} input[type=range]`);
+                slider.value = slider.max;
+                slider.dispatchEvent(new Event('input'));
+            }""",
+            name,
+        )
+        idle(page, name)
+        written, heard = page.evaluate("() => window.seen.at(-1)")
+        assert written == page.locator(f"#{name} .live-text").text_content() != before
+        assert heard == before
 
     def test_start_again_restores_what_was_first(self, page, name):
         first = values(page, name, [{}])[0]
@@ -299,6 +346,74 @@ def finger(page, path):
     session.detach()
 
 
+def bounds_of(page, *selectors):
+    """Return left, top, right and bottom of all that a selector finds, on the screen."""
+    script = """selectors => selectors.map(selector => {
+        const boxes = [...document.querySelectorAll(selector)].map(x => x.getBoundingClientRect());
+        return [...['left', 'top'].map(x => Math.min(...boxes.map(box => box[x]))),
+                ...['right', 'bottom'].map(x => Math.max(...boxes.map(box => box[x])))];
+    })"""
+    return page.evaluate(script, selectors)
+
+
+@pytest.mark.parametrize(NAME, NAMES)
+def test_on_a_phone_picture_and_sliders_are_seen_together(page, name):
+    page.set_viewport_size({"width": 360, "height": 660})
+    page.wait_for_function("n => document.getElementById(n).figure.narrow", arg=name)
+    picture, sliders = bounds_of(page, f"#{name} .live-canvas", f"#{name} .live-control")
+    assert max(picture[3], sliders[3]) - min(picture[1], sliders[1]) <= 660
+
+
+@pytest.mark.parametrize("size", [(740, 360), (667, 375), (568, 320)])
+@pytest.mark.parametrize(NAME, NAMES)
+def test_on_a_phone_that_lies_controls_stay_beside_the_picture_and_cover_nothing(page, name, size):
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    page.wait_for_function(
+        "n => document.getElementById(n).figure.width === document.getElementById(n).figure.measured()", arg=name
+    )
+    assert page.evaluate("() => document.scrollingElement.scrollWidth") <= size[0]
+    for slider in page.locator(f"#{name} input[type=range]").all():
+        slider.press("End")
+        assert slider.evaluate("x => x.labels[0].scrollWidth <= x.labels[0].clientWidth")
+    page.locator(f"#{name} button", has_text="Start again").click()
+    idle(page, name)
+    top, height = page.evaluate(
+        "n => [window.scrollY + document.getElementById(n).getBoundingClientRect().top, "
+        "document.querySelector(`#${n} .live-canvas`).offsetHeight]",
+        name,
+    )
+    for share in (0, 0.3, 0.6, 1):
+        page.evaluate("y => window.scrollTo(0, y)", top + share * height)
+        parts = (f"#{name} .live-{part}" for part in ("canvas", "controls", "text"))
+        picture, controls, text = bounds_of(page, *parts)
+        assert max(picture[2], text[2]) <= controls[0]  # beside each other
+        assert picture[3] <= text[1]
+        if share < 0.5 and size[0] > 600:
+            first = bounds_of(page, f"#{name} .live-control:first-child")[0]
+            assert 0 <= first[1] < first[3] <= size[1]
+
+
+@pytest.mark.parametrize("pointer", [mouse, finger])
+@pytest.mark.parametrize("place", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize(("name", "slider"), [("adjoint", "threshold"), ("neuron", "v_th")])
+def test_a_threshold_is_dragged_anywhere_on_its_line(page, name, slider, place, pointer):
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.wait_for_function("n => document.getElementById(n).figure.narrow", arg=name)
+    page.locator(f"#{name}").scroll_into_view_if_needed()
+    line = page.locator(f"#{name} .live-handle-y")
+    box = line.bounding_box()
+    panel = page.evaluate("n => document.getElementById(n).figure.panels.voltage.width", name)
+    assert box["width"] == pytest.approx(panel, abs=1)
+    assert box["height"] >= 44
+    before = state(page, name)
+    x, y = box["x"] + place * box["width"], box["y"] + box["height"] / 2
+    pointer(page, [(x, y), (x, y - 5), (x, y - 10)])
+    idle(page, name)
+    after = state(page, name)
+    assert after[slider] > before[slider] + 0.05
+    assert {k: v for k, v in after.items() if k != slider} == {k: v for k, v in before.items() if k != slider}
+
+
 @pytest.mark.parametrize("pointer", [mouse, finger])
 @pytest.mark.parametrize(NAME, ["adjoint", "neuron", "surrogate"])
 def test_mouse_and_finger_drag_a_handle_until_it_is_let_go(page, name, pointer):
@@ -338,10 +453,10 @@ def test_a_finger_moves_sliders_and_taps_what_can_be_pressed(page, name):
         assert state(page, name) != before
     for pressed in figure.locator(".live-press:visible, button.live-button").all():
         pressed.scroll_into_view_if_needed()
-        before = page.evaluate("name => document.getElementById(name).figure.updates.total", name)
+        before = page.evaluate("name => document.getElementById(name).figure.updates", name)
         pressed.tap()
         page.wait_for_function(
-            "([name, before]) => document.getElementById(name).figure.updates.total > before", arg=[name, before]
+            "([name, before]) => document.getElementById(name).figure.updates > before", arg=[name, before]
         )
         idle(page, name)
         page.evaluate("() => document.activeElement.blur()")
@@ -445,7 +560,26 @@ def test_one_neuron_is_that_of_the_package(shared, many):
 def test_a_step_longer_than_twice_the_time_constant_explodes(shared):
     found = values(shared, "neuron", [{"tau_mem": 10, "tau_syn": 0.45}])[0]
     assert max(map(abs, found["currents"])) > 100
-    assert "grows without limit" in shared.locator("#neuron .live-text").inner_text()
+    text = shared.locator("#neuron .live-text").inner_text()
+    assert "more than twice the synaptic time constant: the current swings ever wider." in text
+
+
+@pytest.mark.parametrize("name", ["tau_mem", "tau_syn"])
+@pytest.mark.parametrize("tau", [0.45, 0.7, 1, 1.01, 10])
+def test_the_neuron_says_in_words_what_a_layer_refuses(shared, name, tau):
+    values(shared, "neuron", [{name: tau}])
+    text = shared.locator("#neuron .live-text").inner_text()
+    p = sp.LIFParameters(**{name: 1e-3 * tau})
+    if tau > 1:
+        sp.LIF(p, dt=1e-3)
+        assert "A time step" not in text
+        return
+    with pytest.raises(ValueError, match="expected dt"):
+        sp.LIF(p, dt=1e-3)
+    which, what = {"tau_mem": ("membrane", "voltage"), "tau_syn": ("synaptic", "current")}[name]
+    does = "swings ever wider" if tau < 0.5 else "goes all the way in one step, or too far"
+    assert f"the {which} time constant: the {what} {does}" in text
+    assert text.endswith("A layer refuses such a value.")
 
 
 def test_what_chapter_1_says_of_the_neuron(shared):
@@ -499,6 +633,20 @@ def test_loss_and_surrogate_gradient_are_those_of_the_package(shared, many):
         same([found["gradients"] + [found["gradient"]]], gradient[None])
 
 
+def test_the_figure_says_when_a_step_is_cut_off(shared):
+    for setting in ({"weight": 0.5}, {"weight": 0.5, "steepness": 300}, {"weight": 1.59, "rate": 0.2}):
+        (found,) = values(shared, "surrogate", [setting])
+        rate, slope = setting.get("rate", 0.05), found["gradient"]
+        step = -rate * min(max(slope, -1), 1)
+        assert found["next"] == pytest.approx(min(max(setting["weight"] + step, 0.2), 1.6))
+        text = shared.locator("#surrogate .live-text").inner_text()
+        assert ("the longest, as the slope is beyond 1" in text) == (abs(slope) > 1)
+        assert ("the longest times the slope" in text) == (abs(slope) <= 1)
+        silent = [g for g, loss in zip(found["gradients"], found["losses"], strict=True) if loss == 12.5]
+        felt = sum(abs(g) > 0.1 for g in silent) / len(silent)
+        assert f"Of all weights without a spike, {math.floor(100 * felt + 0.5)} % have a slope beyond 0.1." in text
+
+
 def test_one_step_moves_the_weight_by_the_longest_step_against_the_gradient(page):
     page.locator("#surrogate button", has_text="One step").click()
     idle(page, "surrogate")
@@ -546,6 +694,23 @@ def test_the_population_is_that_of_the_package(shared, many):
         pulse[0] = 1
         voltages = sp.LI(sp.LIParameters(**p), dt=1e-3)(pulse)[0]
         same([found["tail"]], voltages[:, 0].mean(1)[None])
+
+
+def test_the_population_opens_equal_and_moving_its_spread_breaks_the_beat(page):
+    ticks = "() => [...document.querySelectorAll('#population text.tick.end')].map(x => x.textContent).filter(Boolean)"
+    assert state(page, "population")["variation"] == 0
+    first = shown(page, "population")
+    assert len(set(map(tuple, first["spikes"]))) == 1
+    assert max(first["share"]) == pytest.approx(1)
+    assert page.evaluate(ticks)[:2] == ["10", "0 %"]  # one time constant is written once
+    assert "fire together" in page.locator("#population .live-text").inner_text()
+    page.locator("#population input[type=range]").first.press("ArrowRight")
+    idle(page, "population")
+    assert shown(page, "population")["deviation"] < first["deviation"]
+    assert len(set(page.evaluate(ticks)[:3])) == 3
+    text = page.locator("#population .live-text").inner_text()
+    assert "as much is left" in text
+    assert "1 times" not in text
 
 
 def test_five_percent_of_spread_leave_less_than_a_quarter_of_the_swings(shared):
@@ -607,6 +772,10 @@ def test_what_chapter_6_says_of_the_windows(shared):
     assert different[1] < different[2] - 0.5 < different[3] - 1
     assert all(3.7 < remembered < 3.9 for remembered in different[3:])
     (equal,) = values(shared, "windows", [{"count": 8, "windows": 4, "middle": 20, "spread": 1}])
+    text = shared.locator("#windows .live-text").inner_text()
+    assert text.startswith(
+        "8 neurons have a τ syn of 20 steps. In all, a readout remembers 1.0 of 4 windows: a window counts"
+    )
     assert equal["remembered"] == pytest.approx(1, abs=0.01)
     (drawn,) = values(shared, "windows", [{"count": 3, "windows": 4, "middle": 20, "spread": 7}])
     assert [round(100 * share) for share in drawn["accuracies"]] == [87, 75, 100, 100]  # the picture's text says so
@@ -695,6 +864,37 @@ def test_the_explorer_says_which_tasks_are_complete(shared):
         assert ("incomplete" in note) == (not complete)
 
 
+def test_complete_tasks_come_first(shared):
+    titles = shared.locator("#grid-task option").all_inner_texts()
+    assert len(titles) == len(benefit_analysis.TASKS)
+    marked = ["incomplete" in title for title in titles]
+    assert marked == sorted(marked)
+
+
+def test_what_rounds_to_zero_has_no_sign(shared):
+    texts = ""
+    for task in benefit_analysis.TASKS:
+        values(shared, "grid", [{"task": task, "kind": MEM, "other": SHARED}])
+        texts += " ".join(shared.locator("#grid svg text, #grid .live-text").all_text_contents())
+    assert "0.0" in texts
+    assert not re.search("[+\u2212-]0\\.0", texts)
+
+
+def test_who_wins_can_be_chosen_where_the_text_says_it(shared):
+    both = {"task": "xor, recurrent", "kind": MEM, "other": EQUAL}
+    differences = values(shared, "grid", [both])[0]["differences"]
+    text = shared.locator("#grid .live-text")
+    for seed, colour in ((np.argmax(differences), "green"), (np.argmin(differences), "pink")):
+        (found,) = values(shared, "grid", [both | {"picked": [int(seed)]}])
+        assert (found["now"]["mean"] > 0) == (colour == "green")
+        assert shared.locator(f"#grid svg rect.{colour}").count() == 1
+        assert "and one seed has no interval" in text.inner_text()
+    strong = {"task": "windows 4", "kind": SYN, "other": EQUAL}
+    for setting, winner in ((strong, "different τ syn"), (strong | {"kind": EQUAL, "other": SYN}, "different τ syn")):
+        values(shared, "grid", [setting])
+        assert f"so that {winner} is higher" in text.inner_text()
+
+
 def test_a_task_of_which_seeds_are_missing_is_called_incomplete(tmp_path):
     for stage in ("core", "flat"):
         lines = (FOLDER / f"{stage}.jsonl").read_text().splitlines(keepends=True)
@@ -734,7 +934,7 @@ def test_drawing_seeds_picks_some_and_keeps_what_was_drawn(page):
     assert state(page, "grid")["draws"][1:] == draws[:-1]
     page.wait_for_function("() => document.querySelector('#grid .live-text').innerText.includes('Of 20 draws')")
     saw = sum(one["low"] > 0 or one["high"] < 0 for one in shown(page, "grid")["draws"])
-    assert f"Of 20 draws {saw} saw one." in page.locator("#grid .live-text").inner_text()
+    assert f"Of 20 draws {saw} saw a difference." in page.locator("#grid .live-text").inner_text()
 
 
 def test_pressing_a_seed_takes_it_in_or_leaves_it_out(page):
@@ -798,6 +998,17 @@ def test_spikes_and_exact_gradients_are_those_of_the_package(shared, many):
         time.backward()
         of_threshold = 1e3 * layer.p.v_th.grad.item()  # ms
         assert found["ofThreshold"] == pytest.approx(of_threshold, rel=1e-6, abs=1e-9)
+
+
+def test_what_a_little_more_would_do_is_said_by_the_tangent(shared):
+    for which in ("1", "2"):
+        (found,) = values(shared, "adjoint", [{"which": which}])
+        text = shared.locator("#adjoint .live-text").inner_text()
+        earlier, later = -0.01 * found["ofV"][found["spike"]], 0.01 * found["ofThreshold"]
+        assert f"would come {earlier:.2g} ms earlier if the voltage before it were higher by 0.01" in text
+        assert f"and {later:.2g} ms later if the threshold were" in text
+        jump = f"jumps from 0 to \u2212{100 * earlier:.2g}"
+        assert jump in shared.locator("#adjoint svg").first.inner_html()
 
 
 def test_the_tangent_of_a_spike_time_explodes_where_the_membrane_grazes(shared):
@@ -869,6 +1080,27 @@ def test_every_runner_takes_the_steps_that_pytorch_takes(shared, setting):
         expected = learn(name, setting)
         same([[point["value"] for point in path[: len(expected)]]], torch.tensor([expected]))
         assert len(path) in (len(expected), 121)
+
+
+def test_every_runner_is_told_apart_and_named_in_its_colour(page):
+    lines, texts = page.evaluate(
+        """() => {
+            const all = selector => [...document.querySelectorAll(`#race svg ${selector}`)];
+            const [lines, texts] = [all('path.thin, path.bold'), all('text')];
+            return [lines.map(x => [getComputedStyle(x).strokeDasharray, getComputedStyle(x).stroke]),
+                    texts.map(x => [x.textContent, getComputedStyle(x).fill])];
+        }"""
+    )
+    looks = list(dict.fromkeys(map(tuple, lines)))
+    assert len(looks) == len(WAYS)
+    assert len(lines) == 2 * len(WAYS)  # one line in the graph and one beside its name
+    names = [f"{name} 10" if "own" in name else name for name in WAYS]
+    assert [text for text in texts if text[0] in names] == [
+        [name, colour] for name, (_, colour) in zip(names, looks, strict=True)
+    ]
+    page.locator("#race-rate").press("End")
+    idle(page, "race")
+    assert "raw, own rate 100" in page.locator("#race svg").first.inner_html()
 
 
 def test_what_chapter_5_says_of_the_race(shared):

@@ -238,8 +238,9 @@ def test_bad_input():
     with pytest.raises(TypeError, match="got LIFCell and OverTime"):
         sp.Sequential(sp.OverTime(nn.Flatten()), sp.LIFCell())(x)
     for inside in (nn.Sequential(nn.Linear(5, 6), sp.LIF()), nn.Sequential(sp.LIF(), nn.Linear(5, 6))):
-        with pytest.raises(TypeError, match=r"module 0 \(Sequential\): expected a Sequential of snnparams"):
-            sp.Sequential(inside, sp.LI())(x)
+        for deeper in (inside, nn.Sequential(nn.ReLU(), nn.Sequential(inside))):
+            with pytest.raises(TypeError, match=r"module 0 \(Sequential\): expected a Sequential of snnparams"):
+                sp.Sequential(deeper, sp.LI())(x)
     with pytest.raises(TypeError, match=r"module 0 \(GRU\): expected a tensor, or an argument `state`.* got tuple"):
         sp.Sequential(nn.GRU(5, 6), sp.LIF())(x)
     with pytest.raises(TypeError, match=r"module 0 \(Pair\): expected it to return a tensor and its state, got Tensor"):
@@ -302,3 +303,32 @@ def test_what_is_done_to_states():
         states.where(ended, begin, state[:3])
     with pytest.raises(ValueError, match="a batch of 3, the length of the mask"):
         states.where(ended[:3], begin, state)
+
+
+@pytest.fixture
+def compiler():
+    """The compiler, which what it could not compile here is not to reach elsewhere."""
+    torch._dynamo.reset()
+    yield torch.compile
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_network_names_its_container_too(compiler):
+    network = sp.Sequential(nn.Sequential(nn.Sequential(sp.LIF(), nn.Linear(5, 6)), nn.ReLU()), sp.LI())
+    with pytest.raises(TypeError, match=r"module 0 \(Sequential\): expected a Sequential of snnparams"):
+        compiler(network, backend="eager")(torch.rand(4, 3, 5))
+    with pytest.raises(TypeError, match=r"got tuple; is it the output and the state of a layer\? snnparams.Sequential"):
+        compiler(nn.Sequential(sp.LIF(), sp.LI()), backend="eager")(torch.rand(4, 3, 5))
+
+
+def test_a_container_of_ones_own_that_returns_a_tensor_may_be_in_it():
+    class Hidden(sp.Sequential):
+        def forward(self, x):
+            return super().forward(x)[0]
+
+    torch.manual_seed(0)
+    x, hidden = torch.rand(4, 3, 5), Hidden(nn.Linear(5, 6), sp.LIF())
+    out, state = sp.Sequential(hidden, sp.LI())(x)
+    assert torch.equal(out, sp.LI()(hidden(x))[0])
+    assert state[0] == ()

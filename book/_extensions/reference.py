@@ -25,7 +25,7 @@ class ReferenceIndex(SphinxDirective):
 
     def run(self):
         """Return a place for the index, which is filled when all pages are read."""
-        return [reference_index()]
+        return [reference_index(page=self.env.docname)]
 
 
 def _chapters(env) -> list[str]:
@@ -33,7 +33,7 @@ def _chapters(env) -> list[str]:
     numbered = {
         numbers[""][0]: name
         for name, numbers in env.toc_secnumbers.items()
-        if numbers.get("")
+        if numbers.get("") and isinstance(numbers[""][0], int)  # others have a letter
     }
     return [numbered[number] for number in sorted(numbered)]
 
@@ -131,8 +131,8 @@ def _exported(name: str) -> bool:
 def _fill(app, doctree, docname: str) -> None:
     """Put the index in its place."""
     env = app.env
-    for place in doctree.findall(reference_index):
-        pages = env.toctree_includes.get(docname, [])
+    for place in list(doctree.findall(reference_index)):
+        pages = env.toctree_includes.get(place["page"], [])  # in print all is one page
         public, code, sections = _public(env, pages), _sources(env), []
         for page in pages:
             title = env.titles[page]

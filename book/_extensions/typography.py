@@ -1,8 +1,9 @@
-"""A Sphinx extension for what belongs together on a line.
+"""A Sphinx extension for what belongs together on a line, and for numbers.
 
 For a browser a formula in a line of text is a picture, beside which the line may break:
-it keeps its punctuation mark. And the theme prints titles of its own, without the
-numbers of the chapters: they get them.
+it keeps its punctuation mark. A notebook behind the chapters has a letter in place of
+their numbers, so that its figures and exercises are told apart from theirs. And the
+theme prints titles of its own, without the numbers of the chapters: they get them.
 """
 
 import re
@@ -10,6 +11,7 @@ import re
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
+APPENDICES = {"book/when_it_does_not_learn": "A"}
 AFTER = re.compile(r"[.,;:!?)\]\u2019\u201d]+")
 
 
@@ -32,6 +34,24 @@ class KeepTogether(SphinxPostTransform):
                 parent.replace(formula, both)
 
 
+def _number_appendices(app, env) -> list[str]:
+    """Give a page its letter, and the same to what is numbered there."""
+    for name, letter in APPENDICES.items():
+        env.toc_secnumbers[name] = {"": (letter,)}
+        env.titles[name]["secnumber"] = [letter]
+        next(env.tocs[name].findall(nodes.reference))["secnumber"] = [letter]
+        for numbers in env.toc_fignumbers.get(name, {}).values():
+            for anchor, number in numbers.items():
+                numbers[anchor] = (letter, *number)
+    return list(APPENDICES)
+
+
+def _forget_letters(app, env, docnames) -> None:
+    """Leave to Sphinx only numbers that it has given, when it counts again."""
+    for name in APPENDICES:
+        env.toc_secnumbers.pop(name, None)
+
+
 def _number_printed_title(app, pagename, templatename, context, doctree) -> None:
     number = app.env.toc_secnumbers.get(pagename, {}).get("")
     if number and "pagetitle" in context:
@@ -42,5 +62,7 @@ def _number_printed_title(app, pagename, templatename, context, doctree) -> None
 def setup(app):
     """Register the extension."""
     app.add_post_transform(KeepTogether)
+    app.connect("env-before-read-docs", _forget_letters)
+    app.connect("env-get-updated", _number_appendices, priority=900)  # after Sphinx
     app.connect("html-page-context", _number_printed_title, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

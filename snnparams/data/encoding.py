@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-from torch import nn
 from torch.autograd import forward_ad
 
 from snnparams.kernels import DTYPES, choose, dense_spikes, sparse_spikes
+from snnparams.layers.calls import HasParameters
 from snnparams.layers.checks import autocast_is_on, check_finite, check_finite_later, widened
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import LIFParameters, as_given
 from snnparams.neurons.surrogate import Gradient, Surrogate, surrogate_of
-from snnparams.parameters.declared import check_counts, check_dt, check_size, check_value
+from snnparams.parameters.declared import check_size, check_value
+from snnparams.parameters.settings import check_counts, check_dt
 
 
 def _check_options(seq_length: int, layout: torch.layout, surrogate: Surrogate) -> None:
@@ -155,7 +158,7 @@ def integrate_and_fire(rates: torch.Tensor) -> torch.Tensor:
     return count.diff(dim=0, prepend=torch.zeros_like(count[:1]))
 
 
-class ConstantCurrentLIFEncoder(nn.Module):
+class ConstantCurrentLIFEncoder(HasParameters):
     """Encode values as the spikes of LIF neurons that they drive, see `constant_current_lif_encode`.
 
     Args:
@@ -173,6 +176,8 @@ class ConstantCurrentLIFEncoder(nn.Module):
         TypeError: if the values are not floating-point numbers.
     """
 
+    as_built: ClassVar[tuple[str, ...]] = (*HasParameters.as_built, "seq_length", "layout")
+
     def __init__(
         self,
         seq_length: int,
@@ -184,7 +189,6 @@ class ConstantCurrentLIFEncoder(nn.Module):
     ) -> None:
         super().__init__()
         p = LIFParameters() if p is None else p
-        self.dt = check_dt(dt)
         self.p = NeuronParameters(p, dt=dt, gradient=gradient)
         _check_options(seq_length, layout, surrogate_of(self.p))
         self.seq_length, self.layout = seq_length, layout

@@ -9,7 +9,7 @@ import torch
 
 from snnparams.data.mnist import Split
 from snnparams.data.task import Task
-from snnparams.parameters.declared import check_counts
+from snnparams.parameters.settings import check_counts
 
 
 def _encode_bits(bits: torch.Tensor) -> torch.Tensor:

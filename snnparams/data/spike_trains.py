@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-from torch import nn
 
 from snnparams.data.encoding import constant_current_lif_encode
+from snnparams.layers.attributes import Attributes
+from snnparams.layers.calls import HasParameters
 from snnparams.layers.checks import check_finite
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import LIFParameters
 from snnparams.parameters.constraints import can_be_looked_at
-from snnparams.parameters.declared import check_counts, check_dt
+from snnparams.parameters.settings import check_counts, check_dt
 
 
 def poisson_encode(
@@ -60,7 +63,7 @@ def _check_poisson(seq_length: int, f_max: float, dt: float) -> None:
         raise ValueError(f"f_max: expected a positive rate of at most {1 / dt:g} 1/s, one spike per step, got {f_max}")
 
 
-class PoissonEncoder(nn.Module):
+class PoissonEncoder(Attributes):
     """Encode values as the rates of spikes that come by chance, see `poisson_encode`.
 
     Args:
@@ -74,6 +77,8 @@ class PoissonEncoder(nn.Module):
     Raises:
         ValueError: if T is not a positive integer, or the rate is out of range.
     """
+
+    as_built: ClassVar[tuple[str, ...]] = ("seq_length", "f_max", "dt")
 
     def __init__(self, seq_length: int, f_max: float = 100.0, dt: float = 0.001) -> None:
         super().__init__()
@@ -121,7 +126,7 @@ def spike_latency_lif_encode(
     return spikes * (so_far == 1)
 
 
-class SpikeLatencyLIFEncoder(nn.Module):
+class SpikeLatencyLIFEncoder(HasParameters):
     """Encode values by the time of one spike, see `spike_latency_lif_encode`.
 
     Args:
@@ -135,11 +140,13 @@ class SpikeLatencyLIFEncoder(nn.Module):
         ValueError: if T is not a positive integer, or a parameter is invalid.
     """
 
+    as_built: ClassVar[tuple[str, ...]] = (*HasParameters.as_built, "seq_length")
+
     def __init__(self, seq_length: int, p: LIFParameters | None = None, dt: float = 0.001) -> None:
         super().__init__()
         check_counts(seq_length=seq_length)
         self.p = NeuronParameters(LIFParameters() if p is None else p, dt=dt)
-        self.seq_length, self.dt = seq_length, check_dt(dt)
+        self.seq_length = seq_length
 
     def extra_repr(self) -> str:
         """Show the number of time steps and their length."""

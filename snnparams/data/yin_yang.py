@@ -12,6 +12,7 @@ import torch
 
 from snnparams.data.mnist import Split
 from snnparams.data.task import Task
+from snnparams.parameters.settings import check_dt
 
 CLASSES = ("yin", "yang", "dot")
 SEEDS = {"train": (42, 5000), "validation": (41, 1000), "test": (40, 1000)}  # those of the authors, with the sizes
@@ -78,6 +79,7 @@ def latency_encode(
     """
     if points.dim() != 2 or points.shape[1] != 2:
         raise ValueError(f"points: expected shape (B, 2), got {tuple(points.shape)}")
+    check_dt(dt)
     coordinates = torch.cat([points, 1 - points], dim=1)
     times = torch.nn.functional.pad(earliest + coordinates * (latest - earliest), (0, 1), value=bias) / dt
     step = times.floor().long()

@@ -25,7 +25,7 @@ import torch
 from snnparams.experiments.processes import ATTEMPTS as ATTEMPTS  # the reference names it
 from snnparams.experiments.processes import Function, Trial, outcomes
 from snnparams.experiments.versions import versions
-from snnparams.parameters.declared import check_counts
+from snnparams.parameters.settings import check_counts
 from snnparams.training.loop import progress_bar
 
 FORMAT = 1  # of the files in a results folder

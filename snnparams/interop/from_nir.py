@@ -17,7 +17,8 @@ from snnparams.layers.layer import LI, LIF, LIFRecurrent
 from snnparams.layers.sequential import Sequential
 from snnparams.neurons import LIFParameters, LIParameters
 from snnparams.neurons.surrogate import Gradient
-from snnparams.parameters.declared import Learned, check_dt
+from snnparams.parameters.declared import Learned
+from snnparams.parameters.settings import LONGEST, check_dt, check_seconds
 
 
 class _Part(NamedTuple):
@@ -138,6 +139,7 @@ def _rates(node) -> dict[str, np.ndarray]:
         if belongs and np.array_equal((1 / exact.astype(np.float64)).astype(tau.dtype), tau):
             found[rate] = exact
         else:
+            check_seconds(time, "time constant", float(np.median(tau)), " The times of a graph are in s")
             found[rate] = 1 / tau
     return found
 
@@ -187,8 +189,13 @@ class _Builder:
         self.flush()
         delays = self.value("delay", self._delays(part.node, 0.0))
         size = np.size(part.node.delay)
-        longest = 2 * float(np.max(part.node.delay)) + self.dt if "delay" in self.learned else None
+        longest = self._longest(part.node.delay) if "delay" in self.learned else None
         self.add(part.name, Delay(delays, max_delay=longest, size=size, dt=self.dt, dtype=self.dtype))
+
+    def _longest(self, delays) -> float:
+        """Return how long delays may become that are learned."""
+        longest = float(np.max(delays))
+        return max(longest, min(2 * longest + self.dt, LONGEST))
 
     def _delays(self, node, more: float) -> np.ndarray:
         delay, exact = np.asarray(node.delay), np.asarray(node.metadata.get("delay", np.nan))
@@ -239,7 +246,7 @@ class _Builder:
             return
         delays = self._delays(part.delay, self.dt)
         if "delay" in self.learned:
-            how["max_delay"] = 2 * float(delays.max()) + self.dt
+            how["max_delay"] = self._longest(delays)
         layer = DelayedRecurrentLayer(weight.shape[1], len(back), p, delay=self.value("delay", delays), **how)
         self.add(part.name, layer)
 

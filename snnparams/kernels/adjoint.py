@@ -53,6 +53,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from snnparams import kernels
 from snnparams.kernels import DTYPES, choose
 from snnparams.kernels.fused import plain as _plain
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState
@@ -68,19 +69,20 @@ def state_of(state: Any) -> type[AdjointState | LIFFeedForwardState]:
     return AdjointState if isinstance(state, AdjointState) else LIFFeedForwardState
 
 
-def refuse_triton(kernel: str | None) -> None:
-    """Refuse a kernel that there is none of for the adjoint method.
+def check_kernel(kernel: str | None) -> str | None:
+    """Return `kernel` if it names one that there is for the adjoint method, or None.
 
     Raises:
-        ValueError: it is "triton".
+        ValueError: it does not.
     """
     if kernel == "triton":
         raise ValueError("kernel='triton': there is none for the adjoint method; use kernel=None, on a GPU too")
+    return kernels.check_kernel(kernel)
 
 
 def _choose(kernel: str | None, x: torch.Tensor) -> str:
     """Return "cpu" or "reference"."""
-    refuse_triton(kernel)
+    check_kernel(kernel)
     if kernel == "cpu" and not (x.device.type == "cpu" and x.dtype in DTYPES):
         raise ValueError(f"kernel='cpu': expected float32 or float64 on a CPU, got {x.dtype} on {x.device}; use None")
     return "cpu" if choose(kernel, x) == "cpu" else "reference"

@@ -7,7 +7,7 @@ import math
 import torch
 
 from snnparams.kernels.adjoint import refuse
-from snnparams.parameters.declared import check_counts, check_dt
+from snnparams.parameters.settings import check_counts, check_dt
 
 
 class _SpikeTimes(torch.autograd.Function):

@@ -6,11 +6,12 @@ import functools
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import nn
 
+from snnparams.layers.attributes import Attributes
 from snnparams.layers.checks import autocast_is_on, widened
 
 Forward = TypeVar("Forward", bound=Callable)
@@ -100,8 +101,10 @@ def in_own_type(forward: Forward) -> Forward:
     return cast(Forward, functools.wraps(forward)(own))
 
 
-class HasParameters(nn.Module):
-    """A module with neuron parameters `p`, which are not set beside them by mistake."""
+class HasParameters(Attributes):
+    """A module with neuron parameters `p`, or parameters of `delays`, which are not set beside them by mistake."""
+
+    as_built: ClassVar[tuple[str, ...]] = ("dt",)
 
     @property
     def dt(self) -> float:
@@ -109,7 +112,21 @@ class HasParameters(nn.Module):
         return cast(Any, self).p.dt  # each kind of module says what its `p` is
 
     def __setattr__(self, name: str, value: Any) -> None:
-        p: Any = self._modules.get("p") if "_modules" in self.__dict__ else None
-        if hasattr(p, "neuron_fields") and name in (*p.neuron_fields, *p.neuron.times):
-            raise AttributeError(f"{name}: expected an assignment to layer.p.{name}, got one to layer.{name}")
+        for held in ("p", "delays"):
+            p: Any = self._modules.get(held) if "_modules" in self.__dict__ else None
+            if not hasattr(p, "neuron_fields"):
+                continue
+            if name in (*p.neuron_fields, *p.neuron.times):
+                raise AttributeError(f"{name}: expected an assignment to layer.{held}.{name}, got one to layer.{name}")
+            if name == held and _kind_of(value) != _kind_of(p):
+                raise TypeError(
+                    f"{name}: expected {type(p).__name__} of the same neuron, time step and gradient, from another "
+                    f"layer, got {type(value).__name__}; assign to layer.{name}.{p.neuron_fields[0]} and others, or "
+                    "build a new layer"
+                )
         super().__setattr__(name, value)
+
+
+def _kind_of(p: Any) -> tuple:
+    """Return what has to be the same of neuron parameters that take the place of others."""
+    return tuple(getattr(p, name, None) for name in ("neuron", "dt", "gradient"))

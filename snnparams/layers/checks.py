@@ -42,7 +42,9 @@ def check_input(
         ValueError: if an axis is missing, too many, empty or of another length, or the device differs.
     """
     if not isinstance(x, torch.Tensor):
-        raise TypeError(f"input: expected a tensor of shape {layout}, got {type(x).__name__}")
+        both = "; is it the output and the state of a layer? snnparams.Sequential hands on each to where it belongs"
+        got = f"{type(x).__name__}{both if isinstance(x, tuple) else ''}"
+        raise TypeError(f"input: expected a tensor of shape {layout}, got {got}")
     _check_storage(x, layout, sparse)
     _check_axes(x, layout)
     if features is not None and x.shape[-1] != features:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from snnparams.parameters.declared import check_counts
+from snnparams.parameters.settings import check_counts
 
 Compute = Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]]
 

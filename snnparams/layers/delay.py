@@ -36,19 +36,20 @@ gradients of delays, Göltz et al. (2025) and Mészáros et al. (2025). Explaine
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
 from snnparams import kernels
-from snnparams.layers.calls import as_numbers, in_own_type
+from snnparams.layers.calls import HasParameters, as_numbers, in_own_type
 from snnparams.layers.checks import check_input, check_state
 from snnparams.layers.delay_parameters import DelayParameters, _delayed, _delayed_linear, _longest, _number_of_steps
 from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
 from snnparams.neurons import Value
-from snnparams.parameters.declared import check_counts, check_dt, check_size, shape_of_population
+from snnparams.parameters.declared import check_size
+from snnparams.parameters.settings import check_counts, check_dt, shape_of_population
 
 
 class DelayState(NamedTuple):
@@ -78,9 +79,16 @@ def _batch_first(past: torch.Tensor) -> torch.Tensor:
     return past.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
 
-class _Delayed(nn.Module):
+class _Delayed(HasParameters):
     """What the two modules that delay an input share: their delays, and what they remember."""
 
+    as_built: ClassVar[tuple[str, ...]] = (
+        *HasParameters.as_built,
+        "max_delay",
+        "remembered",
+        "in_features",
+        "out_features",
+    )
     p: DelayParameters
 
     def __init__(self, delay: Value, max_delay: float | None, dt: float, size, device, dtype) -> None:
@@ -90,11 +98,6 @@ class _Delayed(nn.Module):
             delay, low=0.0, high=self.max_delay, dt=check_dt(dt), size=size, device=device, dtype=dtype
         )
         self.remembered = _number_of_steps(self.max_delay, self.dt)
-
-    @property
-    def dt(self) -> float:
-        """Time step in s."""
-        return self.p.dt
 
     def initial_state(self, input: torch.Tensor) -> DelayState:
         """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""

@@ -17,8 +17,9 @@ from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.reads import Reads
 from snnparams.neurons import Parameter, Value
 from snnparams.parameters.constraints import Constraint, Interval
-from snnparams.parameters.declared import Fixed, Learned, as_tensor, check_declared, check_dt, plain
+from snnparams.parameters.declared import Fixed, Learned, as_tensor, check_declared, plain
 from snnparams.parameters.distributions import bounds
+from snnparams.parameters.settings import check_dt, check_seconds
 
 ROUNDING = 2e-7  # share by which a delay may exceed its limits, as in float32 it does
 
@@ -48,6 +49,7 @@ class _Kind:
 def _check_time(name: str, time: float) -> float:
     if isinstance(time, bool) or not isinstance(time, numbers.Real) or not (math.isfinite(time) and time >= 0):
         raise ValueError(f"{name}: expected a finite time in s of at least 0, got {time!r}")
+    check_seconds(name, "delay", time)
     return float(time)
 
 
@@ -55,7 +57,8 @@ def _longest(delay: Value, max_delay: float | None) -> float:
     """Return the longest delay in s that a declared delay can have.
 
     Raises:
-        ValueError: if it says nothing of it and `max_delay` does not either.
+        ValueError: if it says nothing of it and `max_delay` does not either, or it is longer than one second, when
+            milliseconds were more likely meant.
     """
     if max_delay is not None:
         return _check_time("max_delay", max_delay)
@@ -76,7 +79,7 @@ def _longest(delay: Value, max_delay: float | None) -> float:
             "max_delay: expected the longest delay in s that there is to be room for, because delays are learned or "
             "drawn without an end, got None"
         )
-    return max(float(high), 0.0)
+    return _check_time("delay", max(float(high), 0.0))
 
 
 class DelayParameters(NeuronParameters):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch.nn.functional import linear
@@ -24,6 +24,7 @@ from snnparams.layers.delay_parameters import (
 from snnparams.layers.layer import RecurrentLayer
 from snnparams.neurons import Neuron, Value
 from snnparams.neurons.surrogate import Gradient
+from snnparams.parameters.settings import check_bool
 
 
 class DelayedRecurrentState(NamedTuple):
@@ -72,6 +73,8 @@ class DelayedRecurrentLayer(RecurrentLayer):
         TypeError: as `RecurrentLayer` and `Delay`.
     """
 
+    as_built: ClassVar[tuple[str, ...]] = (*RecurrentLayer.as_built, "max_delay", "per_synapse", "remembered")
+
     def __init__(
         self,
         input_size: int,
@@ -92,6 +95,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_bool(per_synapse=per_synapse)
         super().__init__(
             input_size,
             hidden_size,

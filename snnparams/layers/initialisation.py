@@ -19,6 +19,7 @@ import torch
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.population import Population, Recurrent
 from snnparams.neurons import LIFParameters
+from snnparams.parameters.settings import check_dt
 
 
 class RateError(RuntimeError):
@@ -151,6 +152,7 @@ def reach_rate_(
         RateError: if no such number gives the wanted rate; the weights are then as they were.
         ValueError: if the rate is not above 0 and below one spike per step, or there are no weights.
     """
+    check_dt(dt)
     if not 0 < rate * dt < 1:
         raise ValueError(f"rate: expected a number above 0 and below {1 / dt:g} 1/s, got {rate!r}")
     rate = rate * dt

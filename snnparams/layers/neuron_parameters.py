@@ -24,7 +24,6 @@ from snnparams.parameters.declared import (
     Declared,
     Learned,
     check_declared,
-    check_dt,
     check_no_gradient,
     check_size,
     check_value,
@@ -33,6 +32,7 @@ from snnparams.parameters.declared import (
     plain,
 )
 from snnparams.parameters.initial import initial_value, make_constraint, unconstrained
+from snnparams.parameters.settings import check_dt
 
 __all__ = ["LIFParameters", "LIParameters", "NeuronParameters"]
 
@@ -51,7 +51,8 @@ class NeuronParameters(Saved):
     All can be assigned. A number, or a tensor that fits, is checked and written into the place of the old values (of
     the unconstrained ones where there is a constraint). A `Learned`, a `Fixed`, a distribution or an `nn.Parameter`
     takes the place of what was there, as if the layer had been built with it; tell the optimiser of its new parameter.
-    `dt` and `gradient` stay as they were built.
+    `dt` and `gradient` stay as they were built. A function under `torch.compile` knows no values: what it assigns is
+    checked by the next `validate`.
 
     `tau_mem`, `tau_syn` and a value under a constraint are computed anew whenever they are read. To change such a
     tensor in place, as in `p.tau_mem[0] = 0.02` or `nn.init.constant_(p.tau_mem_inv, 50.0)`, would change that tensor
@@ -236,8 +237,6 @@ class NeuronParameters(Saved):
     def __setattr__(self, name: str, value: Value) -> None:  # type: ignore[override]
         if self.__dict__.get("_is_replica"):  # nn.DataParallel puts its parts together on another device
             return super().__setattr__(name, value)  # type: ignore[arg-type]
-        if name in ("dt", "gradient") and name in self.__dict__:
-            raise AttributeError(f"{name}: expected {getattr(self, name)!r} as built, got {value!r}; build a new layer")
         fields = self.__dict__.get("neuron_fields", ())
         if fields and name in self.neuron.times:
             rate = self.neuron.times[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import torch
@@ -21,19 +22,28 @@ from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step,
 from snnparams.neurons.neuron import no_parameters
 from snnparams.neurons.surrogate import Adjoint, Gradient
 from snnparams.parameters.constraints import can_be_looked_at
-from snnparams.parameters.declared import check_counts, plain, shape_of_population
+from snnparams.parameters.declared import plain
+from snnparams.parameters.settings import check_bool, check_counts, shape_of_population
 
 
 class Population(HasParameters):
     """What all cells and layers share: the neuron parameters `p` and the time step."""
 
+    as_built: ClassVar[tuple[str, ...]] = ("dt", "neuron", "gradient")
+    checked = MappingProxyType(
+        {
+            "detach_reset": lambda layer, given: detaches(
+                layer.neuron, given, isinstance(layer, Recurrent), layer.gradient
+            ),
+            "kernel": lambda layer, name: (adjoint if layer._exact else kernels).check_kernel(name),
+            "chunk": lambda layer, steps: check_chunk(steps),
+        }
+    )
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
     layout: ClassVar[str]  # axes of the input
     chunk: int | None = None  # steps after which the state is kept, and nothing in between
 
-    def __init__(
-        self, p: Neuron | NeuronParameters | None, recurrent: bool, *, detach_reset, kernel, chunk=None, **how
-    ) -> None:
+    def __init__(self, p: Neuron | NeuronParameters | None, *, detach_reset, kernel, chunk=None, **how) -> None:
         super().__init__()
         if p is None and self.accepts is not Neuron:
             p = self.accepts()
@@ -44,10 +54,7 @@ class Population(HasParameters):
         if isinstance(p, NeuronParameters):
             p.check_use(**how)
         self.p = p if isinstance(p, NeuronParameters) else NeuronParameters(cast(Neuron, p), **how)
-        self.detach_reset = detaches(self.neuron, detach_reset, recurrent, self.gradient)
-        self.kernel, self.chunk = kernels.check_kernel(kernel), check_chunk(chunk)
-        if self._exact:
-            adjoint.refuse_triton(kernel)
+        self.detach_reset, self.kernel, self.chunk = detach_reset, kernel, chunk
 
     @property
     def neuron(self) -> type[Neuron]:
@@ -139,6 +146,8 @@ class Population(HasParameters):
 class FeedForward(Population):
     """A population without weights, whose parameters broadcast against its input."""
 
+    as_built: ClassVar[tuple[str, ...]] = (*Population.as_built, "channels")
+
     def __init__(
         self,
         p: Neuron | NeuronParameters | None = None,
@@ -160,7 +169,7 @@ class FeedForward(Population):
             size = channels = int(channels)
         shape = shape_of_population(size)
         how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
-        super().__init__(p, False, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
+        super().__init__(p, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.channels = channels
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
@@ -216,6 +225,8 @@ class FeedForward(Population):
 class Recurrent(Population):
     """A population with input and recurrent weights; `LIFRecurrent` documents the arguments."""
 
+    as_built: ClassVar[tuple[str, ...]] = (*Population.as_built, "input_size", "hidden_size", "autapses")
+
     def __init__(
         self,
         input_size: int,
@@ -234,9 +245,10 @@ class Recurrent(Population):
         dtype: torch.dtype | None = None,
     ) -> None:
         check_counts(input_size=input_size, hidden_size=hidden_size)
+        check_bool(autapses=autapses)
         input_size, hidden_size = int(input_size), int(hidden_size)
         how: dict[str, Any] = {"size": hidden_size, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
-        super().__init__(p, True, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
+        super().__init__(p, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.input_weights = self._weights("input_weights", input_weights, input_size)
         self.recurrent_weights = self._weights("recurrent_weights", recurrent_weights, hidden_size)

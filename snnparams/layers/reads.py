@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import nn
 
+from snnparams.layers.attributes import Attributes
 from snnparams.parameters.constraints import can_be_looked_at
 from snnparams.parameters.declared import check_value
 
@@ -38,9 +39,20 @@ class Reads(dict):
         return Reads, ()  # in a file, and where modules are compared, it does not count
 
 
-class Noted(nn.Module):
+class Noted(Attributes):
     """What `snnparams.NeuronParameters` are to one who reads them: each read is noted."""
 
+    as_built: ClassVar[tuple[str, ...]] = (
+        "dt",
+        "gradient",
+        "neuron",
+        "declaration",
+        "size",
+        "neuron_fields",
+        "in_seconds",
+        "low",
+        "high",
+    )
     neuron: type[Neuron]
     neuron_fields: tuple[str, ...]
     declaration: str

@@ -6,11 +6,13 @@ Time is the first axis of what layers take, (T, B, ...). Explained in "Using the
 from __future__ import annotations
 
 import inspect
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
+from snnparams.layers.attributes import Attributes
 from snnparams.layers.calls import refuse_plain_sequential
 from snnparams.layers.cells import Cell, RecurrentCell
 from snnparams.layers.chunks import check_chunk, over_chunks
@@ -43,6 +45,13 @@ def _normalises_by_all_steps(module: nn.Module) -> bool:
         return False
     of_batch = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
     return of_batch or (module.training and module.track_running_stats)
+
+
+def _hands_no_state(module: nn.Module) -> bool:
+    """Return whether it is a container of PyTorch, or one within another, of what returns a state."""
+    if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
+        return False
+    return any(carries_state(part) or _hands_no_state(part) for part in module)
 
 
 def _populations(module: nn.Module) -> list[str]:
@@ -142,7 +151,7 @@ class OverTime(nn.Sequential):
         return _over_time(all_modules, input, lengths, f"OverTime({', '.join(type(m).__name__ for m in self)})")
 
 
-class Sequential(nn.Sequential):
+class Sequential(Attributes, nn.Sequential):
     """Modules one after the other, in which tensors go from module to module and states from call to call.
 
     ::
@@ -177,11 +186,12 @@ class Sequential(nn.Sequential):
             `chunk`, if there are `lengths`, cells, or a normalisation over all steps of a batch in training mode.
     """
 
+    checked = MappingProxyType({"chunk": lambda network, steps: check_chunk(steps)})
     chunk: int | None = None
 
     def __init__(self, *modules: Any, chunk: int | None = None) -> None:
         super().__init__(*modules)
-        self.chunk = check_chunk(chunk)
+        self.chunk = chunk
 
     def forward(
         self, input: torch.Tensor, state: tuple | None = None, lengths: Lengths | None = None
@@ -277,7 +287,7 @@ class Sequential(nn.Sequential):
     def _call(self, what: str, module, x, state, lengths, stepwise: bool) -> tuple[torch.Tensor, Any]:
         """Return the output of one module and its state."""
         if not carries_state(module):
-            if isinstance(module, nn.Sequential) and any(carries_state(part) for part in module):
+            if _hands_no_state(module):
                 raise TypeError(f"{what}: expected a Sequential of snnparams, which hands states along, got PyTorch's")
             x = _cast_spikes(module, x, self)
             if isinstance(module, OverTime):

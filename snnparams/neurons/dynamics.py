@@ -20,6 +20,7 @@ from torch.nn.functional import linear
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState, LIParameters, LIState, Neuron, as_given
 from snnparams.neurons.neuron import check_gradient
 from snnparams.neurons.surrogate import Adjoint, Gradient, gradient_of, surrogate_of
+from snnparams.parameters.settings import check_dt
 
 
 class AdjointState(NamedTuple):
@@ -140,7 +141,7 @@ def neuron_step(
     check_gradient(neuron, gradient)
     gradient = gradient_of(p, gradient) if neuron.spiking else None
     detach = detaches(neuron, detach_reset, recurrent_weights is not None, gradient)
-    given = arguments_of_step(neuron, p, dt, detach, gradient)
+    given = arguments_of_step(neuron, p, check_dt(dt), detach, gradient)
     return advance(neuron, input_current, state, given, recurrent_weights)
 
 

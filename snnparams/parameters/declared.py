@@ -19,13 +19,13 @@ from torch import nn
 from torch.distributions import Distribution
 
 from snnparams.parameters.distributions import bounds, described, reciprocal
+from snnparams.parameters.settings import check_seconds
 
 if TYPE_CHECKING:
     from snnparams.parameters.parameter import Parameter
 
 TIMES = {"tau_syn": "tau_syn_inv", "tau_mem": "tau_mem_inv"}  # of a LIF neuron: what chapter 6 compares
 CONSTRAINTS = ("log", "softplus", "decay", "none")
-SLOWEST = 1.0  # s; a longer time constant was more likely meant in milliseconds
 
 
 def plain(name: str, value: Any) -> Any:
@@ -225,47 +225,6 @@ def check_size(name: str, value: torch.Tensor, size: int | tuple[int, ...] | Non
             raise ValueError(f"{name}: expected one value, or values that fit a population of {size}, got {got}")
 
 
-def check_dt(dt: float) -> float:
-    """Return the time step `dt` in s as a float.
-
-    Raises:
-        ValueError: if it is not positive and finite.
-    """
-    if not (math.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt: expected a positive, finite time step in s, got {dt}")
-    return float(dt)
-
-
-def is_whole(value: Any, least: int = 1) -> bool:
-    """Return whether a value is an integer, of Python or of NumPy, that is not too small."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def check_counts(**counts: int) -> None:
-    """Check numbers of things, by name.
-
-    Raises:
-        ValueError: if one is not a positive integer.
-    """
-    for name, count in counts.items():
-        if not is_whole(count):
-            raise ValueError(f"{name}: expected a positive integer, got {count!r}")
-
-
-def shape_of_population(size: int | tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Return the shape of a population of that size, if it is known.
-
-    Raises:
-        ValueError: if it is neither a positive integer nor a tuple of them.
-    """
-    if size is None:
-        return None
-    shape = size if isinstance(size, tuple) else (size,)
-    if not all(is_whole(n) for n in shape):
-        raise ValueError(f"size: expected a positive integer or a tuple of them, got {size!r}")
-    return tuple(int(n) for n in shape)
-
-
 def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Declared:
     """Return what was declared: a float, which is exact in any type, a tensor, or a `Learned` or `Fixed`.
 
@@ -289,13 +248,10 @@ def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Declar
     return value
 
 
-def _check_seconds(name: str, typical: float, rate: str) -> None:
-    """Refuse time constants that were meant in milliseconds."""
-    if rate and typical > SLOWEST:
-        raise ValueError(
-            f"{name}: expected a time constant in s, at most {SLOWEST:g} s, got {typical:g} s; were milliseconds "
-            f"meant, {typical * 1e-3:g} s? A neuron that slow is declared by its rate, {rate}={1 / typical:g}"
-        )
+def _check_slow(name: str, typical: float, rate: str) -> None:
+    if rate:
+        slow = f" A neuron that slow is declared by its rate, {rate}={1 / typical:g}"
+        check_seconds(name, "time constant", typical, slow)
 
 
 def of_times(name: str, value, rate: str = ""):
@@ -318,7 +274,7 @@ def of_times(name: str, value, rate: str = ""):
             found = reciprocal(value)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        _check_seconds(name, _typical(value), rate)
+        _check_slow(name, _typical(value), rate)
         return found
     if isinstance(value, nn.Parameter):
         raise TypeError(f"{name}: expected Learned({name}) or a value, got an nn.Parameter; give one to {rate}")
@@ -329,7 +285,7 @@ def of_times(name: str, value, rate: str = ""):
     if (bad := ~(torch.isfinite(flat) & (flat > 0))).any():
         raise ValueError(f"{name}: expected positive, finite times in s, got {flat[bad][0].item():g}")
     if flat.numel():
-        _check_seconds(name, flat.median().item(), rate)  # single neurons may be slow
+        _check_slow(name, flat.median().item(), rate)  # single neurons may be slow
     return 1 / value
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from snnparams.data.mnist import Split
 from snnparams.layers.checks import check_finite
-from snnparams.parameters.declared import check_counts
+from snnparams.parameters.settings import check_counts
 
 Data = Split | Dataset | DataLoader
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Sequence
-from typing import cast
+from types import MappingProxyType
+from typing import ClassVar, cast
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
+from snnparams.layers.attributes import Attributes
 from snnparams.layers.checkpoint import NO_VALUES, of_members, to_store, with_tensors
 from snnparams.layers.likeness import OF_PYTORCH, check_alike, join
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons.surrogate import Adjoint
-from snnparams.parameters.declared import check_value, is_whole
+from snnparams.parameters.declared import check_value
+from snnparams.parameters.settings import is_whole
 from snnparams.training.members import hand_over, kept
 from snnparams.training.stacking import _can_stay_one, _computed, _independent, _is_of_one_member, _key, _PartlyFrozen
 
@@ -30,7 +33,7 @@ def _keep_after_load(ensemble: Ensemble, incompatible_keys) -> None:
     ensemble._keep_frozen_values()
 
 
-class Ensemble(nn.Module):
+class Ensemble(Attributes):
     """Independent networks of one architecture, whose values are stacked on a leading axis.
 
     The stacked values keep the names that they have in a member, behind `stacked.`; fixed neuron parameters that are
@@ -68,6 +71,8 @@ class Ensemble(nn.Module):
         RuntimeError: on calling, if a forward pass draws random numbers or keeps a tensor.
     """
 
+    checked = MappingProxyType({"halted": lambda ensemble, members: frozenset(ensemble._checked(members))})
+    as_built: ClassVar[tuple[str, ...]] = ("size", "randomness")
     halted: frozenset[int] = frozenset()  # members that are out of training
 
     def __init__(self, members: Sequence[nn.Module], *, randomness: str = "error") -> None:
@@ -189,7 +194,7 @@ class Ensemble(nn.Module):
         Raises:
             IndexError: if there is no such member.
         """
-        self.halted = self.halted | set(self._checked(members))
+        self.halted = self.halted | set(members)
 
     def _checked(self, members: Sequence[int]) -> list[int]:
         for k in members:

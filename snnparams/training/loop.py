@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 
 from snnparams.layers.neuron_parameters import NeuronParameters
-from snnparams.parameters.declared import is_whole
+from snnparams.parameters.settings import is_whole
 from snnparams.training.batches import (
     Data,
     check_generators,

@@ -61,7 +61,7 @@ class Study:
             rows += [
                 (self.titles[kind], results.difference(stage, task, kind, EQUAL), self.colors[kind]) for kind in found
             ]
-        fig, ax = plt.subplots(figsize=(7.2, 0.6 + 0.3 * len(rows)))
+        fig, ax = plt.subplots(figsize=(4.95, 0.6 + 0.3 * len(rows)))
         forest(ax, rows, xlabel)
         if len(rows) == len(self.stages):
             ax.set(xticks=[])

@@ -51,6 +51,7 @@ def seed_by_seed(results: Results, task: str) -> dict:
 def script(results: Results) -> str:
     """Return the script: tasks, names of kinds and measures, and quantiles of Student's t by the number of seeds."""
     tasks = {task: seed_by_seed(results, task) for task in TASKS}
+    tasks = dict(sorted(tasks.items(), key=lambda item: bool(item[1]["note"])))  # complete ones first
     most = max(len(found["seeds"]) for found in tasks.values())
     critical = [None, None, *(float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) for n in range(2, most + 1))]
     data = {"tasks": tasks, "titles": {kind: TITLE[kind] for kind in KINDS}, "measures": MEASURES, "critical": critical}

@@ -14,7 +14,7 @@ from snnparams.data import tasks
 SYMBOL = {"tau_mem": "τ mem", "tau_syn": "τ syn", "v_th": "threshold"}  # subscripts would be too small to read
 OTHERS = [kind for kind in KINDS if kind != EQUAL]
 RESETS = ("", "reset by subtraction", "no reset", "synapse cleared", "no reset, synapse cleared")
-WIDTH = 5.05  # inches: a wider figure does not fit a phone
+WIDTH = 5.05  # inches: a wider figure does not fit a phone; 0.1 less where a label stands out of it
 LOOK = {"linewidth": 2.5, "solid_capstyle": "butt"}
 
 
@@ -57,7 +57,7 @@ def seeds_of(results: Results, task: str) -> str:
 
 def verdict(results: Results) -> plt.Figure:
     """Windows remembered without recurrence, and the gain over equal neurons on three tasks."""
-    fig, (above, below) = plt.subplots(2, 1, figsize=(WIDTH, 6.0), height_ratios=(4, 6))
+    fig, (above, below) = plt.subplots(2, 1, figsize=(WIDTH - 0.1, 6.0), height_ratios=(4, 6))
     counts = (2, 4, 6)
     for kind in KINDS:
         stages = [results.stage(f"windows {k}") for k in counts]
@@ -173,7 +173,7 @@ def gains(results: Results, stage: str, tasks_of: Sequence[str], limits: tuple[f
     for task in tasks_of:
         rows.append((task, None, "k"))
         rows += kinds_of(results, stage, task)
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.22 * len(rows) + 0.6))
+    fig, ax = plt.subplots(figsize=(WIDTH - 0.1, 0.22 * len(rows) + 0.6))
     forest(ax, rows, "gain over equal neurons (percentage points)")
     for row, (_, difference, color) in enumerate(rows):
         if difference is not None:

@@ -42,15 +42,11 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 	}
 
 	function* compute({weight, threshold, which}, figure) {
-		const {cache} = figure
-		if (cache.weight !== weight) {
-			const times = yield* each(THRESHOLDS, STEPS, at => forward(weight, at).spikes)
-			Object.assign(cache, {weight, times})
-		}
+		figure.cache[weight] ??= yield* each(THRESHOLDS, STEPS, at => forward(weight, at).spikes)
 		yield 2 * STEPS // forward, and backward
 		const found = forward(weight, threshold)
 		const spike = found.spikes[which - 1] ?? null
-		const curve = cache.times.map(spikes => (which <= spikes.length ? ms(spikes[which - 1] + 1) : null))
+		const curve = figure.cache[weight].map(spikes => (which <= spikes.length ? ms(spikes[which - 1] + 1) : null))
 		return {...found, ...backward(found, threshold, spike), spike, curve}
 	}
 
@@ -61,7 +57,8 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		const ordinal = ORDINALS[state.which - 1]
 		const times = found.voltages.map((_, t) => ms(t + 1))
 
-		const voltage = figure.panel([left, 28, wide, 140], [0, end], [0, 1.6], {
+		const [high, low] = narrow ? [84, 74] : [140, 130]
+		const voltage = figure.panel([left, 28, wide, high], [0, end], [0, 1.6], {
 			name: "voltage",
 			title: "voltage, forward →",
 			yTicks: [0, 0.5, 1, 1.5],
@@ -76,24 +73,23 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 			voltage.dot(at, state.threshold, t === found.spike ? "knob" : "green", t === found.spike ? 6 : 4)
 		}
 		if (found.jumps.length) voltage.text(0, 1.6, "green: slope s⁻ at the crossing", "green", 8, 12)
-		voltage.marks([ms(ARRIVES)], 168, 8, "mark")
+		voltage.marks([ms(ARRIVES)], 28 + high, 8, "mark")
 		voltage.text(ms(ARRIVES), 0, "input", "muted", 5, 14)
 
-		const low = -20 * 2 ** Math.ceil(Math.log2(Math.max(1, ...found.ofV.map(value => value / -20))))
-		const lambda = figure.panel([left, 208, wide, 130], [0, end], [low, -0.2 * low], {
+		const least = -20 * 2 ** Math.ceil(Math.log2(Math.max(1, ...found.ofV.map(value => value / -20))))
+		const lambda = figure.panel([left, high + 68, wide, low], [0, end], [least, -0.2 * least], {
 			title: "← λ: worth of a bit of voltage",
 			xLabel: "time (ms)",
-			yTicks: [low, low / 2, 0]
+			yTicks: [least, least / 2, 0]
 		})
 		lambda.level(0, "axis")
 		lambda.line(times, found.ofV, "blue line")
 		for (const {t, before, after} of found.jumps) {
 			const at = ms(t + 1)
 			lambda.line([at, at], [after, before], "dashed blue")
-			if (t === found.spike) lambda.text(at, before, `jumps to ${format(before)}`, "blue", 8, 2)
 		}
 
-		const curve = figure.panel(beside(28, 310, 424, 150), [LOW, HIGH], [0, end], {
+		const curve = figure.panel(beside(28, 310, 292, 74), [LOW, HIGH], [0, end], {
 			title: `time of the ${ordinal} spike (ms)`,
 			xLabel: "threshold"
 		})
@@ -105,31 +101,34 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 			curve.tangent(state.threshold, at, found.ofThreshold, reach, "blue line")
 			curve.dot(state.threshold, at, "knob", 6)
 			curve.text(LOW, end, "blue: tangent from λ", "blue", 8, 12)
+			lambda.text(end, 0, `jumps from 0 to ${format(found.ofV[found.spike])}`, "blue end", 0, -6)
 		}
-		return narrow ? 616 : 380
+		return narrow ? 404 : 380
 	}
+
+	const later = slope => `${format(Math.abs(0.01 * slope))} ms ${slope > 0 ? "later" : "earlier"}`
 
 	function text({state}, found) {
 		const ordinal = ORDINALS[state.which - 1]
 		if (found.spike === null)
 			return `There is no ${ordinal} spike: λ is zero everywhere, and no gradient says how to get one.`
-		const {slope, before} = found.jumps.find(jump => jump.t === found.spike)
+		const slope = found.slopes[found.spike]
 		return (
-			`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. Just before it λ is ` +
-			`${format(before)}: a voltage higher by 0.01 makes it ${format(-0.01 * before)} ms earlier, ` +
-			`a threshold higher by 0.01 ${format(0.01 * found.ofThreshold)} ms later.${slope < 0.6 ? " It grazes: soon it is gone." : ""}`
+			`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. By the tangent, it ` +
+			`would come ${later(found.ofV[found.spike])} if the voltage before it were higher by 0.01, and ${later(found.ofThreshold)} if the ` +
+			`threshold were.${slope < 0.6 ? " It grazes the threshold, and soon is gone." : ""}`
 		)
 	}
 
 	return {
 		label: "Voltage of a neuron; below, the derivative of a spike time by it, backward; beside, the spike time",
 		controls: [
-			{name: "weight", label: "weight of the input", low: 0.5, high: 8, value: 5},
+			{name: "weight", label: "input weight", low: 0.5, high: 8, value: 5},
 			{name: "threshold", label: "threshold v<sub>th</sub>", low: LOW, high: HIGH, value: 0.6},
-			{name: "which", label: "the loss is the time of the", options: SPIKES, value: "2"}
+			{name: "which", label: "loss: the time of the", options: SPIKES, value: "2"}
 		],
 
-		handles: () => [{slider: "threshold", axis: "y", panel: "voltage", across: () => ms(STEPS)}],
+		handles: () => [{slider: "threshold", panel: "voltage"}],
 		compute,
 		draw,
 		text

@@ -12,25 +12,29 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		const half = (critical[n] * deviation) / Math.sqrt(n)
 		return {mean, low: mean - half, high: mean + half}
 	}
-	const signed = value => `${value > 0 ? "+" : ""}${value.toFixed(1)}`.replace("-", "−")
+	function signed(value) {
+		const size = Math.abs(value).toFixed(1)
+		return size === "0.0" ? size : (value > 0 ? "+" : "−") + size // what rounds to zero has no sign
+	}
 	const seen = ({low, high}) => low > 0 || high < 0
 	const look = one => (seen(one) ? (one.mean > 0 ? "green" : "pink") : "muted")
 
 	function pick(figure, times) {
 		const {state} = figure
 		const count = tasks[state.task].seeds.length
-		const drawn = list(times, () => {
-			const left = list(count, k => k)
-			const random = () => left.splice(Math.floor(Math.random() * left.length), 1)[0]
-			return list(Math.min(state.count, count), random)
-		})
+		const shuffled = () => list(count, k => [Math.random(), k]).sort((one, other) => one[0] - other[0])
+		const drawn = list(times, () =>
+			shuffled()
+				.slice(0, state.count)
+				.map(([, k]) => k)
+		)
 		figure.change({picked: drawn[0], draws: [...drawn, ...state.draws].slice(0, KEPT)})
 	}
 
 	const kinds = Object.entries(titles)
 	const taskTitles = Object.entries(tasks).map(([name, {title}]) => [name, title])
 	const measureTitles = Object.entries(measures).map(([name, [title]]) => [name, title])
-	const again = {picked: [], draws: []}
+	const again = {picked: [], draws: []} // places of seeds; none is the first ones
 	function* compute(state) {
 		const {seeds, kinds} = tasks[state.task]
 		const [ours, theirs] = [kinds[state.kind], kinds[state.other]].map(kind => kind[state.measure])
@@ -61,7 +65,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 			return place
 		})
 
-		const top = 28 + 48 * Math.ceil(MOST / columns) + 40
+		const top = 68 + 48 * Math.ceil(MOST / columns)
 		const low = Math.min(0, ...differences)
 		const high = Math.max(0, ...differences)
 		const room = 0.5 * (high - low) || 1
@@ -88,12 +92,14 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		const {seeds, note} = tasks[state.task]
 		const number = ({mean, low, high}) => signed(mean) + (low > -Infinity ? ` (${signed(low)} to ${signed(high)})` : "")
 		if (state.kind === state.other) return "Choose two different kinds."
+		const [ours, theirs] = [titles[state.kind], titles[state.other]]
+		const higher = `so that ${now.mean > 0 ? ours : theirs} is higher`
 		const what =
-			picked.length > 1 ? (seen(now) ? "a difference is seen" : "no difference is seen") : "one seed has no interval"
-		const many = draws.length > 1 ? ` Of ${draws.length} draws ${draws.filter(seen).length} saw one.` : ""
+			picked.length > 1 ? (seen(now) ? higher : "so that no difference is seen") : "and one seed has no interval"
+		const many = draws.length > 1 ? ` Of ${draws.length} draws ${draws.filter(seen).length} saw a difference.` : ""
 		return (
-			`With ${picked.length} of ${seeds.length} seeds, ${titles[state.kind]} minus ${titles[state.other]} is ` +
-			`${number(now)} ${measures[state.measure][1]}: ${what}. All seeds say ${number(all)}.${many} ${note}`
+			`With ${picked.length} of ${seeds.length} seeds, ${ours} minus ${theirs} is ` +
+			`${number(now)} ${measures[state.measure][1]}, ${what}. All seeds say ${number(all)}.${many} ${note}`
 		)
 	}
 
@@ -108,7 +114,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 			{label: "Draw seeds", press: figure => pick(figure, 1)},
 			{label: `Draw ${KEPT} times`, press: figure => pick(figure, KEPT)}
 		],
-		state: {picked: [], draws: []}, // places of seeds; none is the first ones
+		state: again,
 		link: true,
 
 		presses: figure =>
@@ -122,7 +128,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 					const {picked} = figure.result
 					figure.change({picked: picked.includes(k) ? picked.filter(other => other !== k) : [...picked, k]})
 				},
-				place: () => figure.tiles[k] ?? null
+				place: () => figure.tiles[k]
 			})),
 		compute,
 		draw,

@@ -3,7 +3,7 @@
 ;(() => {
 	const UPDATES_PER_FRAME = 5000 // of a neuron by a time step: what a phone can do
 	const plans = {}
-	const calm = window.matchMedia("(prefers-reduced-motion: reduce)")
+	const calm = matchMedia("(prefers-reduced-motion: reduce)")
 
 	/** A number as text, with a true minus sign. */
 	const format = (value, digits = 2) => String(Number(value.toPrecision(digits))).replace("-", "−")
@@ -72,8 +72,8 @@
 		return found
 	}
 
-	/** The ends of a list of numbers as text. */
-	const range = values => [...new Set([values[0], values.at(-1)].map(value => format(value)))].join(" to ")
+	/** The ends of a list of numbers as texts, one if they are alike. */
+	const range = (values, digits) => [...new Set([values[0], values.at(-1)].map(value => format(value, digits)))]
 
 	/** A colour for a time constant, as in all figures of the book: yellow is 3 ms, blue the slowest. */
 	function bySpeed(tau, slowest = 30) {
@@ -182,8 +182,7 @@
 
 	class Figure {
 		constructor(place, plan) {
-			Object.assign(this, {place, plan, panels: {}, cache: {}, ahead: 0, busy: false, id: place.id})
-			this.updates = {total: 0, mostInAFrame: 0}
+			Object.assign(this, {place, plan, panels: {}, cache: {}, ahead: 0, updates: 0, busy: false, id: place.id})
 			this.defaults = {...plan.state}
 			for (const {name, value} of plan.controls) if (name) this.defaults[name] = value
 			this.state = structuredClone(this.defaults)
@@ -198,7 +197,9 @@
 			const about = `role="img" aria-label="${plan.label}" aria-describedby="${id}-text"`
 			this.canvas = element(`<div class="live-canvas"><svg ${about}></svg></div>`)
 			this.drawing = this.canvas.firstChild
-			this.message = element(`<p class="live-text" id="${id}-text" aria-live="polite"></p>`)
+			// seen at once, and heard when one pauses
+			this.message = element(`<p class="live-text" id="${id}-text" aria-hidden="true"></p>`)
+			this.voice = element('<p class="live-voice" aria-live="polite"></p>')
 			this.controls = element('<div class="live-controls"></div>')
 			this.shows = plan.controls.filter(({name}) => name).map(control => this.addControl(control))
 			const buttons = element('<div class="live-buttons"></div>')
@@ -210,9 +211,9 @@
 				addEventListener("hashchange", () => this.visit())
 			}
 			this.controls.append(buttons)
-			const parts = [this.canvas, this.message, this.controls]
-			if (plan.link) parts.unshift(parts.pop()) // one chooses before one looks
-			this.place.querySelector("img").replaceWith(...parts)
+			const parts = [this.canvas, this.controls]
+			if (plan.link) parts.reverse() // one chooses before one looks
+			this.place.querySelector("img").replaceWith(...parts, this.message, this.voice)
 			this.handles = plan.handles?.(this) ?? []
 			this.keys = this.handles.filter(handle => !handle.slider) // what the tab key and arrows reach
 			for (const handle of this.handles) this.addHandle(handle)
@@ -253,11 +254,6 @@
 			}
 		}
 
-		address() {
-			const view = Object.entries(this.state).map(([name, value]) => [name, JSON.stringify(value)])
-			return `#${this.id}?${new URLSearchParams(view)}`
-		}
-
 		/** Show what the page's address asks for, if it makes sense. */
 		visit() {
 			const [id, query] = location.hash.slice(1).split("?")
@@ -273,16 +269,16 @@
 
 		/** Lay 44 pixels over what can be dragged. */
 		addHandle(handle) {
-			const {slider, axis, label} = handle
+			const {slider, label} = handle
 			if (slider) {
 				const {low, high} = this.plan.controls.find(({name}) => name === slider)
 				const set = value => Object.assign(this.state, {[slider]: Math.round(value * 100) / 100})
-				Object.assign(handle, {low, high, set, get: () => this.state[slider]})
+				Object.assign(handle, {axis: "y", low, high, set, get: () => this.state[slider]})
 			}
 			const k = this.keys.indexOf(handle)
 			const role = `role="slider" aria-label="${label}" aria-valuemin="${handle.low}" aria-valuemax="${handle.high}"`
 			const about = slider ? 'aria-hidden="true"' : `${role} tabindex="${k ? -1 : 0}"`
-			handle.button = element(`<div class="live-handle live-handle-${axis}" ${about}></div>`)
+			handle.button = element(`<div class="live-handle live-handle-${handle.axis}" ${about}></div>`)
 			handle.button.onpointerdown = event => this.grab(event)
 			handle.button.onkeydown = event => {
 				const step = {ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -1e9, End: 1e9}[event.key]
@@ -298,10 +294,10 @@
 			this.canvas.append(handle.button)
 		}
 
-		placeOf(handle) {
-			const panel = this.panels[handle.panel]
-			const [at, across] = [handle.get(), handle.across()]
-			return handle.axis === "x" ? [panel.x(at), panel.y(across)] : [panel.x(across), panel.y(at)]
+		/** Where a handle is: a point, or for the y axis a line, at an x on it or in its middle. */
+		placeOf({panel: name, axis, get, across}, x) {
+			const panel = this.panels[name]
+			return axis === "x" ? [panel.x(get()), panel.y(across())] : [x ?? panel.left + panel.width / 2, panel.y(get())]
 		}
 
 		move(handle, value) {
@@ -316,7 +312,7 @@
 				return [clientX - left, clientY - top].map(pixels => (pixels * this.width) / width)
 			}
 			const start = position(event)
-			const distance = handle => Math.hypot(...this.placeOf(handle).map((at, k) => at - start[k]))
+			const distance = handle => Math.hypot(...this.placeOf(handle, start[0]).map((at, k) => at - start[k]))
 			const handle = this.handles.reduce((a, b) => (distance(b) < distance(a) ? b : a))
 			const {button, slider, axis} = handle
 			button.setPointerCapture(event.pointerId)
@@ -352,14 +348,13 @@
 					Object.assign(this, {result: value, work: null})
 					break
 				}
-				this.updates.total += value
+				this.updates += value
 				if (spent + value > most) {
 					this.ahead = value // they are made in the next frame
 					break
 				}
 				spent += value
 			}
-			if (most === UPDATES_PER_FRAME) this.updates.mostInAFrame = Math.max(this.updates.mostInAFrame, spent)
 			if (!this.work || (this.result?.partial && !calm.matches)) this.redraw()
 			this.busy = Boolean(this.work || this.stale)
 			if (this.busy) requestAnimationFrame(() => this.frame())
@@ -371,7 +366,6 @@
 			Object.assign(this, {ahead: 0, work: null, stale: true})
 			this.showState()
 			this.frame(Infinity)
-			this.say(0)
 		}
 
 		/** Set values as a program does, and compute at once. */
@@ -384,7 +378,7 @@
 		}
 
 		measured() {
-			return Math.max(280, Math.round(this.canvas.clientWidth || 720))
+			return Math.max(280, this.canvas.clientWidth)
 		}
 
 		showState() {
@@ -398,11 +392,16 @@
 			const height = this.plan.draw(this, this.result)
 			this.drawing.setAttribute("viewBox", `0 0 ${this.width} ${height}`)
 			this.drawing.innerHTML = this.parts.join("")
-			if (this.link) this.link.href = this.address()
-			const put = (button, x, y) =>
-				Object.assign(button.style, {left: `${(100 * x) / this.width}%`, top: `${(100 * y) / height}%`})
+			if (this.link) {
+				const view = Object.entries(this.state).map(([name, value]) => [name, JSON.stringify(value)])
+				this.link.href = `#${this.id}?${new URLSearchParams(view)}`
+			}
+			if (!this.work) this.message.textContent = this.plan.text(this, this.result)
+			const share = pixels => `${(100 * pixels) / this.width}%`
+			const put = (button, x, y, wide) =>
+				Object.assign(button.style, {left: share(x), top: `${(100 * y) / height}%`, width: wide && share(wide)})
 			for (const handle of this.handles) {
-				put(handle.button, ...this.placeOf(handle))
+				put(handle.button, ...this.placeOf(handle), handle.axis === "y" && this.panels[handle.panel].width)
 				if (handle.slider) continue
 				handle.button.setAttribute("aria-valuenow", handle.get())
 				handle.button.setAttribute("aria-valuetext", format(handle.get(), 3) + (handle.unit ?? ""))
@@ -411,16 +410,15 @@
 				const box = place()
 				button.hidden = !box
 				if (!box) continue
-				put(button, box.x, box.y)
-				button.style.width = `${(100 * box.width) / this.width}%`
+				put(button, box.x, box.y, box.width)
 				button.setAttribute("aria-label", label())
 			}
 		}
 
-		/** Say what is seen, so late that a voice can follow. */
-		say(wait = 250) {
+		/** Have what is seen read out, so late that a voice can follow. */
+		say() {
 			clearTimeout(this.timer)
-			this.timer = setTimeout(() => this.message.replaceChildren(this.plan.text(this, this.result)), wait)
+			this.timer = setTimeout(() => this.voice.replaceChildren(this.message.textContent), 250)
 		}
 
 		write(...what) {

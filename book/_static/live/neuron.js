@@ -8,25 +8,28 @@ liveFigures.define("neuron", ({format, list, simulate}) => {
 
 	const respond = state => simulate(state, DT, t => WEIGHT * state.times.filter(time => time === t).length, STEPS)
 
-	/** Say what a step does that is too long for a time constant. */
-	function overshoot(name, end, tau) {
-		const ratio = DT * (1000 / tau)
-		if (ratio <= 1) return ""
-		const what = ratio > 2 ? end : "it jumps from side to side"
-		return ` Δt/τ = ${format(ratio)}: a step multiplies the ${name} by ${format(1 - ratio)}, and ${what}. Invalid!`
+	/** Say what a step of 1 ms does that is too long for a time constant. */
+	function overshoot(which, what, end, tau) {
+		if (tau > 1) return ""
+		const [long, goes] =
+			tau < 0.5
+				? ["more than twice", `swings ever wider${end}`]
+				: ["as long as, or longer than,", "goes all the way in one step, or too far"]
+		return ` A time step, 1 ms, is ${long} the ${which} time constant: the ${what} ${goes}. A layer refuses such a value.`
 	}
+
+	const fires = ({length: n}) => `fires ${n || "no"} spike${n === 1 ? "" : "s"}`
+	const changed = ({state, defaults}) => JSON.stringify(state) !== JSON.stringify(defaults)
 
 	function* compute(state, figure) {
 		yield 2 * STEPS
-		figure.cache.usual ??= respond(figure.defaults)
-		return respond(state)
+		return {...respond(state), usual: respond(figure.defaults)}
 	}
 
 	function draw(figure, found) {
-		const {state, width, narrow} = figure
-		const {usual} = figure.cache
+		const [{state, width, narrow}, {usual}] = [figure, found]
 		const times = list(STEPS, t => t)
-		const [left, wide] = [34, width - 34 - 20]
+		const [left, wide] = [34, width - 54]
 		const time = [0, STEPS]
 		const input = figure.panel([left, 40, wide, 15], time, [0, 1], {name: "input", yTicks: [], xTicks: []})
 		figure.write(left, 16, "input spikes: drag them", "title")
@@ -53,30 +56,31 @@ liveFigures.define("neuron", ({format, list, simulate}) => {
 		voltage.dot(STEPS, state.v_th, "knob", 6)
 		voltage.marks(usual.spikes, top - 12, 5, "ghost")
 		voltage.marks(found.spikes, top - 12, 16, "mark")
-		voltage.text(2, state.v_th, "threshold", "", 0, -5)
+		voltage.text(2, state.v_th, "threshold: drag it", "", 0, -5)
 		voltage.text(STEPS, state.v_leak, "leak", "muted end", -10, state.v_leak <= state.v_th ? 14 : -5)
 		figure.write(left, top - 16, "output spikes", "label")
 		figure.write(left + wide, top - 16, "membrane voltage v", "label orange end")
-		if (JSON.stringify(state) !== JSON.stringify(figure.defaults))
-			voltage.text(2, -1, "grey: as it was", "muted", 0, -7)
+		if (changed(figure)) voltage.text(2, -1, "grey: as it was at first", "muted", 0, -7)
 		return top + high + 38
 	}
 
-	function text({state, cache}, found) {
-		const [count, most] = [found.spikes.length, format(Math.max(...found.voltages))]
-		const when = count ? `, the first at ${found.spikes[0]} ms` : `: the voltage reaches ${most}`
+	function text(figure, found) {
+		const {spikes, voltages, usual} = found
+		const most = format(Math.max(...voltages), 3)
+		const when = spikes.length ? `, the first at ${spikes[0]} ms` : `, as its voltage reaches at most ${most}`
+		const before = changed(figure) ? ` The grey one ${fires(usual.spikes)}.` : ""
 		return (
-			`Output spikes: ${count} (${cache.usual.spikes.length} as it was)${when}.` +
-			(overshoot("current", "it grows without limit", state.tau_syn) ||
-				overshoot("voltage", "it swings ever wider; only the reset ends that", state.tau_mem))
+			`The neuron ${fires(spikes)}${when}.${before}` +
+			(overshoot("synaptic", "current", "", figure.state.tau_syn) ||
+				overshoot("membrane", "voltage", " until a reset", figure.state.tau_mem))
 		)
 	}
 
 	return {
-		label: "Input spikes, synaptic current, membrane voltage and output spikes of one neuron over 80 milliseconds",
+		label: "Input spikes, synaptic current, membrane voltage and output spikes of one neuron",
 		controls: [
-			{name: "tau_mem", label: "membrane time constant τ<sub>mem</sub>", ...tau, value: 10},
-			{name: "tau_syn", label: "synaptic time constant τ<sub>syn</sub>", ...tau, value: 5},
+			{name: "tau_mem", label: "membrane τ", ...tau, value: 10},
+			{name: "tau_syn", label: "synapse τ", ...tau, value: 5},
 			{name: "v_leak", label: "leak v<sub>leak</sub>", low: -0.5, high: 1.5, value: 0},
 			{name: "v_th", label: "threshold v<sub>th</sub>", low: 0.1, high: 2.1, value: 1},
 			{name: "v_reset", label: "reset v<sub>reset</sub>", low: -1, high: 1, value: 0}
@@ -96,7 +100,7 @@ liveFigures.define("neuron", ({format, list, simulate}) => {
 				set: value => figure.state.times.splice(k, 1, Math.round(value)),
 				across: () => 1
 			})),
-			{slider: "v_th", axis: "y", panel: "voltage", across: () => STEPS}
+			{slider: "v_th", panel: "voltage"}
 		],
 		compute,
 		draw,

@@ -52,20 +52,21 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 	}
 
 	function draw(figure, found) {
-		const {narrow} = figure
+		const {state, narrow} = figure
 		const [left, wide, beside] = figure.columns(0.6)
 		const end = 200 // ms
-		const raster = figure.panel([left, 28, wide, 182], [0, end], [0, NEURONS], {
+		const high = narrow ? 108 : 182
+		const raster = figure.panel([left, 28, wide, high], [0, end], [0, NEURONS], {
 			title: "time constants (ms) and spikes",
 			xNames: () => "",
-			yTicks: [0.5, 30.5, 59.5],
-			yNames: row => format(found.taus[Math.floor(row)])
+			yTicks: state.variation ? [0.5, 30.5, 59.5] : [30.5],
+			yNames: row => format(found.taus[Math.floor(row)], 3)
 		})
 		found.spikes.forEach((times, k) => {
 			const at = times.map(t => t * DT * 1e3)
-			raster.marks(at, raster.y(k + 0.95), (0.9 * 182) / NEURONS, "mark", bySpeed(found.taus[k]))
+			raster.marks(at, raster.y(k + 0.95), (0.9 * high) / NEURONS, "mark", bySpeed(found.taus[k]))
 		})
-		const share = figure.panel([left, 250, wide, 90], [0, end], [0, 1], {
+		const share = figure.panel([left, high + 68, wide, narrow ? 54 : 90], [0, end], [0, 1], {
 			title: "share that fires in each ms",
 			xLabel: "time (ms)",
 			yTicks: [0, 0.5, 1],
@@ -75,37 +76,38 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 		share.line(ms, found.equalShare, "ghost")
 		share.line(ms, found.share, "line")
 
-		const tail = figure.panel(beside(28, 312, 422, 130), [0, TAIL], [1e-6, 1], {
+		const tail = figure.panel(beside(28, 312, 294, 72), [0, TAIL], [1e-6, 1], {
 			ofY: Math.log10,
 			title: "memory: voltage after input",
 			xLabel: "time (ms)",
 			yTicks: [1e-6, 1e-4, 1e-2, 1],
-			yNames: v => ({1e-6: "10⁻⁶", 1e-4: "10⁻⁴", 1e-2: "10⁻²", 1: "1"})[v],
-			xTicks: [0, 50, 100, 150]
+			yNames: v => ({1e-6: "10⁻⁶", 1e-4: "10⁻⁴", 1e-2: "10⁻²", 1: "1"})[v]
 		})
-		tail.line(ms.slice(0, TAIL), found.equalTail, "ghost")
-		tail.line(ms.slice(0, TAIL), found.tail, "line")
+		tail.line(ms, found.equalTail, "ghost")
+		tail.line(ms, found.tail, "line")
 		tail.text(TAIL, 1, "your population", "end", 0, 14)
 		tail.text(TAIL, 1, "grey: all equal", "muted end", 0, 31)
-		return narrow ? 594 : 378
+		return narrow ? 404 : 378
 	}
 
 	function text(_, found) {
-		const steady = [found.share, found.equalShare].map(share => format(100 * deviation(share)))
-		const more = found.tail[100] / Math.max(...found.tail) / (found.equalTail[100] / Math.max(...found.equalTail))
-		const taus = `Time constants: ${range(found.taus)} ms.`
-		if (!found.spikes.flat().length) return `${taus} The current does not reach the threshold of 1: nobody fires.`
-		return (
-			`${taus} The share that fires has a standard deviation of ${steady[0]} %, in equal neurons of ${steady[1]} %. ` +
-			`After 100 ms, ${format(more)} times as much is left of an input as in equal ones.`
-		)
+		const [first, last] = range(found.taus, 3)
+		const taus = last ? `Time constants lie between ${first} and ${last} ms` : `All time constants are ${first} ms`
+		if (!found.spikes.flat().length) return `${taus}. No neuron fires: the current stays below the threshold of 1.`
+		const [now, usual] = [found.share, found.equalShare].map(share => format(100 * deviation(share)))
+		const swing = `the share that fires has a standard deviation of ${now} %`
+		if (!last) return `${taus}, so that all neurons fire together: ${swing}.`
+		const left = tail => tail[100] / Math.max(...tail)
+		const more = format(left(found.tail) / left(found.equalTail))
+		const times = more === "1" ? "as much" : `${more} times as much`
+		return `${taus}; ${swing}, in equal neurons of ${usual} %. After 100 ms, ${times} is left of an input as in equal ones.`
 	}
 
 	return {
 		label: "Spikes of 60 neurons sorted by time constant, the share that fires, and what their membranes remember",
 		controls: [
-			{name: "variation", label: "spread (coefficient of variation)", low: 0, high: 0.8, value: 0.05, digits: 2},
-			{name: "median", label: "median time constant", low: 8, high: 30, log: true, unit: " ms", value: 10},
+			{name: "variation", label: "spread of τ<sub>mem</sub>", low: 0, high: 0.8, value: 0, digits: 2},
+			{name: "median", label: "median τ<sub>mem</sub>", low: 8, high: 30, log: true, unit: " ms", value: 10},
 			{name: "current", label: "input current", low: 0.8, high: 3, value: 1.3}
 		],
 		compute,

@@ -7,9 +7,10 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	const [LEAST, MOST] = [1e-9, 999.9] // 1/s, of the smooth maps
 
 	/** A smooth map of all numbers into valid rates: a curve, bent at its ends, with its slope. */
-	function smooth(curve, slope, inverse) {
+	function smooth(look, curve, slope, inverse) {
 		const [first, last, margin] = [inverse(LEAST) + 0.5, inverse(MOST) - 0.5, 0.5]
 		return {
+			look,
 			range: [-4, 3],
 			inverse,
 			of: x => {
@@ -24,25 +25,27 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	const sigmoid = x => 1 / (1 + Math.exp(-x))
 	const cut = x => clamp(x, 1e-3, 0.999)
 	const respond = rate => impulse(DT * rate, B, PULSE)
-	const raw = {range: [-150, 1150], inverse: rate => rate, of: x => [x, 1]}
-	const share = {range: [-0.15, 1.15], inverse: rate => rate * DT}
-	// what is stored for a rate, the rate and its slope, and what else a step does
+	const raw = {look: "muted", range: [-150, 1150], inverse: rate => rate, of: x => [x, 1]}
+	const share = {look: "pink", range: [-0.15, 1.15], inverse: rate => rate * DT}
+	// how it is drawn, what is stored for a rate, the rate and its slope, and what else a step does
 	const MAPS = {
 		raw,
-		"raw, own rate": {...raw, faster: 100},
+		"raw, own rate": {...raw, look: "muted dashed", faster: 100},
 		clamp: {...share, of: x => [cut(x) / DT, x >= 1e-3 && x <= 0.999 ? 1 / DT : 0]},
-		projection: {...share, of: x => [x / DT, 1 / DT], after: cut},
+		projection: {...share, look: "pink dashed", of: x => [x / DT, 1 / DT], after: cut},
 		softplus: smooth(
+			"blue",
 			x => 100 * Math.log1p(Math.exp(x)),
 			x => 100 * sigmoid(x),
 			rate => rate / 100 + Math.log(-Math.expm1(-rate / 100))
 		),
 		decay: smooth(
+			"orange",
 			x => sigmoid(x) / DT,
 			x => (sigmoid(x) * (1 - sigmoid(x))) / DT,
 			rate => Math.log((rate * DT) / (1 - rate * DT))
 		),
-		log: smooth(exp, exp, rate => Math.log(rate / 100))
+		log: smooth("green", exp, exp, rate => Math.log(rate / 100))
 	}
 	const NAMES = Object.keys(MAPS)
 	const range = {low: 3, high: 200, log: true, unit: " ms", digits: 2}
@@ -70,11 +73,6 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	const near = (point, target) => valid(point) && Math.abs(tau(point) / target - 1) < 0.05
 
 	function* compute({start, target, rate}, figure) {
-		const key = `${start} ${target} ${rate}`
-		if (figure.cache.key === key) {
-			yield 1 // another one is followed
-			return {paths: figure.cache.paths}
-		}
 		yield PULSE
 		const wanted = respond(1000 / target).voltages
 		const runners = NAMES.map(name => run(MAPS[name], start, wanted, rate))
@@ -86,16 +84,15 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 				const {done, value} = runners[k].next()
 				if (!done) paths[name].push(value)
 			}
-		Object.assign(figure.cache, {key, paths})
 		return {paths}
 	}
 
 	function draw(figure, {paths}) {
 		const {state, narrow} = figure
-		const names = 106
-		const [left, both, beside] = figure.columns(0.66)
-		const wide = both - names
-		const race = figure.panel([left, 28, wide, 250], [0, RACE], [1, 2000], {
+		const [left, both, beside] = figure.columns(0.68)
+		const wide = both - 116 // for the names
+		const high = narrow ? 150 : 250
+		const race = figure.panel([left, 28, wide, high], [0, RACE], [1, 2000], {
 			ofY: Math.log10,
 			title: "time constant (ms)",
 			xLabel: "step",
@@ -103,59 +100,49 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 		})
 		race.level(state.target, "dashed")
 		race.text(RACE, state.target, "target", "muted end", -4, state.target > 100 ? -6 : 15)
-		for (const name of [...NAMES.filter(other => other !== state.map), state.map]) {
-			const path = paths[name]
+		for (const [k, name] of NAMES.entries()) {
+			const [path, {faster, look}] = [paths[name], MAPS[name]]
+			const kind = `${look} ${name === state.map ? "bold" : "thin"}`
 			const taus = path.map(point => (point.value > 0 ? tau(point) : null))
-			race.line([...path.keys()], taus, name === state.map ? "orange line" : "ghost")
+			race.line([...path.keys()], taus, kind)
 			const last = path.findLastIndex(valid)
 			if (last >= 0 && last < path.length - 1) race.text(last, taus[last], "✕", "pink middle", 0, 4)
+			const [x, y] = [left + wide + 10, 42 + 18 * k]
+			figure.parts.push(`<path class="${kind}" d="M${x} ${y - 4}h14"/>`)
+			figure.write(x + 19, y, name + (faster ? ` ${format(faster * state.rate)}` : ""), look)
 		}
-		// names at the ends of lines, pushed apart
-		const ends = NAMES.filter(name => paths[name].length).map(name => {
-			const last = paths[name].findLast(valid) ?? paths[name][0]
-			const y = race.y(tau(last))
-			return {name, y, from: y, lost: !valid(paths[name].at(-1))}
-		})
-		ends.sort((a, b) => a.y - b.y)
-		ends.forEach((end, k) => {
-			if (k) end.y = Math.max(end.y, ends[k - 1].y + 15)
-			const y = Math.min(end.y, 276 - 15 * (ends.length - 1 - k))
-			const kind = end.name === state.map ? "orange" : "muted"
-			const text = `${end.lost ? "✕ " : ""}${end.name}`
-			if (!end.lost) figure.parts.push(`<path class="ghost" d="M${left + wide} ${end.from}l9 ${y - end.from}"/>`)
-			figure.write(left + wide + 11, y + 4, text, `label ${kind}`)
-		})
 
 		const map = MAPS[state.map]
-		const curve = figure.panel(beside(28, 250, 370, 140), map.range, [-150, 1150], {
+		const curve = figure.panel(beside(28, 250, 250, 100), map.range, [-150, 1150], {
 			title: `rate (1/s) of ${state.map}`,
 			xLabel: "what is stored",
 			yTicks: [0, 500, 1000]
 		})
+		const [from, to] = map.range
 		curve.shade(map.range, [1000, 1150])
 		curve.shade(map.range, [-150, 0])
-		const xs = list(121, k => map.range[0] + ((map.range[1] - map.range[0]) * k) / 120)
+		const xs = list(121, k => from + ((to - from) * k) / 120)
 		curve.line(xs, x => map.of(x)[0], "line")
 		curve.level(1000 / state.target, "dashed")
-		const inside = paths[state.map].filter(({stored}) => stored >= map.range[0] && stored <= map.range[1])
-		for (const {stored, value} of inside) if (Math.abs(value - 500) < 650) curve.dot(stored, value, "orange", 3)
-		curve.text(map.range[0], 1000, "grey: not valid", "muted", 6, -2)
-		return narrow ? 562 : 318
+		for (const {stored, value} of paths[state.map])
+			if (stored >= from && stored <= to && Math.abs(value - 500) < 650) curve.dot(stored, value, map.look, 3)
+		curve.text(from, 1000, "grey: not valid", "muted", 6, -2)
+		return narrow ? 390 : 318
 	}
 
 	function text({state}, {paths}) {
 		const path = paths[state.map]
 		const [last, {target}] = [path.at(-1), state]
 		const arrived = NAMES.filter(name => paths[name].length > RACE && near(paths[name].at(-1), target))
-		const there = `Within 5 % of the target: ${arrived.length ? arrived.join(", ") : "none"}.`
+		const there = `In the end ${arrived.join("; ") || "none"} came within 5 % of the target.`
 		if (!valid(last))
-			return `${state.map}: after ${path.length - 1} steps the rate is ${format(last.value)} per second, which is no neuron. ${there}`
+			return `After ${path.length - 1} steps ${state.map} has a rate of ${format(last.value)} per second, as no neuron can have. ${there}`
 		if (near(last, target)) {
 			const since = path.findLastIndex(point => !near(point, target)) + 1
-			return `${state.map}: there after ${since} steps. ${there}`
+			return `From step ${since} on, ${state.map} stays within 5 % of the target. ${there}`
 		}
-		const frozen = path[1].value === last.value ? ", frozen since its first step" : ""
-		return `${state.map}: ${format(tau(last))} ms after ${RACE} steps${frozen}. ${there}`
+		const frozen = path[1].value === last.value ? ", since its first step" : ""
+		return `After ${RACE} steps ${state.map} is at ${format(tau(last))} ms${frozen}. ${there}`
 	}
 
 	return {

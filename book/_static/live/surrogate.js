@@ -14,7 +14,6 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		heavi_erfc: (x, alpha) => (2 / Math.sqrt(Math.PI)) * Math.exp(-((alpha * x) ** 2)),
 		circ: (x, alpha) => (1 + (x / alpha) ** 2) ** -1.5
 	}
-	const alphaOf = ({method, steepness}) => (method === "circ" ? 1 / steepness : steepness)
 
 	/** The loss of a weight and its surrogate gradient, carried forward beside voltage and current. */
 	function loss(weight, method, alpha) {
@@ -34,48 +33,45 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		return {count, loss: (count - WANTED) ** 2 / 2, gradient: (count - WANTED) * ofCount}
 	}
 
-	/** The weight after a step, which is at most as long as the learning rate. */
-	const after = (weight, gradient, rate) => clamp(weight - rate * clamp(gradient, -1, 1), LOW, HIGH)
-
-	function step(figure) {
-		const {state, result} = figure
-		const weight = after(state.weight, result.gradient, state.rate)
-		figure.change({weight, path: [...state.path, state.weight].slice(-ROLL)})
-	}
+	const step = figure =>
+		figure.change({weight: figure.result.next, path: [...figure.state.path, figure.state.weight].slice(-ROLL)})
 
 	/** Take many steps, all at once where nothing shall move. */
 	function roll(figure, left = ROLL) {
 		clearTimeout(figure.rolling)
+		if (!left) return
 		step(figure)
-		if (calm.matches) figure.finish()
-		const next = () => left > 1 && roll(figure, left - 1)
-		if (calm.matches) next()
-		else figure.rolling = setTimeout(next, 80)
+		if (calm.matches) {
+			figure.finish()
+			roll(figure, left - 1)
+		} else figure.rolling = setTimeout(roll, 80, figure, left - 1)
 	}
 
 	function* compute(state, figure) {
-		const alpha = alphaOf(state)
+		const alpha = state.method === "circ" ? 1 / state.steepness : state.steepness
+		const lossOf = weight => loss(weight, state.method, alpha)
 		const key = `${state.method} ${alpha}`
-		if (figure.cache.key !== key) {
-			const along = yield* each(WEIGHTS, STEPS, weight => loss(weight, state.method, alpha))
-			Object.assign(figure.cache, {key, along})
-		}
+		figure.cache[key] ??= yield* each(WEIGHTS, STEPS, lossOf)
 		yield STEPS
-		const {along} = figure.cache
+		const along = figure.cache[key]
 		const [losses, gradients] = ["loss", "gradient"].map(name => along.map(one => one[name]))
-		return {...loss(state.weight, state.method, alpha), losses, gradients, alpha}
+		const here = lossOf(state.weight)
+		// a step is as long as the slope times a rate, but for slopes beyond 1
+		const next = clamp(state.weight - state.rate * clamp(here.gradient, -1, 1), LOW, HIGH)
+		return {...here, next, losses, gradients, alpha, path: state.path.map(weight => lossOf(weight).loss)}
 	}
 
 	function draw(figure, found) {
 		const {state, narrow} = figure
 		const [left, wide, beside] = figure.columns(0.62)
 		const range = [LOW, HIGH]
-		const onLoss = figure.panel([left, 28, wide, 180], range, [0, 20], {
+		const high = narrow ? 120 : 180
+		const onLoss = figure.panel([left, 28, wide, high], range, [0, 20], {
 			name: "loss",
 			title: "loss: drag the ball",
 			xNames: () => ""
 		})
-		const below = figure.panel([left, 248, wide, 90], range, [-40, 40], {
+		const below = figure.panel([left, high + 68, wide, narrow ? 66 : 90], range, [-40, 40], {
 			title: "gradient, as learning sees it",
 			xLabel: "weight",
 			ofY: v => Math.sign(v) * Math.sqrt(Math.abs(v)), // so that small slopes are seen
@@ -86,20 +82,19 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		onLoss.level(found.loss, "dashed muted")
 		const {gradient} = found
 		onLoss.tangent(state.weight, found.loss, gradient, Math.min(0.3, 9 / Math.abs(gradient)), "green line")
-		for (const w of state.path) onLoss.dot(w, loss(w, state.method, found.alpha).loss, "muted", 2)
-		const next = after(state.weight, gradient, state.rate)
-		onLoss.line([state.weight, next], [found.loss, found.loss], "thick")
+		for (const [k, weight] of state.path.entries()) onLoss.dot(weight, found.path[k], "muted", 2)
+		onLoss.line([state.weight, found.next], [found.loss, found.loss], "thick")
 		onLoss.dot(state.weight, found.loss, "knob", 8)
-		const names = [`surrogate slope: ${format(gradient)}`, "true slope: 0", "next step"]
-		for (const [k, kind] of ["green", "muted", ""].entries())
-			onLoss.text(0.9, 20, names[k], `${kind} middle`, 0, 12 + 17 * k)
+		onLoss.text(0.9, 20, `surrogate slope: ${format(gradient)}`, "green middle", 0, 12)
+		onLoss.text(0.9, 20, "true slope: 0", "muted middle", 0, 29)
+		onLoss.text(0.9, 20, "next step", "middle", 0, 46)
 
 		below.level(0, "axis")
 		below.line(WEIGHTS, found.gradients, "green line")
 		below.dot(state.weight, clamp(gradient, -40, 40), "green", 5)
 
 		const distances = list(181, k => -1.5 + k / 60)
-		const shape = figure.panel(beside(28, 180, 420, 80), [-1.5, 1.5], [0, 1.2], {
+		const shape = figure.panel(beside(28, 180, 316, 52), [-1.5, 1.5], [0, 1.2], {
 			title: "derivative of the spike",
 			xLabel: "voltage − threshold",
 			yTicks: [0, 0.5, 1],
@@ -108,17 +103,18 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		shape.line([0, 0], [0, 1.2], "faint")
 		shape.line(distances, x => SHAPES[state.method](x, found.alpha), "green line")
 		shape.text(-1.45, 1.2, `alpha = ${format(found.alpha, 3)}`, "muted", 0, 12)
-		return narrow ? 540 : 384
+		return narrow ? 404 : 384
 	}
 
 	function text({state}, found) {
-		const silent = found.gradients.filter((_, k) => found.losses[k] === 12.5)
-		const felt = silent.filter(gradient => Math.abs(gradient) > 0.1).length / silent.length
-		const now = `Weight ${format(state.weight, 3)}: ${found.count} spikes instead of ${WANTED}.`
-		const known = `Of the weights without a spike, ${Math.round(100 * felt)} % get a gradient.`
-		if (found.count === WANTED) return `${now} Arrived: the gradient is zero, by whatever slope. ${known}`
-		const way = format(after(state.weight, found.gradient, state.rate) - state.weight)
-		return `${now} The surrogate's slope is ${format(found.gradient)}: a step changes the weight by ${way}. ${known}`
+		const {count, gradient, next, losses, gradients} = found
+		const silent = gradients.filter((_, k) => losses[k] === WANTED ** 2 / 2)
+		const felt = silent.filter(slope => Math.abs(slope) > 0.1).length / silent.length
+		const known = `Of all weights without a spike, ${Math.round(100 * felt)} % have a slope beyond 0.1.`
+		const now = `At a weight of ${format(state.weight, 3)} the neuron fires ${count} of ${WANTED} spikes`
+		if (count === WANTED) return `${now}: it has arrived, and the slope is 0. ${known}`
+		const why = Math.abs(gradient) > 1 ? "the longest, as the slope is beyond 1" : "the longest times the slope"
+		return `${now}. The surrogate's slope is ${format(gradient)}, and the next step ${format(next - state.weight)}: ${why}. ${known}`
 	}
 
 	return {

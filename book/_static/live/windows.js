@@ -45,9 +45,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		const noise = Math.sqrt(state.count) * NOISE
 		// what each state holds of each window, whose input has a sum of squares of 1
 		const newest = k => steps - LONG * (k + 1) // windows are numbered from the first, filters go back in time
-		const held = unit.map(f =>
-			state.groups.slice(0, state.windows).map((_, k) => total(f.slice(newest(k), newest(k) + LONG)) / Math.sqrt(LONG))
-		)
+		const held = unit.map(f => list(state.windows, k => total(f.slice(newest(k), newest(k) + LONG)) / Math.sqrt(LONG)))
 		const overlap = held.map((f, i) => held.map((g, j) => dot(f, g) + (i === j ? noise ** 2 : 0)))
 		const sums = []
 		const accuracies = []
@@ -66,14 +64,15 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		return {taus, filters, sums, accuracies, answers, states, remembered}
 	}
 
+	const name = sign => (sign > 0 ? "A" : "B")
+
 	function draw(figure, found) {
-		const {state, narrow} = figure
+		const {state, width, narrow} = figure
 		const count = state.windows
 		const steps = LONG * count
-		const [left, wide, beside] = figure.columns(0.64)
+		const [left, wide] = narrow ? [16, width - 60] : [44, width - 244]
 		const time = [-steps, 0]
 		const ago = list(steps, lag => -lag - 0.5)
-		const name = sign => (sign > 0 ? "A" : "B")
 
 		const block = wide / count
 		figure.write(left, 16, "input: press a window to change it", "title")
@@ -84,79 +83,78 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			return {x, y: 22, width: block}
 		})
 
-		const filters = figure.panel([left, 100, wide, 110], time, [0, 1.05], {
-			title: "what each synapse still holds of it",
+		const filters = figure.panel([left, 94, wide, 92], time, [0, 1.05], {
+			title: "what each neuron still holds",
 			yTicks: [0, 1],
 			xNames: () => ""
 		})
 		const look = k => bySpeed(found.taus[k], 300)
-		found.filters.forEach((f, k) => {
+		for (const [k, f] of found.filters.entries()) {
 			const share = value => value / Math.max(...f)
 			filters.line(ago, f.map(share), "line", {style: look(k)})
-		})
+		}
 
-		const top = 252
-		const [row, gap] = narrow ? [240 / count, 12] : [168 / count, 0]
+		const top = 228
+		const row = (narrow ? 132 : 168) / count
 		figure.write(left, top - 9, "best sums, and how often right", "title")
 		found.sums.forEach((sum, k) => {
 			const y = top + k * row
 			const all = [-0.5, 1.5, ...sum]
-			const panel = figure.panel([left, y + gap, wide, row - 6 - gap], time, [Math.min(...all), Math.max(...all)])
+			const panel = figure.panel([left, y, wide, row - 6], time, [Math.min(...all), Math.max(...all)])
 			const from = -steps + k * LONG
 			panel.shade([from, from + LONG], [0, 1])
 			panel.level(0, "grid")
 			panel.line(ago, sum, "line")
-			figure.write(left - 8, panel.y(0.2), `${k + 1}.`, "tick end")
-			const share = `${(100 * found.accuracies[k]).toFixed(0)} %`
-			const kind = found.accuracies[k] > 0.9 ? "green" : "pink"
-			const given = name(found.answers[k])
-			const right = given === name(state.groups[k]) ? "✓" : "✗"
-			const place = narrow ? [left + wide, y + 9] : [left + wide + 12, panel.y(0.2)]
-			figure.write(...place, `${given} ${right} ${share}`, narrow ? `${kind} end` : kind)
+			figure.write(left - 4, panel.y(0.2), `${k + 1}.`, "tick end")
+			const [share, given] = [found.accuracies[k], name(found.answers[k])]
+			const answer = narrow ? "" : `${given} ${given === name(state.groups[k]) ? "✓" : "✗"} `
+			const kind = share > 0.9 ? "green" : "pink"
+			figure.write(left + wide + 8, panel.y(0.2), `${answer}${Math.round(100 * share)} %`, kind)
 		})
 		const bottom = top + row * count
 		figure.panel([left, bottom, wide, 0], time, [0, 1], {xLabel: "time before the question (steps)", yTicks: []})
 
-		const states = figure.panel(beside(100, 110, bottom + 80, 70), [-1, 1], [0, state.count], {
+		const box = narrow ? [left, bottom + 72, wide, 50] : [width - 182, 94, 168, 92]
+		const states = figure.panel(box, [-1, 1], [0, state.count], {
 			title: "states at the end",
 			xTicks: [-1, 0, 1],
 			xNames: v => (v ? `all ${name(v)}` : "0"),
 			yTicks: []
 		})
 		states.line([0, 0], [0, state.count], "grid")
-		found.states.forEach((value, k) => {
+		for (const [k, value] of found.states.entries())
 			states.line([0, value], [k + 0.5, k + 0.5], "bar", {style: look(k)})
-		})
-		return narrow ? bottom + 182 : bottom + 40
+		return bottom + (narrow ? 144 : 40)
 	}
 
 	function text({state}, found) {
-		const lost = found.accuracies.flatMap((share, k) => (share < 0.9 ? [k + 1] : []))
-		const missing = lost.length ? ` Unsure of window ${lost.join(", ")}.` : ""
+		const {count, windows} = state
+		const taus = range(found.taus).join(" to ")
+		const who = count > 1 ? `${count} neurons have` : "One neuron has"
 		return (
-			`Synapses: ${state.count}, of ${range(found.taus)} steps. Over all inputs, with 1 % noise, a readout remembers ` +
-			`${found.remembered.toFixed(1)} of ${state.windows} windows.${missing}`
+			`${who} a τ syn of ${taus} steps. In all, a readout remembers ${found.remembered.toFixed(1)} of ${windows} windows: ` +
+			"a window counts as 1 if it is right for every input, and as 0 if it is guessed, and right for half of them."
 		)
 	}
 
 	return {
-		label: "Windows of input, the filters of different synapses, and what a readout can tell apart at the end",
+		label: "Windows of input, the filters of neurons, and what a readout can tell apart at the end",
 		controls: [
-			{name: "count", label: "different synapses", low: 1, high: 8, step: 1, value: 3},
-			{name: "windows", label: "windows to remember", low: 2, high: MOST, step: 1, value: 4},
-			{...scale, name: "middle", label: "middle value", low: 5, high: 60, unit: " steps", value: 20},
-			{...scale, name: "spread", label: "spread: from middle to ends, times", low: 1, high: 10, value: 7}
+			{name: "count", label: "neurons", low: 1, high: 8, step: 1, value: 3},
+			{name: "windows", label: "windows", low: 2, high: MOST, step: 1, value: 4},
+			{...scale, name: "middle", label: "middle τ<sub>syn</sub>", low: 5, high: 60, unit: " steps", value: 20},
+			{...scale, name: "spread", label: "spread (1: equal)", low: 1, high: 10, value: 7}
 		],
 		state: {groups: [1, -1, -1, 1, 1, -1]}, // the group of inputs that is active in each window
 
 		presses: figure =>
 			list(MOST, k => ({
-				label: () => `window ${k + 1}: group ${figure.state.groups[k] > 0 ? "A" : "B"} is active; press to change`,
+				label: () => `window ${k + 1}: group ${name(figure.state.groups[k])} is active; press to change`,
 				press: () => {
 					figure.state.groups[k] *= -1
 					figure.change()
 				},
-				place: () => figure.blocks[k] ?? null
+				place: () => figure.blocks[k]
 			})),
 		compute,
 		draw,
