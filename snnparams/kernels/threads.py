@@ -106,8 +106,8 @@ class _Unpacking:
         at = ir.Constant(ir.IntType(64), next(self.place))
         return self.builder.load(self.builder.gep(self.packed, [at]))
 
-    def value(self, kind: types.Type) -> ir.Value:
-        """Return the next argument, of that type."""
+    def value(self, kind: Any) -> ir.Value:
+        """Return the next argument, of that type of Numba's."""
         own = self.context.get_value_type(kind)
         if isinstance(kind, types.Array):
             return self._array(kind)
@@ -119,7 +119,7 @@ class _Unpacking:
             return double if own == ir.DoubleType() else self.builder.fptrunc(double, own)
         return number if own == number.type else self.builder.trunc(number, own)
 
-    def _array(self, kind: types.Array) -> ir.Value:
+    def _array(self, kind: Any) -> ir.Value:
         array = self.context.make_array(kind)(self.context, self.builder)
         data = self.builder.inttoptr(self.number(), array.data.type)
         shape = [self.number() for _ in range(kind.ndim)]
