@@ -112,7 +112,8 @@ class _Unpacking:
         if isinstance(kind, types.Array):
             return self._array(kind)
         if isinstance(kind, types.BaseTuple):
-            return self.context.make_tuple(self.builder, kind, [self.value(part) for part in kind])
+            parts: Any = kind  # no base of Numba's says that it can be iterated over
+            return self.context.make_tuple(self.builder, kind, [self.value(part) for part in parts])
         number = self.number()
         if isinstance(kind, types.Float):
             double = self.builder.bitcast(number, ir.DoubleType())
