@@ -1,16 +1,19 @@
 """What Numba compiles: for which processor, where it is kept, and that it compiles for arm64 as well."""
 
+import gc
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import threading
 
+import numpy as np
 import pytest
 from commands import run
 from notebooks import ROOT
 
-from snnparams.kernels import compiled, vectors
+from snnparams.kernels import compiled, threads, vectors
 
 # A recurrent layer against the reference. What is printed: hits and misses of the cache, bytes of a register.
 USE = """
@@ -195,3 +198,87 @@ def test_every_kernel_compiles_for_arm64(tmp_path):
     of_products = [row for row in rows if row[2] in ("_product", "_outer_products")]
     assert len(of_products) == 8  # two functions, types and systems
     assert all(int(row[4]) > 0 for row in of_products)  # multiply-add of whole registers
+
+
+# Trains a little, with all that changes from one call to another: what is printed is what was compiled by then.
+TRAIN = """
+import sys, torch, snnparams as sp
+sys.path.insert(0, sys.argv[1])
+from first_call import compiled
+
+def train(rows, steps, threads, p, layout=torch.sparse_coo, with_x=False):
+    torch.set_num_threads(threads)
+    layer = sp.LIFRecurrent(8, 40, p, kernel="cpu")
+    x = sp.ConstantCurrentLIFEncoder(steps, layout=layout)(2 * torch.rand(rows, 8)).requires_grad_(with_x)
+    layer(x)[0].sum().backward()
+
+train(64, 20, 2, sp.LIFParameters(tau_mem=sp.Learned(0.01)))
+first = compiled()
+with torch.no_grad():
+    sp.LIFRecurrent(8, 40, kernel="cpu")(torch.rand(64, 20, 8))
+for rows, steps, threads in ((65, 21, 2), (300, 20, 3), (64, 30, 1), (2, 64, 2)):
+    train(rows, steps, threads, sp.LIFParameters())
+    train(rows, steps, threads, sp.LIFParameters(v_th=sp.Learned(0.3), method="tanh", alpha=3.0))
+    train(rows, steps, threads, sp.LIFParameters(), torch.strided, with_x=True)
+later = compiled()
+assert later == first, (first, later)
+print(*first)
+"""
+
+
+def test_nothing_is_compiled_again_for_another_batch_thread_neuron_or_flag_nor_in_another_process(tmp_path):
+    arguments = sys.executable, "-c", TRAIN, str(ROOT / "tests" / "benchmarks")
+    variables = environment(NUMBA_CACHE_DIR=str(tmp_path))
+    assert {"_forward", "_backward", "_in_threads"} <= set(run(*arguments, env=variables).split())
+    assert run(*arguments, env=variables).split() == []
+
+
+def test_a_folder_of_another_version_is_left_alone(tmp_path):
+    other = tmp_path / "snnparams-0123456789abcdef"
+    other.mkdir()
+    for name in ("sparse._compress-17.py311.nbi", "sparse._compress-17.py311.1.nbc"):
+        (other / name).write_bytes(b"of a version that nobody has any more")
+    assert use(SMALL, NUMBA_CACHE_DIR=str(tmp_path)) == ["0", "1"]
+    assert use(SMALL, NUMBA_CACHE_DIR=str(tmp_path)) == ["1", "0"]
+    assert {path.read_bytes() for path in other.iterdir()} == {b"of a version that nobody has any more"}
+
+
+def test_other_versions_of_numba_and_python_have_folders_of_their_own(monkeypatch):
+    names = {compiled._folder.__wrapped__().name}
+    monkeypatch.setattr(compiled.numba, "__version__", "0.1")
+    names.add(compiled._folder.__wrapped__().name)
+    monkeypatch.setattr(compiled.platform, "python_version", lambda: "3.99.0")
+    names.add(compiled._folder.__wrapped__().name)
+    assert len(names) == 3
+
+
+def test_says_once_that_compiling_takes_long(monkeypatch, caplog):
+    said = threading.Event()
+    compiled._say_that_it_takes_long.cache_clear()
+
+    class AtOnce:
+        """A timer whose time has come."""
+
+        def __init__(self, seconds, function):
+            assert seconds == 1.0
+            self.start, self.cancel = function, said.set
+
+    monkeypatch.setattr(compiled.threading, "Timer", AtOnce)
+    for _ in range(2):
+        with compiled.while_compiling():
+            assert not gc.isenabled()
+    assert gc.isenabled()
+    assert said.is_set()
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["Compiling kernels for this processor"]
+    assert str(compiled._folder()) in caplog.text
+
+
+def test_says_nothing_when_compiling_is_fast(caplog):
+    with compiled.while_compiling():
+        pass
+    assert not caplog.records
+
+
+def test_arrays_with_gaps_are_refused():
+    with pytest.raises(ValueError, match="one after the other"):
+        threads._pack(np.zeros((4, 4))[:, ::2])

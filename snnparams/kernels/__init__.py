@@ -172,7 +172,9 @@ def derived_sequence(
         if neuron.receives:
             variables[neuron.receives] = variables[neuron.receives] + arrives
         else:
-            currents = torch.cat([currents[:1] + arrives, currents[1:]])
+            # all in one operator: backward, slices would each be filled up with zeros, copied and added
+            common, first = torch.promote_types(currents.dtype, arrives.dtype), torch.zeros(1, dtype=torch.long)
+            currents = currents.to(common).index_add(0, first.to(currents.device), arrives.to(common)[None])
     values = arguments_of_step(neuron, p, dt)
     precision = torch.promote_types(currents.dtype, variables[program.state[0]].dtype)  # as in the reference
     device = currents.device

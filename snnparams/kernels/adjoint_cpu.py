@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from snnparams.kernels import adjoint, elementwise
-from snnparams.kernels.compiled import call, compiled, fused_multiply_add, run, shares
+from snnparams.kernels.compiled import compiled, fused_multiply_add
+from snnparams.kernels.threads import call, run, shares
 from snnparams.neurons import LIFParameters
 
 LISTED = 4096  # spikes of a share for which there is room at least

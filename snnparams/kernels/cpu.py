@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from snnparams.kernels import elementwise
-from snnparams.kernels.compiled import all_finite, call, compiled, empty, of_all_shares, run, shares
+from snnparams.kernels.compiled import all_finite, compiled, empty
+from snnparams.kernels.threads import at, call, of_all_shares, run, shares
 from snnparams.kernels.vectors import ROWS, append_above, gather, lanes, panels, scatter, several_rows
 from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS
@@ -45,6 +46,7 @@ class Sizes(NamedTuple):
 
 @compiled
 def _fill(array, number):
+    """Set all numbers of an array with one axis."""
     for n in range(len(array)):
         array[n] = number
 
@@ -78,7 +80,7 @@ def _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, share, start, 
     )
     _fill(half, 0.5)
     _fill(ones, 1.0)
-    state_stride, p_stride, kept_stride = state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
+    of_step, p_stride, kept_stride = x.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
     for first in range(start * neurons, stop * neurons, piece):
         last = min(first + piece, stop * neurons)
         _fill(received, 0.0)
@@ -87,15 +89,13 @@ def _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, share, start, 
                 for r in range((last - first) // neurons):
                     values = out[t - 1, first + r * neurons : last] if sizes.dense else ones
                     for k in range(len(w)):  # what a panel writes behind a row, the next row writes again
-                        at = r * neurons + k * columns
-                        gather(w, k * panel, chosen[r], values, 0, count[r], received, at)
-            out_t = out[t, first:last]
-            kept_t = kept[0, t, first:last] if keep else out_t
+                        gather(w, k * panel, chosen[r], values, 0, count[r], received, r * neurons + k * columns)
+            here = t * of_step + first
             call(
                 step,
                 (
-                    last - first, alpha, state[0, first:], state_stride, x[t, first:last], received,
-                    p[0, first % neurons :], p_stride, out_t, kept_t, kept_stride,
+                    last - first, alpha, at(state, first), of_step, at(x, here), received, at(p, first % neurons),
+                    p_stride, at(out, here), at(kept, here) if keep else at(out, here), kept_stride,
                 ),
             )  # fmt: skip
             if sizes.recurrent:
@@ -104,18 +104,17 @@ def _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, share, start, 
                     if sizes.dense:
                         count[r] = neurons
                     else:
-                        count[r] = _spiking(out_t, half, row, row + neurons, sizes.lanes, chosen[r])
+                        count[r] = _spiking(out[t, first:last], half, row, row + neurons, sizes.lanes, chosen[r])
 
 
 @compiled
 def _received(later, w, neurons, rows, padded, products, received):
     """Write what recurrent weights bring back to each of some rows from the gradients by their later currents."""
     for k in range(len(w)):
-        at = k * w.shape[1] * w.shape[2]
-        several_rows(later, 0, padded, neurons, w, at, products, k * w.shape[2], padded)
+        several_rows(later, 0, padded, neurons, w, k * w.shape[1] * w.shape[2], products, k * w.shape[2], padded)
     for r in range(rows):
         for n in range(neurons):
-            received[r * neurons + n] = products[r, n]
+            received[r * neurons + n] = products[r * padded + n]
 
 
 @compiled
@@ -127,9 +126,9 @@ def _add_products(out, later, grad_w_t, share, panels, columns, rows, half, size
         count = neurons if sizes.dense else _spiking(out, half, row, row + neurons, sizes.lanes, chosen)
         values = out[row : row + neurons] if sizes.dense else ones
         for k in range(panels):
-            at = (share * panels + k) * neurons * columns
+            place = (share * panels + k) * neurons * columns
             which = everyone if sizes.dense else chosen
-            scatter(grad_w_t, at, which, values, 0, count, later, (r * panels + k) * columns)
+            scatter(grad_w_t, place, which, values, 0, count, later, (r * panels + k) * columns)
 
 
 @compiled
@@ -143,39 +142,32 @@ def _backward(
     neurons, piece, padded = sizes.neurons, sizes.piece, len(w) * w.shape[2]
     half, ones, out = np.empty(piece, p.dtype), np.empty(neurons, p.dtype), np.empty(piece, p.dtype)
     everyone, chosen = np.empty(neurons, np.int32), np.empty(neurons + sizes.lanes, np.int32)
-    later, products, received = (
-        np.empty((ROWS, padded), p.dtype),
-        np.empty((ROWS, padded), p.dtype),
-        np.empty(piece, p.dtype),
-    )
+    later, products = np.empty(ROWS * padded, p.dtype), np.empty(ROWS * padded, p.dtype)
+    received = np.empty(piece, p.dtype)
     # over all steps and rows: the rounding of float32 would show
-    sums, totals = np.empty((len(p), piece), np.float64), np.empty((len(p), neurons), np.float64)
+    sums, totals = np.empty(len(p) * piece, np.float64), np.empty(len(p) * neurons, np.float64)
     _fill(half, 0.5)
     _fill(ones, 1.0)
+    _fill(later, 0.0)
+    _fill(totals, 0.0)
     for n in range(neurons):
         everyone[n] = n
-    for row in later:
-        _fill(row, 0.0)
-    for row in totals:
-        _fill(row, 0.0)
-    state_stride, p_stride, kept_stride = grad_state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
+    of_step, p_stride, kept_stride = grad_x.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
     for first in range(start * neurons, stop * neurons, piece):
         last = min(first + piece, stop * neurons)
         rows = (last - first) // neurons
         _fill(received, 0.0)
-        for row in sums:
-            _fill(row, 0.0)
+        _fill(sums, 0.0)
         for t in range(len(grad_x) - 1, -1, -1):
-            after = sizes.recurrent and t < len(grad_x) - 1
+            after, here = sizes.recurrent and t < len(grad_x) - 1, t * of_step + first
             if after:
                 _received(later, w, neurons, rows, padded, products, received)
-            g_x = grad_x[t, first:last]
-            g_out = grad_out[t, first:last] if with_out else g_x
             call(
                 step,
                 (
-                    last - first, alpha, kept[0, t, first:last], kept_stride, p[0, first % neurons :], p_stride,
-                    g_out, received, grad_state[0, first:], state_stride, g_x, out, sums, piece,
+                    last - first, alpha, at(kept, here), kept_stride, at(p, first % neurons), p_stride,
+                    at(grad_out, here) if with_out else at(grad_x, here), received, at(grad_state, first), of_step,
+                    at(grad_x, here), out, sums, piece,
                 ),
             )  # fmt: skip
             if after and with_w:
@@ -185,13 +177,13 @@ def _backward(
             if sizes.recurrent:
                 for r in range(rows):
                     for n in range(neurons):
-                        later[r, n] = g_x[r * neurons + n]
+                        later[r * padded + n] = grad_x[t, first + r * neurons + n]
         for k in range(len(p)):
             for n in range(last - first):
-                totals[k, (first + n) % neurons] += sums[k, n]
+                totals[k * neurons + (first + n) % neurons] += sums[k * piece + n]
     for k in range(len(p)):
         for n in range(neurons):
-            grad_p[share, k, n] = totals[k, n]
+            grad_p[share, k, n] = totals[k * neurons + n]
 
 
 @compiled
@@ -199,16 +191,14 @@ def _backward_step(
     grad_out, kept, t, received, p, step, alpha, neurons, with_out, grad_state, grad_x, out, totals, share, start, stop
 ):  # fmt: skip
     """Go back through one step in rows start..stop, for which `received` comes from the next one."""
-    state_stride, p_stride, kept_stride = grad_state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
+    of_step, p_stride, kept_stride = grad_state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
     for first in range(start * neurons, stop * neurons, neurons):
-        last = first + neurons
-        g_x = grad_x[first:last]
-        g_out = grad_out[first:last] if with_out else g_x
         call(
             step,
             (
-                neurons, alpha, kept[0, t, first:last], kept_stride, p[0], p_stride, g_out, received[first:last],
-                grad_state[0, first:], state_stride, g_x, out[first:last], totals[share], neurons,
+                neurons, alpha, at(kept, t * of_step + first), kept_stride, p, p_stride,
+                at(grad_out, first) if with_out else at(grad_x, first), at(received, first), at(grad_state, first),
+                of_step, at(grad_x, first), at(out, first), at(totals, share * len(p) * neurons), neurons,
             ),
         )  # fmt: skip
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnparams.kernels.compiled import all_finite, compiled, empty, of_all_shares, run, shares
+from snnparams.kernels.compiled import all_finite, compiled, empty
+from snnparams.kernels.threads import of_all_shares, run, shares
 from snnparams.kernels.vectors import append_above, gather, lanes, panels, scatter, width
 
 
@@ -119,15 +120,14 @@ def _of_row(values, r, out):
 
 
 @compiled
-def _simulate(x, steps, a, v_leak, v_th, v_reset, lanes, row_start, indices, share, start, stop):
+def _simulate(x, steps, a, v_leak, v_th, v_reset, margin, lanes, row_start, indices, share, start, stop):
     """Let rows start..stop of x (R, N) drive neurons for all steps, to count their spikes or to write them.
 
     Where there is no room in `indices`, row_start[t * R + r + 1] becomes the number of spikes of row r in step t; else
     row_start[t * R + r] says where they belong. The arithmetic is that of `constant_current_lif_encode`, step by step,
-    for those neurons that can reach their threshold.
+    for those neurons that can reach their threshold, or miss it by no more than rounding, `margin`.
     """
     rows, inputs = x.shape
-    margin = x.dtype.type(8) * np.finfo(x.dtype).eps
     given, of_row = (a, v_leak, v_th, v_reset), np.empty((4, inputs), x.dtype)
     rate_of, leak_of, th_of, reset_of = of_row[0], of_row[1], of_row[2], of_row[3]
     active = np.empty((5, inputs + lanes), x.dtype)  # a whole register from any place on
@@ -184,7 +184,8 @@ def encode(x: Tensor, steps: int, *parameters: Tensor) -> Tensor:
     """
     rows, bounds = len(x), shares(len(x))
     row_start = torch.zeros(steps * rows + 1, dtype=torch.int64)
-    given = x.numpy(), steps, *map(_once, parameters), lanes(x.dtype), row_start.numpy()
+    margin = x.numpy().dtype.type(8 * torch.finfo(x.dtype).eps)
+    given = x.numpy(), steps, *map(_once, parameters), margin, lanes(x.dtype), row_start.numpy()
     run(_simulate, bounds, *given, np.empty((3, 0), np.int64))
     row_start.cumsum_(0)
     indices = torch.empty(3, int(row_start[-1]), dtype=torch.int64)

@@ -29,7 +29,7 @@ class _Limits(Parameter):
 
     @property
     def above(self) -> str:
-        return f"delays of at least {self.with_unit(max(self.low, 0.0))}"
+        return f"delays of at least {self.with_unit(self.low)}"
 
 
 class _Values(NamedTuple):
@@ -115,7 +115,7 @@ class DelayParameters(NeuronParameters):
         if not low <= high:
             raise ValueError(f"max_delay: expected at least {low:g} s, got {high:g} s")
         self.low, self.high = low, high
-        limits = _Limits(low, "s", low - max(ROUNDING * low, 1e-30), high + max(ROUNDING * high, 1e-30), name="delay")
+        limits = _Limits(low, "s", (1 - ROUNDING) * low, (1 + ROUNDING) * high, name="delay", closed=True)
         self.neuron, self.declaration = _Kind({"delay": limits}), "DelayParameters"  # type: ignore[assignment]
         self.dt, self.size = check_dt(dt), size
         self._reads = Reads()
@@ -141,7 +141,8 @@ class DelayParameters(NeuronParameters):
         (delay,) = self.values()
         if not (_has_no_numbers(delay) or isinstance(self.constraint("delay"), Constraint)):
             self.validate()
-        return _whole_and_fraction(delay / self.dt)
+        whole, fraction = _whole_and_fraction(delay / self.dt)
+        return whole.clamp(max=_number_of_steps(self.high, self.dt) - 1), fraction  # beyond it by rounding alone
 
 
 def _has_no_numbers(tensor: torch.Tensor) -> bool:

@@ -12,11 +12,11 @@ from torch.nn.functional import linear
 
 from snnparams import kernels
 from snnparams.kernels import adjoint, few
-from snnparams.layers.calls import HasParameters, as_numbers
+from snnparams.layers.calls import HasParameters, as_numbers, with_batch
 from snnparams.layers.checks import check_finite, check_input, check_population, check_state, check_weights
 from snnparams.layers.chunks import check_chunk, over_chunks, over_chunks_untraced
 from snnparams.layers.neuron_parameters import NeuronParameters
-from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
+from snnparams.layers.sequences import Lengths, over_lengths
 from snnparams.neurons import Neuron
 from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step, detaches
 from snnparams.neurons.neuron import no_parameters
@@ -95,14 +95,7 @@ class Population(HasParameters):
 
     def _with_batch(self, x, state, compute) -> tuple[torch.Tensor, Any]:
         """Compute an input that may lack the axis of the batch, as in `nn.RNN`; then so do output and state."""
-        time, axes = int(self.layout.startswith("(T")), self._population_axes()
-        refuse_packed(x)
-        if not isinstance(x, torch.Tensor) or axes is None or x.dim() != time + axes:
-            return compute(x, state)
-        if isinstance(state, tuple):
-            state = type(state)(*(t[None] if isinstance(t, torch.Tensor) else t for t in state))
-        output, last = compute(x.unsqueeze(time), state)
-        return output.squeeze(time), type(last)(*(t.squeeze(0) for t in last))
+        return with_batch(x, state, compute, self._population_axes(), int(self.layout.startswith("(T")))
 
     def _sequence(self, x: torch.Tensor, state, lengths: Lengths | None = None) -> tuple[torch.Tensor, Any]:
         """Return the outputs of all time steps, and the state after the last, or after the last of each sequence."""

@@ -192,8 +192,9 @@ def check_value(parameter: Parameter, value: Any, dt: float | None = None) -> No
             raise ValueError(f"{name}: expected {expected}, got {got}{which}")
 
     refuse(~torch.isfinite(flat), "positive, finite values" if parameter.in_seconds else "finite values")
-    refuse(flat <= parameter.low, parameter.above)
-    refuse(flat >= parameter.high, f"values below {parameter.with_unit(parameter.high)}")
+    below, above = (torch.lt, torch.gt) if parameter.closed else (torch.le, torch.ge)
+    refuse(below(flat, parameter.low), parameter.above)
+    refuse(above(flat, parameter.high), f"values below {parameter.with_unit(parameter.high)}")
     most = parameter.most_per_step
     if most < math.inf and dt is not None:
         share, side = (f"dt / {name}", "above") if parameter.in_seconds else (f"dt * {name}", "below")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def shuffled(data: Data, batch_size: int, generator, device) -> tuple[Any, int |
         parts = order.split(int(batch_size), dim=-1)
         return ((data.inputs[part], data.labels[part]) for part in parts), len(parts)
     loader = data if isinstance(data, DataLoader) else DataLoader(data, int(batch_size), True, generator=generator)
-    count = len(loader) if hasattr(loader.dataset, "__len__") else None  # type: ignore[arg-type, attr-defined]
+    count = len(loader) if isinstance(loader.dataset, Sized) else None
     return _of_loader(loader, device), count
 
 

@@ -99,15 +99,6 @@ def measure(calls: dict, turns: int) -> dict:
     return found
 
 
-def processor() -> str:
-    """Return the name of the processor, where the system tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    features = next((line for line in lines if line.startswith("flags")), "").split()
-    widest = next((name for name in ("avx512f", "avx2") if name in features), "neither AVX2 nor AVX-512")
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
-    return f"{stored.CPU}, {name}, {widest}"
-
-
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,7 +106,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "book" / "results" / "small_calls.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    content = stored.header("small_calls.py", machine=processor())
+    content = stored.header("small_calls.py", machine=stored.processor())
     content["load"] = round(os.getloadavg()[0], 1)
     content["results"] = {what: measure(calls, arguments.turns) for what, calls in groups().items()}
     stored.write(arguments.output, content)

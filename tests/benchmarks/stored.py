@@ -44,6 +44,15 @@ def header_of_device(machine: str, *packages: str) -> dict:
     }
 
 
+def processor() -> str:
+    """Return the name of the processor and its widest registers, where the system tells them."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    features = next((line for line in lines if line.startswith("flags")), "").split()
+    widest = next((name for name in ("avx512f", "avx2") if name in features), "neither AVX2 nor AVX-512")
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    return f"{CPU}, {name}, {widest}"
+
+
 def kept_runs(path: Path, versions: dict) -> dict:
     """Return the runs that a file holds, to go on from; those of other versions are refused."""
     if not path.exists():
