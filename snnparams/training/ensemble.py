@@ -196,7 +196,7 @@ class Ensemble(Attributes):
         Raises:
             IndexError: if there is no such member.
         """
-        self.halted = self.halted | set(members)
+        self.halted = self.halted | set(self._checked(members))
 
     def _checked(self, members: Sequence[int]) -> list[int]:
         for k in members:
