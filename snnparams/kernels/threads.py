@@ -106,20 +106,21 @@ class _Unpacking:
         at = ir.Constant(ir.IntType(64), next(self.place))
         return self.builder.load(self.builder.gep(self.packed, [at]))
 
-    def value(self, kind: types.Type) -> ir.Value:
+    def value(self, kind: Any) -> ir.Value:
         """Return the next argument, of that type."""
         own = self.context.get_value_type(kind)
         if isinstance(kind, types.Array):
             return self._array(kind)
         if isinstance(kind, types.BaseTuple):
-            return self.context.make_tuple(self.builder, kind, [self.value(part) for part in kind])
+            parts: Any = kind
+            return self.context.make_tuple(self.builder, kind, [self.value(part) for part in parts])
         number = self.number()
         if isinstance(kind, types.Float):
             double = self.builder.bitcast(number, ir.DoubleType())
             return double if own == ir.DoubleType() else self.builder.fptrunc(double, own)
         return number if own == number.type else self.builder.trunc(number, own)
 
-    def _array(self, kind: types.Array) -> ir.Value:
+    def _array(self, kind: Any) -> ir.Value:
         array = self.context.make_array(kind)(self.context, self.builder)
         data = self.builder.inttoptr(self.number(), array.data.type)
         shape = [self.number() for _ in range(kind.ndim)]
