@@ -20,7 +20,8 @@ import stored
 LIVE = Path(__file__).resolve().parent.parent / "book" / "_static" / "live"
 RESULTS = LIVE.parents[1] / "results" / "live_figures.json"
 NAMES = sorted(p.stem for p in LIVE.glob("*.js") if p.stem != "live")
-STYLE = "body { margin: 16px; font: 16px/1.6 sans-serif } main { max-width: 720px } * { box-sizing: border-box }"
+FONT = "font: 16px/1.6 DejaVu Sans, sans-serif"
+STYLE = f"* {{ box-sizing: border-box }} body {{ margin: 24px; {FONT} }} main {{ max-width: 720px }}"
 
 
 def write_page(folder: Path, theme: str = "light") -> str:

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "snnparams"
 RESULTS = ROOT / "book" / "results"
 READERS = [
     ROOT / "tests" / "benchmarks" / f"benefit_{name}.py"
-    for name in ("analysis", "design", "figures", "beside", "adaptation", "delays")
+    for name in ("analysis", "results", "terms", "design", "figures", "forest", "beside", "adaptation", "delays")
 ]
 
 

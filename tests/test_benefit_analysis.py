@@ -15,10 +15,18 @@ import benefit_adaptation as adaptation
 import benefit_analysis as analysis
 import benefit_delays as delays
 import benefit_design as design
+import benefit_results
 from benefit_analysis import Results
 from benefit_design import EQUAL, LEARNS, MEM, SYN
 
 from snnparams.experiments.statistics import equivalence, mean_contrast
+
+
+def changed(monkeypatch, name, value):
+    """Change what both modules have read out of `benefit_terms`."""
+    for module in (analysis, benefit_results):
+        monkeypatch.setattr(module, name, value)
+
 
 SEEDS = (1, 2, 3, 4)
 GAIN = {1: 0.10, 2: 0.14, 3: 0.12, 4: 0.15}
@@ -113,10 +121,10 @@ def test_splits_share_training_data_and_their_interval_says_so(results):
 
 @pytest.mark.parametrize("values", [[0.1, -0.2, 0.3, 0.05], [0.9, 1.4, 1.0, 1.2], [-0.8, -0.9, -0.7, -0.6]])
 def test_two_one_sided_tests_with_a_given_error_are_the_usual_ones_where_nothing_is_shared(values):
-    ours = analysis._corrected_equivalence(mean_contrast(values), len(values))
+    ours = benefit_results._corrected_equivalence(mean_contrast(values), len(values))
     assert ours == pytest.approx(equivalence(values, analysis.MARGIN), rel=1e-6)
-    assert analysis._corrected_equivalence(mean_contrast([0.5] * 4), 4) == 0
-    assert analysis._corrected_equivalence(mean_contrast([1.5] * 4), 4) == 1
+    assert benefit_results._corrected_equivalence(mean_contrast([0.5] * 4), 4) == 0
+    assert benefit_results._corrected_equivalence(mean_contrast([1.5] * 4), 4) == 1
 
 
 def test_reference_levels_of_a_recurrent_task_are_those_of_its_inputs(results):
@@ -130,8 +138,8 @@ def test_reference_levels_of_a_recurrent_task_are_those_of_its_inputs(results):
 def test_a_task_is_read_where_it_has_been_run(results, monkeypatch):
     assert results.tasks == []  # learned kinds are missing
     assert results.stage("windows 4") == "flat"
-    monkeypatch.setattr(analysis, "KINDS", {EQUAL: None, SYN: None})
-    monkeypatch.setattr(analysis, "CORE_SEEDS", 4)
+    changed(monkeypatch, "KINDS", {EQUAL: None, SYN: None})
+    changed(monkeypatch, "CORE_SEEDS", 4)
     assert results.tasks == ["windows 4"]
     assert results.stage("windows 4") == "core"
     assert results.stage("xor") == "flat"
@@ -206,7 +214,7 @@ def test_gradients_come_by_seed(results):
 
 def test_predictions_are_decided_from_the_lines(results, monkeypatch):
     assert results.outcomes()["synapse"].verdict == "not run"  # 4 seeds of 20
-    monkeypatch.setattr(analysis, "CORE_SEEDS", 4)
+    changed(monkeypatch, "CORE_SEEDS", 4)
     outcomes = results.outcomes()
     assert outcomes["synapse"].verdict == "undecided"  # 10 lies in the interval
     assert outcomes["synapse"].contrast.n == 4
@@ -223,17 +231,17 @@ def test_predictions_are_decided_from_the_lines(results, monkeypatch):
 
 
 def test_what_is_to_be_run_is_what_has_not_all_seeds(results, monkeypatch):
-    monkeypatch.setattr(analysis, "TASKS", ("windows 4", "xor"))
+    changed(monkeypatch, "TASKS", ("windows 4", "xor"))
     assert analysis.to_be_run(results) == "the core with 20 seeds on windows 4; xor"  # 4 seeds of 20
-    monkeypatch.setattr(analysis, "CORE_SEEDS", 4)
-    monkeypatch.setattr(analysis, "KINDS", (EQUAL, SYN))
+    changed(monkeypatch, "CORE_SEEDS", 4)
+    changed(monkeypatch, "KINDS", (EQUAL, SYN))
     assert analysis.to_be_run(results) == "the core with 4 seeds on xor"
-    monkeypatch.setattr(analysis, "TASKS", ("windows 4",))
+    changed(monkeypatch, "TASKS", ("windows 4",))
     assert analysis.to_be_run(results) == ""
 
 
 def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(results, monkeypatch):
-    monkeypatch.setattr(analysis, "SEEDS", 3)
+    changed(monkeypatch, "SEEDS", 3)
     empty = adaptation.table(results)
     assert {tuple(row[1:]) for row in empty.rows} == {("not run", "", "0"), ("not run", "not run", "0")}
     labels = [label.get_text() for label in adaptation.gains(results).axes[0].get_yticklabels()]
@@ -274,7 +282,7 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
 
 
 def test_adaptation_says_when_all_has_been_run_and_what_failed(results, monkeypatch):
-    monkeypatch.setattr(analysis, "SEEDS", 3)
+    changed(monkeypatch, "SEEDS", 3)
     kinds = adaptation.STUDY.kinds
     lines = [
         line(task, kind, seed, 0.6 + 0.01 * k + 0.02 * seed * (k % 2))
@@ -304,8 +312,8 @@ def test_adaptation_says_when_all_has_been_run_and_what_failed(results, monkeypa
 
 
 def test_a_verdict_on_delays_waits_for_all_declared_seeds(results, monkeypatch):
-    monkeypatch.setattr(analysis, "SEEDS", 2)
-    monkeypatch.setattr(analysis, "CORE_SEEDS", 3)
+    changed(monkeypatch, "SEEDS", 2)
+    changed(monkeypatch, "CORE_SEEDS", 3)
     assert {tuple(row[1:]) for row in delays.later(results).rows} == {("not run", "0")}
     different = [line("windows 4", design.DELAYS, s, 0.99) for s in SEEDS[:2]]
     learned = [line("windows 4", design.DELAYS_LEARN, s, 0.98) for s in SEEDS[:2]]

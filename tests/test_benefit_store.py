@@ -16,6 +16,7 @@ from benefit_store import Store, key_of
 
 from snnparams.experiments.designs import Architecture, Neurons
 from snnparams.experiments.trial import Training
+from snnparams.experiments.tuning import values
 
 CELL = {
     "task": {"name": "windows", "count": 2, "length": 5, "train": 60, "validation": 20, "test": 20, "seed": 1},
@@ -122,7 +123,7 @@ def test_every_cell_of_the_design_can_be_built():
     for kind in kinds:
         assert len(set(kind.first)) == len(kind.first) == 6
         for place in kind.first:
-            knobs = benefit.values(kind.knobs, place)
+            knobs = values(kind.knobs, place)
             for problem in problems.values():
                 cell = design.cell_of(problem, kind, knobs, 1, False)
                 Neurons(**cell["neurons"]), Architecture(**cell["architecture"]), Training(**cell["training"])

@@ -13,6 +13,9 @@ from torch.utils._pytree import tree_leaves
 import snnparams as sp
 from snnparams.neurons import AdaptiveLIF, SEAdLIF
 
+sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+from kept import kept
+
 T, B, N, INPUTS = 60, 3, 5, 4
 LEARNED = {"tau_mem": sp.Learned(20e-3), "v_th": sp.Learned(0.3)}
 DOUBLE = {"dtype": torch.float64}
@@ -136,24 +139,6 @@ def test_autocast(name):
 
 
 # ------------------------------------------------------------------------------------------------------------- memory
-
-
-def kept(layer, x, call=None):
-    """Return the bytes that autograd keeps of a call, without parameters and input."""
-    own = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *layer.buffers(), x)}
-    total, held = {}, []
-
-    def pack(t):
-        held.append(t)  # so that no address is used twice
-        place = t.untyped_storage().data_ptr()
-        if place not in own:
-            total[place] = t.untyped_storage().nbytes()
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        out, _ = (layer if call is None else call)(x)
-    assert out.requires_grad
-    return sum(total.values())
 
 
 def of_float32(recurrent, steps, chunk=None):

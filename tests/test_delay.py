@@ -297,6 +297,17 @@ def test_sparse_spikes_and_learned_delays(kind):
 # ------------------------------------------------------------------------------------ declared, kept, saved, loaded
 
 
+def test_the_gradient_of_sparse_spikes_is_that_of_dense_ones():
+    module, x = sp.Delay(learned(5)), spikes(20, 3, 5)
+    weights, found = torch.randn(20, 3, 5), []
+    for given in (x, x.to_sparse()):
+        late, _ = module(given.requires_grad_())
+        (gradient,) = torch.autograd.grad((weights * late).sum(), given)
+        found.append(gradient.to_dense() * (x > 0))
+    assert found[0].any()
+    torch.testing.assert_close(*found)
+
+
 def test_declarations():
     drawn = sp.Delay(sp.distributions.uniform(mean=5e-3, variation=0.5), size=50).p
     assert drawn.delay.shape == (50,)
@@ -471,6 +482,19 @@ def test_an_ensemble_gives_the_numbers_of_its_members(kind):
             torch.testing.assert_close(stacked[name].grad[k], parameter.grad, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("declared", [sp.Learned, torch.as_tensor])
+@pytest.mark.parametrize("differ", [True, False])
+def test_sparse_spikes_in_an_ensemble(declared, differ):
+    values = [learned(5) for _ in range(2)] if differ else [learned(5)] * 2
+    members = [sp.Delay(declared(value), max_delay=9e-3) for value in values]
+    x = spikes(20, 3, 5)
+    late, state = sp.Ensemble(members)(x.to_sparse())
+    for k, member in enumerate(members):
+        expected, last = member(x)
+        torch.testing.assert_close(late[k], expected)
+        assert torch.equal(state.x[k], last.x)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_is_eager(kind):
     module, x = modules()[kind], spikes(6, 2, 5, rate=0.5)
@@ -491,6 +515,24 @@ def test_autocast_computes_in_the_type_of_the_parameters(kind):
         y, _ = module(x.bfloat16())
     assert y.dtype == torch.float32
     assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("steps", [5, 300, 301, 499, 777])
+def test_longest_delays_may_be_rounded_up(dtype, steps):
+    """To the nearest number of the type, which has 11 or 8 bits, but to none beyond the longest delay."""
+    longest, x = steps * DT, spikes(steps + 5, 2, 1)
+    for module in (sp.Delay(longest, dtype=dtype), sp.Delay(longest).to(dtype)):
+        late, state = module(x.to(dtype))
+        assert state.x.shape == (2, steps + 1, 1)
+        (whole,), (fraction,) = (part.view(1) for part in module.p.steps())
+        assert abs(whole - steps) <= torch.finfo(dtype).eps * steps
+        assert whole <= steps
+        assert fraction == 0
+        assert torch.equal(late[whole:], x[: len(x) - whole].to(dtype))
+    layer = sp.DelayedRecurrentLayer(3, 2, sp.LIFParameters(), delay=longest, dtype=dtype)
+    assert layer(spikes(4, 2, 3).to(dtype))[0].dtype == dtype
+    assert sp.DelayedRecurrentLayer(3, 2, sp.LIFParameters(), delay=DT, dtype=dtype).delays.steps()[0] == 1
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own forward mode uses it

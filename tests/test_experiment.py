@@ -498,9 +498,11 @@ def test_dask_workers_of_which_one_is_killed(tmp_path):
         killer = background.submit(kill_one)
         results = run(square, trials, folder, executor=client.get_executor())
         killer.result(timeout=1)
+        alive = client.run(os.getpid).values()
     assert results == expected(30)
     assert len(kept(folder)) == 30
     assert killed[0] != os.getpid()
+    assert killed[0] not in alive
     assert len(set(log(tmp_path, "end"))) == 30
 
 

@@ -2,16 +2,19 @@
 
 import copy
 import math
+import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
 import snnparams as sp
 
@@ -337,3 +340,119 @@ def test_bad_input(tmp_path):
             callbacks=[Count()],
             checkpoint=tmp_path / "run.pt",
         )
+
+
+class Drawn(Dataset):
+    """Spikes that are drawn anew whenever they are asked for, by PyTorch, NumPy or Python."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, k):
+        if self.by == "torch":
+            chance = torch.rand(12, 4)
+        elif self.by == "numpy":
+            chance = torch.from_numpy(np.random.rand(12, 4))  # noqa: NPY002, the global one, as others use it
+        else:
+            chance = torch.tensor([[random.random() for _ in range(4)] for _ in range(12)])
+        rates = torch.tensor([0.6, 0.6, 0.1, 0.1] if k % 2 else [0.1, 0.1, 0.6, 0.6])
+        return (chance < rates).double(), torch.tensor(k % 2)
+
+
+def stopped(module, history):
+    if history.epochs == 2:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("by", ["torch", "numpy", "python"])
+def test_random_data_go_on_as_well(tmp_path, by, own, workers):
+    if workers and sys.platform != "linux":
+        pytest.skip("these workers are forked")
+
+    def run(checkpoint, last, seed=3):
+        module = model(seed)
+        np.random.seed(4)  # noqa: NPY002
+        random.seed(5)
+        loaders = []
+        for k in range(2):
+            how = {"generator": torch.Generator().manual_seed(k)} if own else {}
+            loaders.append(DataLoader(Drawn(by), 10, shuffle=not k, num_workers=workers, **how))
+        options = {"checkpoint": checkpoint, "callbacks": [lambda module, history: None, last], "progress": False}
+        return sp.fit(module, *loaders, adam(module), 3, **options)
+
+    def never(module, history):
+        pass
+
+    whole = run(None, never)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run.pt", stopped)
+    assert run(tmp_path / "run.pt", never, seed=9) == whole
+
+
+def test_a_distributed_sampler_draws_another_order_in_every_epoch():
+    tensors, orders = TensorDataset(*data()), []
+
+    class Seen(DistributedSampler):
+        def __iter__(self):
+            orders.append(list(super().__iter__()))
+            return iter(orders[-1])
+
+    loader = DataLoader(tensors, 20, sampler=Seen(tensors, num_replicas=2, rank=0))
+    module = model()
+    sp.fit(module, loader, data(30, 2), adam(module), 3, progress=False)
+    assert len(orders) == 3
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+DISTRIBUTED = """
+import sys
+sys.path[:0] = {paths!r}
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+import snnparams as sp
+from test_fit import adam, data, model
+
+torch.distributed.init_process_group("gloo")
+torch.set_num_threads(1)
+rank = torch.distributed.get_rank()
+
+
+def run(epochs, checkpoint):
+    network = DistributedDataParallel(model())
+    torch.manual_seed(rank)  # dropout differs between the processes
+    tensors = TensorDataset(*data())
+    loader = DataLoader(tensors, 10, sampler=DistributedSampler(tensors))
+    return sp.fit(network, loader, data(30, 2), adam(network), epochs, progress=False, checkpoint=checkpoint)
+
+
+whole = run(4, None)
+run(2, sys.argv[1])
+torch.distributed.barrier()
+again = run(4, sys.argv[1])
+assert again == whole
+state = torch.load(sys.argv[1])
+assert len(state["others"]) == 1
+assert not torch.equal(state["random"], state["others"][0]["random"])
+print("the same")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.timeout(240)
+def test_several_processes_go_on_with_the_same_numbers(tmp_path):
+    paths = [str(Path(__file__).parent), str(Path(sp.__file__).parents[1])]
+    script = tmp_path / "script.py"
+    script.write_text(DISTRIBUTED.format(paths=paths))
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run([sys.executable, *launch, script, tmp_path / "run.pt"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the same") == 2
+    with pytest.raises(ValueError, match=r"checkpoint: expected the 2 processes that wrote .*run.pt, got 1"):
+        fit(model(), checkpoint=tmp_path / "run.pt")

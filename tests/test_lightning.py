@@ -37,6 +37,15 @@ def test_its_numbers_are_those_of_fit(tmp_path):
         torch.testing.assert_close(one, other, msg=name)
 
 
+def test_it_is_tested_as_it_is_validated(tmp_path):
+    module, quiet = sp.to_lightning(network := model(dropout=0.0), adam(network)), {"enable_model_summary": False}
+    quiet |= {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = lightning.Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    (found,) = trainer.test(module, loader(data(30, 2)), verbose=False)
+    loss, accuracy = sp.evaluate(network, data(30, 2))
+    assert found == {"test_loss": pytest.approx(loss), "test_accuracy": pytest.approx(accuracy)}
+
+
 def test_a_loss_of_its_own_and_a_schedule(tmp_path):
     network = model(dropout=0.0)
     network.forward = lambda x: network.network(x.transpose(0, 1))

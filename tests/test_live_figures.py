@@ -702,7 +702,7 @@ def test_the_population_opens_equal_and_moving_its_spread_breaks_the_beat(page):
     first = shown(page, "population")
     assert len(set(map(tuple, first["spikes"]))) == 1
     assert max(first["share"]) == pytest.approx(1)
-    assert page.evaluate(ticks)[:2] == ["10", "0 %"]  # one time constant is written once
+    assert page.evaluate(ticks)[:2] == ["10", "0"]  # one time constant is written once
     assert "fire together" in page.locator("#population .live-text").inner_text()
     page.locator("#population input[type=range]").first.press("ArrowRight")
     idle(page, "population")
@@ -877,7 +877,7 @@ def test_what_rounds_to_zero_has_no_sign(shared):
         values(shared, "grid", [{"task": task, "kind": MEM, "other": SHARED}])
         texts += " ".join(shared.locator("#grid svg text, #grid .live-text").all_text_contents())
     assert "0.0" in texts
-    assert not re.search("[+\u2212-]0\\.0", texts)
+    assert not re.search("[+\u2212-]0\\.0(?!\\d)", texts)
 
 
 def test_who_wins_can_be_chosen_where_the_text_says_it(shared):
@@ -1094,13 +1094,13 @@ def test_every_runner_is_told_apart_and_named_in_its_colour(page):
     looks = list(dict.fromkeys(map(tuple, lines)))
     assert len(looks) == len(WAYS)
     assert len(lines) == 2 * len(WAYS)  # one line in the graph and one beside its name
-    names = [f"{name} 10" if "own" in name else name for name in WAYS]
+    names = ["raw, rate 10" if "own" in name else name for name in WAYS]
     assert [text for text in texts if text[0] in names] == [
         [name, colour] for name, (_, colour) in zip(names, looks, strict=True)
     ]
     page.locator("#race-rate").press("End")
     idle(page, "race")
-    assert "raw, own rate 100" in page.locator("#race svg").first.inner_html()
+    assert "raw, rate 100" in page.locator("#race svg").first.inner_html()
 
 
 def test_what_chapter_5_says_of_the_race(shared):

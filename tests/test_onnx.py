@@ -65,11 +65,44 @@ def exported(model, states):
     return torch.onnx.export(program, dynamo=True, verbose=False).model_proto
 
 
-@pytest.mark.parametrize("neuron", [sp.LIFParameters, sp.neurons.AdaptiveLIF])
-def test_sequences_of_any_length_and_batch_run_without_pytorch(neuron, tmp_path):
+class DelayedStep(nn.Module):
+    """One time step of a network with learned delays of all kinds, from tensors to tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.axonal = sp.Delay(sp.Learned(7e-3 * torch.rand(5)), max_delay=8e-3)
+        delay, p = sp.Learned(2e-3 + 6e-3 * torch.rand(6)), sp.LIFParameters(tau_mem=sp.Learned(20e-3), v_th=0.3)
+        self.hidden = sp.DelayedRecurrentLayer(5, 6, p, delay=delay, max_delay=9e-3, kernel="reference")
+        self.synaptic = sp.DelayedLinear(6, 3, sp.Learned(4e-3 * torch.rand(3, 6)), max_delay=5e-3)
+        self.out = sp.LICell()
+
+    def forward(self, x, *states):
+        first, spikes, v, i, second, *last = states
+        late, first_new = self.axonal(x.unsqueeze(0), sp.DelayState(first))
+        z, state = self.hidden(late, sp.DelayedRecurrentState(spikes, self.hidden.neuron.State(v, i)))
+        currents, second_new = self.synaptic(z, sp.DelayState(second))
+        voltages, last_new = self.out(currents[0], sp.LIState(*last))
+        return voltages, first_new.x, state.z, *state.neurons, second_new.x, *last_new
+
+
+def delayed(batch=9):
+    """Return the step of a network with delays, and its states."""
+    model = DelayedStep()
+    shapes = (model.axonal.remembered, 5), (model.hidden.remembered, 6), (6,), (6,), (model.synaptic.remembered, 6)
+    return model, [torch.zeros(batch, *shape) for shape in (*shapes, (3,), (3,))]
+
+
+def of_neurons(neuron, batch=9):
+    """Return the step of a network with neurons of a kind, and its states."""
     p = neuron(tau_mem=sp.Learned(torch.linspace(5e-3, 20e-3, 6)), v_th=0.3)
-    model = Step(sp.RecurrentCell(5, 6, p), nn.Linear(6, 3))
-    states = [torch.zeros(9, 6)] * len(neuron.RecurrentState._fields) + [torch.zeros(9, 3)] * 2
+    states = [torch.zeros(batch, 6)] * len(neuron.RecurrentState._fields) + [torch.zeros(batch, 3)] * 2
+    return Step(sp.RecurrentCell(5, 6, p), nn.Linear(6, 3)), states
+
+
+@pytest.mark.parametrize("kind", ["LIF", "adaptive LIF", "delays"])
+def test_sequences_of_any_length_and_batch_run_without_pytorch(kind, tmp_path):
+    neuron = {"LIF": sp.LIFParameters, "adaptive LIF": sp.neurons.AdaptiveLIF}.get(kind)
+    model, states = delayed() if neuron is None else of_neurons(neuron)
     whole = over_time(exported(model, states))
     onnx.checker.check_model(whole)
     onnx.save(whole, tmp_path / "sequence.onnx")
@@ -85,7 +118,17 @@ def test_sequences_of_any_length_and_batch_run_without_pytorch(neuron, tmp_path)
             for x_t in x:
                 out, *now = model(x_t, *now)
                 outputs.append(out)
-        assert now[0].any()
+        assert all(state.any() for state in now)
         found = np.load(files[-1])
         for got, expected in zip(found.values(), [torch.stack(outputs), *now], strict=True):
             np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_with_delays_is_a_step_of_the_layers():
+    model, states = delayed(batch=4)
+    whole = sp.Sequential(model.axonal, model.hidden, model.synaptic, sp.LI())
+    x, outputs = (torch.rand(25, 4, 5) < 0.3).float(), []
+    for x_t in x:
+        out, *states = model(x_t, *states)
+        outputs.append(out)
+    torch.testing.assert_close(torch.stack(outputs), whole(x)[0], rtol=1e-5, atol=1e-6)

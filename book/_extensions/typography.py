@@ -37,9 +37,12 @@ class KeepTogether(SphinxPostTransform):
 def _number_appendices(app, env) -> list[str]:
     """Give a page its letter, and the same to what is numbered there."""
     for name, letter in APPENDICES.items():
-        env.toc_secnumbers[name] = {"": (letter,)}
-        env.titles[name]["secnumber"] = [letter]
-        next(env.tocs[name].findall(nodes.reference))["secnumber"] = [letter]
+        title, *sections = env.tocs[name].findall(nodes.reference)
+        env.toc_secnumbers[name] = dict.fromkeys(
+            (x["anchorname"] for x in sections), ()
+        )
+        env.toc_secnumbers[name][title["anchorname"]] = (letter,)
+        env.titles[name]["secnumber"] = title["secnumber"] = [letter]
         for numbers in env.toc_fignumbers.get(name, {}).values():
             for anchor, number in numbers.items():
                 numbers[anchor] = (letter, *number)
@@ -50,6 +53,10 @@ def _forget_letters(app, env, docnames) -> None:
     """Leave to Sphinx only numbers that it has given, when it counts again."""
     for name in APPENDICES:
         env.toc_secnumbers.pop(name, None)
+        if name in env.titles:
+            title = next(env.tocs[name].findall(nodes.reference))
+            for node in (env.titles[name], title):
+                node.attributes.pop("secnumber", None)
 
 
 def _number_printed_title(app, pagename, templatename, context, doctree) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import ClassVar
 
 import torch
@@ -59,8 +60,10 @@ def poisson_encode(
 def _check_poisson(seq_length: int, f_max: float, dt: float) -> None:
     check_counts(seq_length=seq_length)
     check_dt(dt)
-    if not 0 < f_max * dt <= 1:
-        raise ValueError(f"f_max: expected a positive rate of at most {1 / dt:g} 1/s, one spike per step, got {f_max}")
+    if not isinstance(f_max, numbers.Real) or not 0 < f_max * dt <= 1:
+        raise ValueError(
+            f"f_max: expected a positive rate of at most {1 / dt:g} 1/s, one spike per step, got {f_max!r}"
+        )
 
 
 class PoissonEncoder(Attributes):

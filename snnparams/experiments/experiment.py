@@ -41,7 +41,13 @@ def grid(**axes: Iterable) -> list[Trial]:
 
     Args:
         axes: values by name, for instance `grid(tau=[4, 8], seed=range(10))`.
+
+    Raises:
+        TypeError: if there are no values to go through: text alone is one, in a list of its own.
     """
+    for name, values in axes.items():
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise TypeError(f"{name}: expected a list of values, got {values!r}")
     axes = {name: list(values) for name, values in axes.items()}
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 

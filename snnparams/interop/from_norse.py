@@ -31,7 +31,7 @@ def _of_norse(module: Any) -> bool:
     return type(module).__module__.split(".")[0] == "norse"
 
 
-def _converted(module: nn.Module, name: str) -> nn.Module:
+def _converted(module: Any, name: str) -> nn.Module:
     """Return what does here what a module does in Norse."""
     kind = type(module).__name__
     if not _of_norse(module):
@@ -43,7 +43,7 @@ def _converted(module: nn.Module, name: str) -> nn.Module:
     if kind == "SequentialState":
         return Sequential(OrderedDict((n, _converted(m, n)) for n, m in module.named_children()))
     if kind == "Lift":
-        inner: nn.Module = module.lifted_module  # type: ignore[assignment]
+        inner = module.lifted_module
         if not _of_norse(inner):
             return OverTime(copy.deepcopy(inner))
         whole = FROM_NORSE.get(type(inner).__name__.removesuffix("Cell"))

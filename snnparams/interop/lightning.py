@@ -28,8 +28,8 @@ def to_lightning(
         module = to_lightning(model, torch.optim.Adam(parameter_groups(model, lr=1e-2)))
         lightning.Trainer(max_epochs=5).fit(module, train_loader, test_loader)
 
-    It logs "train_loss", "test_loss" and, where labels are classes, "test_accuracy", and checks neuron parameters after
-    each epoch.
+    It logs "train_loss" and, validated or tested, "test_loss" and "test_accuracy", which is NaN where labels are no
+    classes. It checks neuron parameters after each epoch.
 
     Args:
         model: as in `snnparams.fit`; it is `module.model`.
@@ -75,6 +75,8 @@ def to_lightning(
             pairs = measure.outputs(inputs, labels)
             self.log("test_loss", measure.losses(pairs)[0], batch_size=len(labels))
             self.log("test_accuracy", classes_found(*pairs[0]) / len(labels), batch_size=len(labels))
+
+        test_step = validation_step
 
         def on_train_epoch_end(self):
             validate_neuron_parameters(self.model)

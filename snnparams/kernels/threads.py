@@ -107,13 +107,12 @@ class _Unpacking:
         return self.builder.load(self.builder.gep(self.packed, [at]))
 
     def value(self, kind: Any) -> ir.Value:
-        """Return the next argument, of that type."""
+        """Return the next argument, of that type of Numba's."""
         own = self.context.get_value_type(kind)
         if isinstance(kind, types.Array):
             return self._array(kind)
         if isinstance(kind, types.BaseTuple):
-            parts: Any = kind
-            return self.context.make_tuple(self.builder, kind, [self.value(part) for part in parts])
+            return self.context.make_tuple(self.builder, kind, [self.value(part) for part in kind])
         number = self.number()
         if isinstance(kind, types.Float):
             double = self.builder.bitcast(number, ir.DoubleType())

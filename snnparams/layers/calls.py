@@ -10,9 +10,11 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from snnparams.layers.attributes import Attributes
 from snnparams.layers.checks import autocast_is_on, widened
+from snnparams.layers.sequences import refuse_packed
 
 Forward = TypeVar("Forward", bound=Callable)
 
@@ -99,6 +101,24 @@ def in_own_type(forward: Forward) -> Forward:
     # torch.compile counts how often it compiles one code object: each forward has its own, as if there were no wrapper
     own.__code__ = own.__code__.replace(co_name=forward.__qualname__)
     return cast(Forward, functools.wraps(forward)(own))
+
+
+def with_batch(x: torch.Tensor, state, compute: Callable, axes: int | None, time: int = 1) -> tuple[torch.Tensor, Any]:
+    """Compute an input that may lack the axis of the batch, as in `nn.RNN`; then so do output and state.
+
+    Args:
+        x: shape (T, B, ...), or (T, ...); of one time step without T.
+        state: the state or None.
+        compute: called with an input that has a batch and a state, returns an output and a state.
+        axes: how many axes an input has behind those for time and batch, or None if it may have any number.
+        time: how many axes it has for time, 0 or 1.
+    """
+    refuse_packed(x)
+    if not isinstance(x, torch.Tensor) or axes is None or x.dim() != time + axes:
+        return compute(x, state)
+    given = tree_map(lambda t: t[None] if isinstance(t, torch.Tensor) else t, state)
+    output, last = compute(x.unsqueeze(time), given)
+    return output.squeeze(time), tree_map(lambda t: t.squeeze(0), last)
 
 
 class HasParameters(Attributes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from snnparams.parameters.declared import check_size
 
@@ -117,14 +118,36 @@ def check_state(state: NamedTuple, kind: Any, shape: tuple[int, ...], like: torc
             raise TypeError(f"state.{name}: expected {like.dtype}, the type of the input, got {value.dtype}")
 
 
-def check_population(names: tuple[str, ...], p, shape: tuple[int, ...]) -> None:
-    """Check that the values p of parameters with these names broadcast to a population of the given shape.
+def check_module(model: Any) -> None:
+    """Check that a model is one.
 
     Raises:
-        ValueError: if a parameter has more or other axes than the population.
+        TypeError: if it is not.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a module, got {type(model).__name__}")
+
+
+def check_population(
+    names: tuple[str, ...], p, shape: tuple[int, ...], size: int | tuple[int, ...] | None = None
+) -> None:
+    """Check that the values p of parameters with these names broadcast to a population of the given shape.
+
+    Args:
+        names: of the parameters.
+        p: their values.
+        shape: of the population.
+        size: the shape that it was said to have, if it was; that may have ones.
+
+    Raises:
+        ValueError: if a parameter, or the size, has more or other axes than the population.
     """
     for name in names:
         check_size(name, getattr(p, name), shape)
+    if isinstance(size, tuple) and (
+        len(size) > len(shape) or any(a not in (1, b) for a, b in zip(size[::-1], shape[::-1], strict=False))
+    ):
+        raise ValueError(f"input: expected a population of shape {size}, the size of this module, got {shape}")
 
 
 def check_weights(name: str, weights: torch.Tensor, shape: tuple[int, int]) -> None:

@@ -36,17 +36,16 @@ gradients of delays, Göltz et al. (2025) and Mészáros et al. (2025). Explaine
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from snnparams import kernels
-from snnparams.layers.calls import HasParameters, as_numbers, in_own_type
-from snnparams.layers.checks import check_input, check_state
+from snnparams.layers.calls import HasParameters, as_numbers, in_own_type, with_batch
+from snnparams.layers.checks import check_input, check_population, check_state
 from snnparams.layers.delay_parameters import DelayParameters, _delayed, _delayed_linear, _longest, _number_of_steps
-from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
+from snnparams.layers.sequences import Lengths, over_lengths
 from snnparams.neurons import Value
 from snnparams.parameters.declared import check_size
 from snnparams.parameters.settings import check_counts, check_dt, shape_of_population
@@ -56,22 +55,6 @@ class DelayState(NamedTuple):
     """State of a delay: what has come in and not all gone out again."""
 
     x: torch.Tensor  # inputs of the last D steps, oldest first, shape (B, D, ...)
-
-
-def _with_batch(x: torch.Tensor, state, compute, axes: int | None) -> tuple[torch.Tensor, Any]:
-    """Compute an input that may lack the axis of the batch; then so do output and state.
-
-    Args:
-        x: shape (T, B, ...), or (T, ...).
-        state: the state or None.
-        compute: called with an input (T, B, ...) and a state, returns an output and a state.
-        axes: how many axes an input has behind those for time and batch, or None if it may have any number.
-    """
-    refuse_packed(x)
-    if not isinstance(x, torch.Tensor) or axes is None or x.dim() != 1 + axes:
-        return compute(x, state)
-    output, last = compute(x.unsqueeze(1), None if state is None else tree_map(lambda t: t[None], state))
-    return output.squeeze(1), tree_map(lambda t: t.squeeze(0), last)
 
 
 def _batch_first(past: torch.Tensor) -> torch.Tensor:
@@ -116,13 +99,17 @@ class _Delayed(HasParameters):
         """Return the output of an input (T, B, ...), and the new state."""
         raise NotImplementedError
 
-    def _sequence(self, x: torch.Tensor, state: DelayState | None, lengths: Lengths | None):
+    @in_own_type
+    def forward(
+        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
+    ) -> tuple[torch.Tensor, DelayState]:
+        """Return what arrives at each of T steps, and the state after the last one."""
         if lengths is not None:
-            return over_lengths(self._compute, x, state, lengths)
-        return self._with_batch(x, state, self._compute)
+            return over_lengths(self._compute, input, state, lengths)
+        return self._with_batch(input, state, self._compute)
 
     def _with_batch(self, x: torch.Tensor, state, compute) -> tuple[torch.Tensor, DelayState]:
-        return _with_batch(x, state, compute, self._population_axes())
+        return with_batch(x, state, compute, self._population_axes())
 
     def _start(self, x: torch.Tensor, state: DelayState | None) -> DelayState:
         """Check the input, and return the given state, checked, or the initial one."""
@@ -165,9 +152,9 @@ class Delay(_Delayed):
 
     Called with an input of shape (T, B, ...) and optionally a `DelayState`, it returns the delayed input, of the same
     shape, and the state after the last step; before the first step there was nothing. Without a batch, types of spikes
-    and `lengths`: as in `LIF`. As attributes, `p.delay` are the
-    delays, read and assigned as in `NeuronParameters`. An input in the sparse COO layout stays sparse where no delay is
-    learned, and costs only its spikes; else it is made dense.
+    and `lengths`: as in `LIF`. `p.delay` are the delays, read and assigned as in `NeuronParameters`. An input in the
+    sparse COO layout stays sparse, and costs only its spikes, where no gradient passes and outside of an `Ensemble`;
+    else it is made dense.
 
     **Memory and time.** With :math:`D = \lceil max\_delay / \Delta t \rceil + 1` steps to remember, the state has
     :math:`D B I` numbers and a pass takes :math:`(D + 2 T) B I` more, of which :math:`T B I` are kept for learned
@@ -191,13 +178,6 @@ class Delay(_Delayed):
     ) -> None:
         super().__init__(delay, max_delay, dt, shape_of_population(size), device, dtype)
 
-    @in_own_type
-    def forward(
-        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
-    ) -> tuple[torch.Tensor, DelayState]:
-        """Return the delayed input (T, B, ...) and the state after the last step."""
-        return self._sequence(input, state, lengths)
-
     def _population_axes(self) -> int | None:
         if isinstance(self.p.size, tuple):
             return len(self.p.size)
@@ -207,13 +187,17 @@ class Delay(_Delayed):
         like = self.p.raw("delay")
         check_input(x, "(T, B, ...)", like.dtype, like.device, sparse=True)
         check_size("delay", like, tuple(x.shape[2:]))
+        check_population((), None, tuple(x.shape[2:]), self.p.size)
 
     def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
         state = self._start(x, state)
         whole, fraction = self.p.steps()
-        if x.is_sparse and not fraction.requires_grad:
-            return self._sparse(x, state, whole, fraction)
-        history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
+        if x.is_sparse:
+            members = torch._C._functorch.maybe_current_level() is not None  # of an ensemble: those are dense
+            if not (members or x.requires_grad or fraction.requires_grad):
+                return self._sparse(x, state, whole, fraction)
+            x = kernels.dense(x)
+        history, new = self._history(x, state)
         return _delayed(history, whole, fraction, x.shape[0], self.remembered), new
 
     def _sparse(self, x: torch.Tensor, state: DelayState, whole, fraction) -> tuple[torch.Tensor, DelayState]:
@@ -288,13 +272,6 @@ class DelayedLinear(_Delayed):
         self.in_features, self.out_features = in_features, out_features
         self.weight = start.weight
         self.register_parameter("bias", start.bias)
-
-    @in_own_type
-    def forward(
-        self, input: torch.Tensor, state: DelayState | None = None, lengths: Lengths | None = None
-    ) -> tuple[torch.Tensor, DelayState]:
-        """Return currents (T, B, O) and the state after the last step."""
-        return self._sequence(input, state, lengths)
 
     def _population_axes(self) -> int | None:
         return 1

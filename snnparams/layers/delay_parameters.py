@@ -17,7 +17,7 @@ from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.reads import Reads
 from snnparams.neurons import Parameter, Value
 from snnparams.parameters.constraints import Constraint, Interval
-from snnparams.parameters.declared import Fixed, Learned, as_tensor, check_declared, plain
+from snnparams.parameters.declared import Fixed, Learned, as_tensor, check_declared, check_dtype, plain
 from snnparams.parameters.distributions import bounds
 from snnparams.parameters.settings import check_dt, check_seconds
 
@@ -29,7 +29,7 @@ class _Limits(Parameter):
 
     @property
     def above(self) -> str:
-        return f"delays of at least {self.with_unit(max(self.low, 0.0))}"
+        return f"delays of at least {self.with_unit(self.low)}"
 
 
 class _Values(NamedTuple):
@@ -69,7 +69,7 @@ def _longest(delay: Value, max_delay: float | None) -> float:
     learned = isinstance(delay, Learned) or isinstance(value, nn.Parameter)
     if isinstance(value, Distribution):
         high = bounds(value)[1]
-    elif isinstance(value, (int, float, torch.Tensor)):
+    elif isinstance(value, (int, float)) or (isinstance(value, torch.Tensor) and value.is_floating_point()):
         values = as_tensor(value).detach()
         high = max(values[torch.isfinite(values)].tolist(), default=0.0)
     else:
@@ -115,14 +115,14 @@ class DelayParameters(NeuronParameters):
         if not low <= high:
             raise ValueError(f"max_delay: expected at least {low:g} s, got {high:g} s")
         self.low, self.high = low, high
-        limits = _Limits(low, "s", low - max(ROUNDING * low, 1e-30), high + max(ROUNDING * high, 1e-30), name="delay")
+        limits = _Limits(low, "s", (1 - ROUNDING) * low, (1 + ROUNDING) * high, name="delay", closed=True)
         self.neuron, self.declaration = _Kind({"delay": limits}), "DelayParameters"  # type: ignore[assignment]
         self.dt, self.size = check_dt(dt), size
         self._reads = Reads()
         self.gradient = None
         self.neuron_fields = ("delay",)  # from here on other names are refused
         declared = check_declared(limits, delay)
-        self._place("delay", *self._make("delay", declared, device, dtype or torch.get_default_dtype()))
+        self._place("delay", *self._make("delay", declared, device, check_dtype(dtype)))
         self.register_load_state_dict_post_hook(_validate_after_load)
 
     def _make(self, name, declared, device, dtype):
@@ -141,7 +141,8 @@ class DelayParameters(NeuronParameters):
         (delay,) = self.values()
         if not (_has_no_numbers(delay) or isinstance(self.constraint("delay"), Constraint)):
             self.validate()
-        return _whole_and_fraction(delay / self.dt)
+        whole, fraction = _whole_and_fraction(delay / self.dt)
+        return whole.clamp(max=_number_of_steps(self.high, self.dt) - 1), fraction  # beyond it by rounding alone
 
 
 def _has_no_numbers(tensor: torch.Tensor) -> bool:

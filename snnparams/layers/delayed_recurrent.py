@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from snnparams import kernels
 from snnparams.kernels import adjoint
 from snnparams.layers.checks import check_input, check_state
-from snnparams.layers.delay import DelayState, _batch_first, _with_batch
+from snnparams.layers.delay import DelayState, _batch_first
 from snnparams.layers.delay_parameters import (
     ROUNDING,
     DelayParameters,
@@ -131,9 +131,6 @@ class DelayedRecurrentLayer(RecurrentLayer):
             low = getattr(self.delays.constraint("delay"), "low", self.dt)
             return max(1, math.floor((1 + ROUNDING) * low / self.dt))
         return int(whole.min())
-
-    def _with_batch(self, x: torch.Tensor, state, compute) -> tuple[torch.Tensor, Any]:
-        return _with_batch(x, state, compute, 1)
 
     def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, DelayedRecurrentState]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""

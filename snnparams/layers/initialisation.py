@@ -151,8 +151,13 @@ def reach_rate_(
     Raises:
         RateError: if no such number gives the wanted rate; the weights are then as they were.
         ValueError: if the rate is not above 0 and below one spike per step, or there are no weights.
+        TypeError: if weights or `run` are of another kind.
     """
     check_dt(dt)
+    if not callable(run):
+        raise TypeError(f"run: expected a function that computes spikes, got {type(run).__name__}")
+    if isinstance(weights, torch.Tensor) or not all(isinstance(tensor, torch.Tensor) for tensor in weights):
+        raise TypeError(f"weights: expected a list of tensors, got {type(weights).__name__}")
     if not 0 < rate * dt < 1:
         raise ValueError(f"rate: expected a number above 0 and below {1 / dt:g} 1/s, got {rate!r}")
     rate = rate * dt

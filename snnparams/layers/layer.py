@@ -81,6 +81,7 @@ class LIF(Layer):
     Input of type bool or uint8 counts as spikes. A layer that knows the shape of its population, by `size` or by one
     value per neuron, also takes input without the axis of the batch; then output and state have none either. Of
     sequences of different lengths, `lengths` says how many steps of each count, see `snnparams.layers.sequences`.
+    `detach_reset`, `kernel` and `chunk` can be assigned later, and are checked then; all else stays as it was built.
 
     Raises:
         ValueError: on building, if a parameter is invalid, or `p` and `gradient` differ; on calling, if shapes, batch

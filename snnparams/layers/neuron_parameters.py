@@ -24,6 +24,7 @@ from snnparams.parameters.declared import (
     Declared,
     Learned,
     check_declared,
+    check_dtype,
     check_no_gradient,
     check_size,
     check_value,
@@ -99,7 +100,7 @@ class NeuronParameters(Saved):
         for name in (*p.neuron_fields, *p.times):
             if name in ("size", "training", "declaration", "gradient") or hasattr(NeuronParameters, name):
                 raise TypeError(f"p: expected parameters that NeuronParameters has no other use for, got {name}")
-        dtype = dtype or torch.get_default_dtype()
+        dtype = check_dtype(dtype)
         self.neuron, self.declaration = type(p), type(p).__name__
         self.dt, self.size, self.in_seconds = check_dt(dt), size, p.in_seconds
         self._reads = Reads()
@@ -193,6 +194,9 @@ class NeuronParameters(Saved):
                 invalid at this time step.
         """
         from snnparams.layers.likeness import same_modules  # which imports this module
+
+        if not isinstance(other, NeuronParameters):
+            raise TypeError(f"other: expected NeuronParameters, as layer.p, got {type(other).__name__}")
 
         def kind(p):
             stored, constraint = p.raw(name), p.constraint(name)

@@ -12,11 +12,11 @@ from torch.nn.functional import linear
 
 from snnparams import kernels
 from snnparams.kernels import adjoint, few
-from snnparams.layers.calls import HasParameters, as_numbers
+from snnparams.layers.calls import HasParameters, as_numbers, with_batch
 from snnparams.layers.checks import check_finite, check_input, check_population, check_state, check_weights
 from snnparams.layers.chunks import check_chunk, over_chunks, over_chunks_untraced
 from snnparams.layers.neuron_parameters import NeuronParameters
-from snnparams.layers.sequences import Lengths, over_lengths, refuse_packed
+from snnparams.layers.sequences import Lengths, over_lengths
 from snnparams.neurons import Neuron
 from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step, detaches
 from snnparams.neurons.neuron import no_parameters
@@ -95,14 +95,7 @@ class Population(HasParameters):
 
     def _with_batch(self, x, state, compute) -> tuple[torch.Tensor, Any]:
         """Compute an input that may lack the axis of the batch, as in `nn.RNN`; then so do output and state."""
-        time, axes = int(self.layout.startswith("(T")), self._population_axes()
-        refuse_packed(x)
-        if not isinstance(x, torch.Tensor) or axes is None or x.dim() != time + axes:
-            return compute(x, state)
-        if isinstance(state, tuple):
-            state = type(state)(*(t[None] if isinstance(t, torch.Tensor) else t for t in state))
-        output, last = compute(x.unsqueeze(time), state)
-        return output.squeeze(time), type(last)(*(t.squeeze(0) for t in last))
+        return with_batch(x, state, compute, self._population_axes(), int(self.layout.startswith("(T")))
 
     def _sequence(self, x: torch.Tensor, state, lengths: Lengths | None = None) -> tuple[torch.Tensor, Any]:
         """Return the outputs of all time steps, and the state after the last, or after the last of each sequence."""
@@ -170,7 +163,7 @@ class FeedForward(Population):
         shape = shape_of_population(size)
         how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
         super().__init__(p, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
-        self.channels = channels
+        self.channels, self._size = channels, shape if channels is None else None
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
 
@@ -197,7 +190,7 @@ class FeedForward(Population):
         if self.channels is not None:  # the axis behind the batch; the values of one channel serve all places
             fields, axes = zip(self.p.neuron_fields, p, strict=False), [1] * (len(shape) - 2)
             p = p._replace(**{name: value.view(-1, *axes) for name, value in fields if value.dim()})
-        check_population(self.p.neuron_fields, p, shape[1:])
+        check_population(self.p.neuron_fields, p, shape[1:], self._size)
         if state is None:
             return p, kind(*self._at_rest(p, shape, x))
         check_state(state, kind, shape, x)

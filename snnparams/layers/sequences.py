@@ -46,12 +46,16 @@ def check_lengths(lengths: Lengths, x: torch.Tensor) -> list[int]:
         ValueError: if there is not one for each sequence, or one is not from 1 to T.
     """
     refuse_packed(x)
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"input: expected a tensor (T, B, ...) where lengths are given, got {type(x).__name__}")
     if x.layout != torch.strided:
         raise TypeError(f"input: expected a dense tensor where lengths are given, got {x.layout}; use .to_dense()")
     if isinstance(lengths, torch.Tensor) and (lengths.is_floating_point() or lengths.dtype == torch.bool):
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     if isinstance(lengths, torch.Tensor) and torch.compiler.is_compiling():
         raise TypeError("lengths: expected a list of integers under torch.compile, got a tensor; give lengths.tolist()")
+    if not isinstance(lengths, torch.Tensor | Sequence) and not hasattr(lengths, "tolist"):
+        raise TypeError(f"lengths: expected one integer for each sequence, got {type(lengths).__name__}")
     found = [plain("lengths", n) for n in (lengths.tolist() if hasattr(lengths, "tolist") else lengths)]
     if wrong := [n for n in found if type(n) is not int]:
         raise TypeError(f"lengths: expected integers, got {type(wrong[0]).__name__}")

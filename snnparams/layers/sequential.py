@@ -199,6 +199,8 @@ class Sequential(Attributes, nn.Sequential):
         """Return the output of the last module and the states of all."""
         refuse_plain_sequential(self)
         refuse_packed(input)
+        if not isinstance(input, torch.Tensor):
+            raise TypeError(f"input: expected a tensor, got {type(input).__name__}")
         if self.chunk is None:
             return self._whole(input, state, lengths)
         self._check_chunks(lengths)

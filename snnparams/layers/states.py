@@ -88,6 +88,8 @@ def select(state: State, rows: torch.Tensor | list[int] | slice) -> State:
         IndexError: if an index is out of range, or a mask of another length.
     """
     _check(state)
+    if isinstance(rows, str):
+        raise TypeError(f"rows: expected several indices, a mask (B,) or a slice, got {rows!r}")
     if isinstance(rows, int) or (isinstance(rows, torch.Tensor) and rows.dim() != 1):
         raise TypeError("rows: expected several indices, a mask (B,) or a slice, got another number of axes; use [k]")
     return tree_map(lambda x: x[rows], state)

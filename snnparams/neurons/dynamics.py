@@ -138,6 +138,8 @@ def neuron_step(
     if not isinstance(state, tuple) or len(state) < len(neuron.state) + (recurrent_weights is not None):
         kind = neuron.State if recurrent_weights is None else neuron.RecurrentState
         raise TypeError(f"state: expected {kind.__name__}, got {type(state).__name__}; cells begin with None")
+    if not isinstance(input_current, torch.Tensor):
+        raise TypeError(f"input: expected a tensor of shape (B, ...), got {type(input_current).__name__}")
     check_gradient(neuron, gradient)
     gradient = gradient_of(p, gradient) if neuron.spiking else None
     detach = detaches(neuron, detach_reset, recurrent_weights is not None, gradient)

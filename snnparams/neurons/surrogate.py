@@ -129,7 +129,8 @@ class Surrogate:
             object.__setattr__(self, name, part)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["method"], state["alpha"], derivative=state["derivative"], value=state["value"])  # type: ignore[misc]
+        own = {name: state[name] for name in ("derivative", "value")}
+        Surrogate.__init__(self, state["method"], state["alpha"], **own)
 
     def __repr__(self) -> str:
         own = "" if self.derivative is None else f", derivative={getattr(self.derivative, '__name__', self.derivative)}"

@@ -29,6 +29,7 @@ with :math:`c` the bend and :math:`m = 1/2` (less where the range is narrow), an
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import nn
@@ -224,6 +225,8 @@ class Interval(Constraint):
     name = "interval"
 
     def __init__(self, low: float, high: float) -> None:
+        if not all(isinstance(bound, numbers.Real) and math.isfinite(bound) for bound in (low, high)) or low >= high:
+            raise ValueError(f"interval: expected finite bounds with low < high, got {low!r} and {high!r}")
         self.bounds = low, high
         edge = (high - low) / (1 + math.exp(12.0))
         super().__init__(low + edge, high - edge)

@@ -149,6 +149,17 @@ def moved(value: torch.Tensor, device: torch.device | str | None, dtype: torch.d
     return value.to(device).to(dtype) if dtype == torch.float64 else value.to(dtype).to(device)
 
 
+def check_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """Return a floating-point type, the default one for None.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype: expected a floating-point type such as torch.float32, got {dtype!r}")
+    return dtype or torch.get_default_dtype()
+
+
 def _is_unreadable(values: torch.Tensor) -> bool:
     """Return whether there is a shape without values, or they are not there yet, as in a compiler."""
     return values.is_meta or torch.compiler.is_compiling()
@@ -181,8 +192,9 @@ def check_value(parameter: Parameter, value: Any, dt: float | None = None) -> No
             raise ValueError(f"{name}: expected {expected}, got {got}{which}")
 
     refuse(~torch.isfinite(flat), "positive, finite values" if parameter.in_seconds else "finite values")
-    refuse(flat <= parameter.low, parameter.above)
-    refuse(flat >= parameter.high, f"values below {parameter.with_unit(parameter.high)}")
+    below, above = (torch.lt, torch.gt) if parameter.closed else (torch.le, torch.ge)
+    refuse(below(flat, parameter.low), parameter.above)
+    refuse(above(flat, parameter.high), f"values below {parameter.with_unit(parameter.high)}")
     most = parameter.most_per_step
     if most < math.inf and dt is not None:
         share, side = (f"dt / {name}", "above") if parameter.in_seconds else (f"dt * {name}", "below")

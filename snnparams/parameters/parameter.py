@@ -23,6 +23,7 @@ class Parameter:
         time: name of its inverse, a time constant in s, under which it can be declared, read and written as well.
         name: its own name, which the class gives it.
         in_seconds: whether an error speaks of its inverse, because that is what was declared; see `of_time`.
+        closed: whether `low` and `high` are valid themselves, rounded to the type of the values.
     """
 
     default: float
@@ -35,6 +36,7 @@ class Parameter:
     time: str = ""
     name: str = ""
     in_seconds: bool = False
+    closed: bool = False
 
     def of_time(self) -> Parameter:
         """Return the same as errors speak of it to who has declared a time constant."""

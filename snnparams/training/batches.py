@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def shuffled(data: Data, batch_size: int, generator, device) -> tuple[Any, int |
         parts = order.split(int(batch_size), dim=-1)
         return ((data.inputs[part], data.labels[part]) for part in parts), len(parts)
     loader = data if isinstance(data, DataLoader) else DataLoader(data, int(batch_size), True, generator=generator)
-    count = len(loader) if hasattr(loader.dataset, "__len__") else None  # type: ignore[arg-type, attr-defined]
+    count = len(loader) if isinstance(loader.dataset, Sized) else None
     return _of_loader(loader, device), count
 
 
@@ -90,7 +90,15 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 def check_generators(generator, members: int | None) -> bool:
-    """Return whether each member has its own."""
+    """Return whether each member has its own.
+
+    Raises:
+        TypeError: if what is given is no generator of PyTorch.
+        ValueError: if there are several, but not one for each member.
+    """
+    for one in generator if isinstance(generator, (list, tuple)) else [generator]:
+        if one is not None and not isinstance(one, torch.Generator):
+            raise TypeError(f"generator: expected a torch.Generator, got {type(one).__name__}")
     if not isinstance(generator, (list, tuple)):
         return False
     if members is None or len(generator) != members:
@@ -99,10 +107,22 @@ def check_generators(generator, members: int | None) -> bool:
     return True
 
 
-def generators_of(data: Data, generator) -> list[torch.Generator]:
-    """Return the generators that say in which order data come, but for the global one."""
+def _samplers(loader: DataLoader) -> list[Any]:
+    """Return what has to do with the order of a loader."""
+    return [loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
+
+
+def begin_epoch(data: Data, epoch: int) -> None:
+    """Tell a sampler which epoch begins, where it asks: `DistributedSampler` else draws the same order every time."""
+    for sampler in _samplers(data) if isinstance(data, DataLoader) else []:
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+
+
+def generators_of(generator, *data: Data) -> list[torch.Generator]:
+    """Return the generators that say in which order data come, or what workers draw, but for the global one."""
     given = list(generator) if isinstance(generator, (list, tuple)) else [generator]
-    if isinstance(data, DataLoader):
-        samplers = (data, data.sampler, data.batch_sampler, getattr(data.batch_sampler, "sampler", None))
-        given += [getattr(sampler, "generator", None) for sampler in samplers]
+    for loader in data:
+        if isinstance(loader, DataLoader):
+            given += [getattr(sampler, "generator", None) for sampler in _samplers(loader)]
     return list(dict.fromkeys(g for g in given if g is not None))

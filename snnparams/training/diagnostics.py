@@ -112,8 +112,8 @@ def activity(spikes: torch.Tensor, saturation: float = 0.5) -> Activity:
     """
     if not isinstance(spikes, torch.Tensor):
         raise TypeError(f"spikes: expected a tensor of shape (T, B, ...), got {type(spikes).__name__}")
-    if spikes.dim() < 3:
-        raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
+    if spikes.dim() < 3 or not spikes.numel():
+        raise ValueError(f"spikes: expected shape (T, B, ...) without an empty axis, got {tuple(spikes.shape)}")
     if not 0 < saturation <= 1:
         raise ValueError(f"saturation: expected a share of at most 1, got {saturation}")
     share = spikes.detach().to_dense().flatten(0, 1).float().mean(0)

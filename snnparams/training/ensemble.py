@@ -77,6 +77,8 @@ class Ensemble(Attributes):
 
     def __init__(self, members: Sequence[nn.Module], *, randomness: str = "error") -> None:
         super().__init__()
+        if isinstance(members, nn.Module) and not isinstance(members, (nn.ModuleList, nn.Sequential)):
+            raise TypeError(f"members: expected a list of modules, got {type(members).__name__}")
         if randomness not in ("error", "different", "same"):
             raise ValueError(f"randomness: expected 'error', 'different' or 'same', got {randomness!r}")
         members, self.randomness = list(members), randomness

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from snnparams.layers.checks import check_module
 from snnparams.layers.neuron_parameters import NeuronParameters
 
 
@@ -60,6 +61,7 @@ def parameter_groups(
     Raises:
         ValueError: if a rate is negative or not finite, or a kind is unknown or not learned by this model.
     """
+    check_module(model)
     kinds = neuron_parameter_kinds(model)
     parts = [module for module in model.modules() if isinstance(module, NeuronParameters)]
     order = dict.fromkeys(name for module in parts for name in module.neuron_fields)
@@ -75,6 +77,7 @@ def parameter_groups(
         expected = ", ".join(names.values())
         raise ValueError(f"neuron_lr: expected kinds that the model learns ({expected}), got {unknown[0]!r}")
     if not isinstance(neuron_lr, Mapping):
+        _check_rate("neuron_lr", lr if neuron_lr is None else neuron_lr)
         rates = dict.fromkeys(learned, lr if neuron_lr is None else neuron_lr)
     for name, rate in {"lr": lr, "weight_decay": weight_decay, **rates}.items():
         _check_rate(name, rate)

@@ -24,6 +24,7 @@ from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.parameters.settings import is_whole
 from snnparams.training.batches import (
     Data,
+    begin_epoch,
     check_generators,
     checked_data,
     device_of,
@@ -247,7 +248,9 @@ def fit(
         batch_size: images in a training batch.
         progress: whether to show progress bars.
         checkpoint: a file to write after each epoch. If it exists, training goes on from there, with the same
-            numbers as if it had never stopped: with the learning rate of the checkpoint, whatever the optimiser's.
+            numbers as if it had never stopped: with the learning rate of the checkpoint, whatever the optimiser's. It
+            holds the states of all random numbers but those that workers of a loader keep from epoch to epoch, with
+            `persistent_workers=True`. Under `DistributedDataParallel` all processes are given the same file.
         loss: as in `train`.
         decode: as in `train`.
         clip: as in `train`.
@@ -276,7 +279,8 @@ def fit(
     if patience is not None and not is_whole(patience):
         raise ValueError(f"patience: expected a positive number of epochs or None, got {patience!r}")
     how: dict[str, Any] = {"loss": loss, "decode": decode}
-    run = Run(model, optimizer, generators_of(train_split, generator), scheduler, callbacks, restore_best)
+    generators = generators_of(generator, train_split, test_split)
+    run = Run(model, optimizer, generators, scheduler, callbacks, restore_best)
     run.history.record(model)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
@@ -287,6 +291,7 @@ def fit(
         if history.stopped or _all_stopped(model, history, patience):
             break
         history.learning_rates.append([float(group["lr"]) for group in optimizer.param_groups])
+        begin_epoch(train_split, history.epochs)
         history.train_losses += train(model, train_split, optimizer, generator, batch_size, progress, **how, clip=clip)
         test_loss, accuracy = evaluate(model, test_split, **how)
         history.test_losses.append(test_loss)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 from torch.utils._pytree import tree_map
 
+from snnparams.layers.checks import check_module
 from snnparams.training.ensemble import Ensemble
 
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -37,6 +38,9 @@ class Measure:
     def __init__(self, model: nn.Module, loss: Loss, decode) -> None:
         if not callable(loss):
             raise TypeError(f"loss: expected a function of outputs and labels, got {type(loss).__name__}")
+        if decode is not None and not callable(decode):
+            raise TypeError(f"decode: expected a function of what the model returns, got {type(decode).__name__}")
+        check_module(model)
         self.model, self.loss, self.decode = model, loss, decode
         self.members = model.size if isinstance(model, Ensemble) else None
         self.unchecked = loss is nll_loss

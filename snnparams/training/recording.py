@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from snnparams.layers.cells import Cell, RecurrentCell
+from snnparams.layers.checks import check_module
 from snnparams.layers.population import Population
 from snnparams.layers.sequences import without_padding
 from snnparams.layers.sequential import Sequential
@@ -117,6 +118,7 @@ def record(model: nn.Module) -> Iterator[dict[str, Recorded]]:
         TypeError: if there is none, or the model is compiled or an `Ensemble`, whose inside is out of reach.
         ValueError: on a call, if its steps are not of the shape of those recorded before.
     """
+    check_module(model)
     for part in model.modules():
         if isinstance(part, Ensemble):
             raise TypeError("model: expected one network, got an Ensemble; use ensemble.member(k)")

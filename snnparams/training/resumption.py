@@ -5,13 +5,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import pickle
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from snnparams.layers.checks import check_module
+from snnparams.parameters.settings import check_bool
 from snnparams.training.ensemble import Ensemble
 from snnparams.training.history import History
 from snnparams.training.members import give_back, take_over
@@ -43,10 +48,15 @@ class Run:
         callbacks: Sequence = (),
         keep_best: bool = False,
     ) -> None:
+        check_module(model)
+        check_optimizer(model, optimizer)
+        check_bool(restore_best=keep_best)
         if scheduler is not None and not all(hasattr(scheduler, name) for name in ("step", "state_dict", "optimizer")):
             raise TypeError(f"scheduler: expected one of torch.optim.lr_scheduler, got {type(scheduler).__name__}")
         if scheduler is not None and scheduler.optimizer is not optimizer:
             raise ValueError("scheduler: expected one of the optimiser that is given, got one of another")
+        if not isinstance(callbacks, (list, tuple)):
+            raise TypeError(f"callbacks: expected a list of functions, got {type(callbacks).__name__}")
         for callback in callbacks:
             if not callable(callback):
                 raise TypeError(f"callbacks: expected functions of model and history, got {type(callback).__name__}")
@@ -86,15 +96,19 @@ class Run:
             self.model.load_state_dict(self.best)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint beside its place, then move it there: a killed run leaves the last whole one."""
+        """Write a checkpoint beside its place, then move it there: a killed run leaves the last whole one.
+
+        Of several processes that train one model the first writes, also what is the others' own.
+        """
+        first, *others = _of_all_processes(self._of_this_process())
+        if _process() > 0:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         state = {
+            **first,
+            "others": others,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
-            "order": [generator.get_state() for generator in self.generators],
-            "history": dataclasses.asdict(self.history),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "callbacks": [c.state_dict() if hasattr(c, "state_dict") else None for c in self.callbacks],
             "best": self.best,
@@ -104,14 +118,50 @@ class Run:
         torch.save(state, temporary)
         os.replace(temporary, path)
 
+    def _of_this_process(self) -> dict[str, Any]:
+        """Return its losses, and where its generators stand: PyTorch's, and those that a data set may use."""
+        of_numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002, the global one, which a data set may use
+        key = torch.from_numpy(of_numpy["state"]["key"].astype(np.int64))  # a file that loads as weights has tensors
+        return {
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all(),
+            "random_python": random.getstate(),
+            "random_numpy": {**of_numpy, "state": {**of_numpy["state"], "key": key}},
+            "order": [generator.get_state() for generator in self.generators],
+            "history": dataclasses.asdict(self.history),
+        }
+
+    def _draw_on(self, state: dict[str, Any], order: list) -> None:
+        """Let the generators of this process go on from there."""
+        torch.set_rng_state(state["random"])
+        torch.cuda.set_rng_state_all(state["random_cuda"][: torch.cuda.device_count()])
+        if "random_python" in state:  # else of an earlier version
+            random.setstate(state["random_python"])
+            of_numpy = state["random_numpy"]
+            key = of_numpy["state"]["key"].numpy().astype(np.uint32)
+            np.random.set_state({**of_numpy, "state": {**of_numpy["state"], "key": key}})  # noqa: NPY002
+        for generator, saved in zip(self.generators, order, strict=True):
+            generator.set_state(saved)
+
     def resume(self, path: Path, epochs: int) -> None:
         """Go on where a checkpoint was written. If it is refused, the model is as it was.
 
         Raises:
-            ValueError: if it holds more epochs than are wanted, or was written by another kind of run.
+            ValueError: if it holds more epochs than are wanted, or was written by another kind of run or by another
+                number of processes.
             RuntimeError: if it is of another model.
         """
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+            raise ValueError(f"checkpoint: expected a file that fit has written, got {path}, not readable") from error
+        if not isinstance(state, dict) or not {"model", "optimizer", "order", "history"} <= state.keys():
+            raise ValueError(f"checkpoint: expected a file that fit has written, got {path}, which has other entries")
+        written, processes = 1 + len(state.get("others", [])), _processes()
+        if written != processes:
+            raise ValueError(f"checkpoint: expected the {written} processes that wrote {path}, got {processes}")
+        if _process() > 0:
+            state |= state["others"][_process() - 1]
         order = (
             state["order"] if isinstance(state["order"], list) else [state["order"]]
         )  # of version 0.1.0: one or None
@@ -137,10 +187,7 @@ class Run:
         if isinstance(self.model, Ensemble):
             for k in state.get("halted", []):
                 self.model.halt(k)
-        torch.set_rng_state(state["random"])
-        torch.cuda.set_rng_state_all(state["random_cuda"][: torch.cuda.device_count()])
-        for generator, saved in zip(self.generators, order, strict=True):
-            generator.set_state(saved)
+        self._draw_on(state, order)
         self.history, self.best = history, state.get("best")
 
     def _check_kind(self, path: Path, state: dict, order: list) -> None:
@@ -166,6 +213,38 @@ class Run:
                     f"{name}: expected the constraint, its range and time step of the checkpoint {path}, got others, "
                     "for which its optimiser state has no meaning; to start from its values, load its 'model' alone"
                 )
+
+
+def check_optimizer(model: nn.Module, optimizer: Any) -> None:
+    """Check that an optimiser is one, and one of this model.
+
+    Raises:
+        TypeError: if it is none.
+        ValueError: if it has no parameter of the model, which then would learn nothing.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer: expected one of torch.optim, got {type(optimizer).__name__}")
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        raise ValueError("optimizer: expected parameters of the model, got none of them; was it made for another one?")
+
+
+def _processes() -> int:
+    """Return how many processes train one model."""
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _process() -> int:
+    return torch.distributed.get_rank() if _processes() > 1 else 0
+
+
+def _of_all_processes(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what each of the processes has found."""
+    every: list[Any] = [found] * _processes()
+    if len(every) > 1:
+        torch.distributed.all_gather_object(every, found)
+    return every
 
 
 def _check_optimizer(path: Path, optimizer, saved: dict) -> None:

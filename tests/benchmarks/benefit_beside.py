@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from benefit_analysis import Results
 from benefit_design import EQUAL
-from benefit_figures import forest
+from benefit_forest import forest
 
 from snnparams.plot import Table
 

@@ -18,7 +18,7 @@ from benefit_design import (
     SPOKEN,
     SYN,
 )
-from benefit_figures import forest
+from benefit_forest import forest
 
 import snnparams as sp
 from snnparams.plot import Table

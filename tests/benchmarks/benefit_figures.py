@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from benefit_analysis import COLOR, TITLE, Difference, Results, natural_name
+from benefit_analysis import COLOR, TITLE, Results, natural_name
 from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
-from matplotlib.colors import to_rgb
+from benefit_forest import LOOK, forest, ink
 
 from snnparams import plot
 from snnparams.data import tasks
@@ -15,34 +15,6 @@ SYMBOL = {"tau_mem": "τ mem", "tau_syn": "τ syn", "v_th": "threshold"}  # subs
 OTHERS = [kind for kind in KINDS if kind != EQUAL]
 RESETS = ("", "reset by subtraction", "no reset", "synapse cleared", "no reset, synapse cleared")
 WIDTH = 5.05  # inches: a wider figure does not fit a phone; 0.1 less where a label stands out of it
-LOOK = {"linewidth": 2.5, "solid_capstyle": "butt"}
-
-
-def ink(color: str) -> list[float]:
-    """Return a darker shade of a colour, for letters, which need more contrast than lines."""
-    return [0.75 * part for part in to_rgb(color)]
-
-
-def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xlabel: str = "") -> None:
-    """Draw differences below each other: a dot for each seed or split, mean and 95 % interval on top of them.
-
-    Args:
-        ax: where to draw.
-        rows: label, difference and colour, from top to bottom; one without a difference is a heading.
-        xlabel: label of the axis.
-    """
-    ax.axvline(0, color="0.6", linewidth=1)
-    for row, (_, difference, color) in enumerate(rows):
-        if difference is not None:
-            c, values = difference.contrast, difference.values
-            ax.plot(values, [row + 0.3] * len(values), "o", color=color, alpha=0.35, markersize=3, markeredgewidth=0)
-            ax.plot([c.low, c.high], [row, row], color=color, **LOOK)
-            ax.plot(c.mean, row, "o", color=color, markersize=5.5, markeredgecolor="white", markeredgewidth=0.7)
-    ax.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
-    ax.set_yticklabels([label for label, *_ in rows], fontsize=10)
-    ax.grid(axis="y", visible=False)
-    for label, (_, difference, color) in zip(ax.get_yticklabels(), rows, strict=True):
-        label.set(color=ink(color), fontweight="bold" if difference is None else "normal")
 
 
 def kinds_of(results: Results, stage: str, task: str, kinds: Sequence[str] = OTHERS) -> list:

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 import torch
-from benefit_side_by_side import run_trials, size_of
+from benefit_side_by_side import run_trials
+from benefit_stacked import size_of
 
 from snnparams.experiments.drift import run_drift
 from snnparams.experiments.experiment import versions

@@ -67,10 +67,10 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 			raster.marks(at, raster.y(k + 0.95), (0.9 * high) / NEURONS, "mark", bySpeed(found.taus[k]))
 		})
 		const share = figure.panel([left, high + 68, wide, narrow ? 54 : 90], [0, end], [0, 1], {
-			title: "share that fires in each ms",
+			title: "share that fires in each ms (%)",
 			xLabel: "time (ms)",
 			yTicks: [0, 0.5, 1],
-			yNames: v => `${100 * v} %`
+			yNames: v => 100 * v
 		})
 		const ms = [...found.share.keys()]
 		share.line(ms, found.equalShare, "ghost")

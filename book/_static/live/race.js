@@ -90,7 +90,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	function draw(figure, {paths}) {
 		const {state, narrow} = figure
 		const [left, both, beside] = figure.columns(0.68)
-		const wide = both - 116 // for the names
+		const wide = both - 132 // for the names
 		const high = narrow ? 150 : 250
 		const race = figure.panel([left, 28, wide, high], [0, RACE], [1, 2000], {
 			ofY: Math.log10,
@@ -109,12 +109,12 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 			if (last >= 0 && last < path.length - 1) race.text(last, taus[last], "✕", "pink middle", 0, 4)
 			const [x, y] = [left + wide + 10, 42 + 18 * k]
 			figure.parts.push(`<path class="${kind}" d="M${x} ${y - 4}h14"/>`)
-			figure.write(x + 19, y, name + (faster ? ` ${format(faster * state.rate)}` : ""), look)
+			figure.write(x + 19, y, faster ? `raw, rate ${format(faster * state.rate)}` : name, look)
 		}
 
 		const map = MAPS[state.map]
 		const curve = figure.panel(beside(28, 250, 250, 100), map.range, [-150, 1150], {
-			title: `rate (1/s) of ${state.map}`,
+			title: "its rate (1/s)",
 			xLabel: "what is stored",
 			yTicks: [0, 500, 1000]
 		})

@@ -70,7 +70,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		const {state, width, narrow} = figure
 		const count = state.windows
 		const steps = LONG * count
-		const [left, wide] = narrow ? [16, width - 60] : [44, width - 244]
+		const [left, wide] = narrow ? [14, width - 48] : [44, width - 244]
 		const time = [-steps, 0]
 		const ago = list(steps, lag => -lag - 0.5)
 
@@ -96,7 +96,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 
 		const top = 228
 		const row = (narrow ? 132 : 168) / count
-		figure.write(left, top - 9, "best sums, and how often right", "title")
+		figure.write(left, top - 9, "best sums, and how often right (%)", "title")
 		found.sums.forEach((sum, k) => {
 			const y = top + k * row
 			const all = [-0.5, 1.5, ...sum]
@@ -105,11 +105,11 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			panel.shade([from, from + LONG], [0, 1])
 			panel.level(0, "grid")
 			panel.line(ago, sum, "line")
-			figure.write(left - 4, panel.y(0.2), `${k + 1}.`, "tick end")
+			figure.write(left - 4, panel.y(0.2), k + 1, "tick end")
 			const [share, given] = [found.accuracies[k], name(found.answers[k])]
 			const answer = narrow ? "" : `${given} ${given === name(state.groups[k]) ? "✓" : "✗"} `
 			const kind = share > 0.9 ? "green" : "pink"
-			figure.write(left + wide + 8, panel.y(0.2), `${answer}${Math.round(100 * share)} %`, kind)
+			figure.write(left + wide + 7, panel.y(0.2), answer + Math.round(100 * share), kind)
 		})
 		const bottom = top + row * count
 		figure.panel([left, bottom, wide, 0], time, [0, 1], {xLabel: "time before the question (steps)", yTicks: []})
@@ -142,7 +142,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		controls: [
 			{name: "count", label: "neurons", low: 1, high: 8, step: 1, value: 3},
 			{name: "windows", label: "windows", low: 2, high: MOST, step: 1, value: 4},
-			{...scale, name: "middle", label: "middle τ<sub>syn</sub>", low: 5, high: 60, unit: " steps", value: 20},
+			{...scale, name: "middle", label: "middle τ", low: 5, high: 60, unit: " steps", value: 20},
 			{...scale, name: "spread", label: "spread (1: equal)", low: 1, high: 10, value: 7}
 		],
 		state: {groups: [1, -1, -1, 1, 1, -1]}, // the group of inputs that is active in each window

@@ -7,9 +7,8 @@ from torch import nn
 
 
 def mean(x, lengths):
-    voltages, _ = network(x.nan_to_num())
     counts = torch.arange(len(x))[:, None, None] < lengths[:, None]
-    return (voltages * counts).sum(0) / lengths[:, None]
+    return (network(x.nan_to_num())[0] * counts).sum(0) / lengths[:, None]
 
 
 torch.manual_seed(0)
@@ -25,7 +24,6 @@ for _ in range(8):
         optimizer.step()
 x, lengths, labels = next(iter(test))
 voltages = mean(x, lengths)
-alone, _ = network(x[: lengths[0], :1])
-torch.testing.assert_close(voltages[:1], alone.mean(0))
+torch.testing.assert_close(voltages[:1], mean(x[: lengths[0], :1], lengths[:1]))
 result = (voltages.argmax(1) == labels).float().mean().item()
 assert result > 0.4, result

@@ -25,20 +25,19 @@ def run(file):
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
-    parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    parts = network, optimizer, scheduler
     if Path(file).exists():
-        saved = torch.load(file)
-        train.generator.set_state(saved.pop("generator"))
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
+        order, *saved = torch.load(file)
+        train.generator.set_state(order)
+        for part, state in zip(parts, saved, strict=True):
+            part.load_state_dict(state)
     while scheduler.last_epoch < 8:
         for x, labels in train:
             optimizer.zero_grad()
             nn.functional.cross_entropy(mean(network, x), labels).backward()
             optimizer.step()
         scheduler.step()
-        states = {name: part.state_dict() for name, part in parts.items()}
-        torch.save({"generator": train.generator.get_state(), **states}, file)
+        torch.save([train.generator.get_state(), *(part.state_dict() for part in parts)], file)
     x, labels = next(iter(test))
     return mean(network, x).detach(), labels
 

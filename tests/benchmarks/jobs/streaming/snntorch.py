@@ -19,16 +19,14 @@ for _ in range(4):
     utils.reset(network)
     for chunk, wanted in zip(x.split(25), sides.split(25), strict=True):
         optimizer.zero_grad()
-        out = torch.stack([network(step)[1] for step in chunk])
-        nn.functional.cross_entropy(out.flatten(0, 1), wanted.flatten()).backward()
+        nn.functional.cross_entropy(torch.cat([network(step)[1] for step in chunk]), wanted.flatten()).backward()
         optimizer.step()
         snntorch.Leaky.detach_hidden()
 x, sides = stream(500, seed=1)
 utils.reset(network)
 whole = torch.stack([network(step)[1] for step in x])
 utils.reset(network)
-first = torch.stack([network(step)[1] for step in x[:123]])
-rest = torch.stack([network(step)[1] for step in x[123:]])
-torch.testing.assert_close(torch.cat([first, rest]), whole)
+parts = [torch.stack([network(step)[1] for step in part]) for part in x.split([123, 377])]
+torch.testing.assert_close(torch.cat(parts), whole)
 result = (whole.argmax(2) == sides).float().mean().item()
 assert result > 0.78, result

@@ -21,6 +21,5 @@ for _ in range(5):
     backprop.BPTT(network, train, optimizer, functional.ce_rate_loss())
 x, labels = next(iter(test))
 utils.reset(network)
-spikes = torch.stack([network(step)[0] for step in x])
-result = functional.accuracy_rate(spikes, labels)
+result = functional.accuracy_rate(torch.stack([network(step)[0] for step in x]), labels)
 assert result > 0.85, result
