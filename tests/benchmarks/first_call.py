@@ -1,6 +1,6 @@
 """The first call in a process: what is compiled, and how long it takes; writes book/results/first_call.json.
 
-Run from the repository root on a quiet machine, about two minutes:
+Run from the repository root on a quiet machine, about a minute and a half:
 
     python tests/benchmarks/first_call.py
 
@@ -42,13 +42,7 @@ def recurrent():
     return lambda: layer(x)[0].sum().backward()
 
 
-def feed_forward():
-    """Return a training step of a population without recurrence."""
-    layer, x = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(10e-3))), torch.rand(100, 32, 700)
-    return lambda: layer(x)[0].sum().backward()
-
-
-CASES = {"chapter 4": chapter_4, "recurrent layer": recurrent, "feed-forward layer": feed_forward}
+CASES = {"chapter 4": chapter_4, "recurrent layer": recurrent}
 
 
 def compiled() -> dict[str, int]:
