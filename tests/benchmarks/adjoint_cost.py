@@ -44,7 +44,7 @@ def main() -> None:
             if turn >= WARM_UP:
                 turns[method].append(round(1e3 * elapsed, 3))
     methods = {m: {"median_ms": round(statistics.median(t), 3), "turns_ms": t} for m, t in turns.items()}
-    content = stored.header("adjoint_cost.py", f"{stored.CPU}, CPU, 1 thread") | {"methods": methods}
+    content = stored.header("adjoint_cost.py", f"{stored.processor()}, CPU, 1 thread") | {"methods": methods}
     stored.write(args.output, content)
     print({method: found["median_ms"] for method, found in methods.items()})
 

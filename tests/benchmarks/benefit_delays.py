@@ -18,7 +18,7 @@ from benefit_design import (
     SPOKEN,
     SYN,
 )
-from benefit_forest import forest
+from benefit_forest import forest, ink
 
 import snnparams as sp
 from snnparams.plot import Table
@@ -26,7 +26,7 @@ from snnparams.plot import Table
 PREDICTIONS = "delays_predictions.json"
 COMMAND = "python tests/benchmarks/benefit.py --accept-older --stage delays"
 TITLES = TITLE | {name: name for name in DELAYED} | {EQUAL: "equal, no delays"}
-COLORS = COLOR | {EQUAL_DELAYS: "0.55", DELAYS: "C4", DELAYS_LEARN: "C5", DELAYS_DIFFERENT_LEARN: "C6"}
+COLORS = COLOR | {EQUAL_DELAYS: "0.55", DELAYS: "C4", DELAYS_LEARN: "C2", DELAYS_DIFFERENT_LEARN: "C5"}
 CORE = Study({DELAY_TASK: "delays"}, (EQUAL, SYN, LEARNS, *DELAYED), TITLES, COLORS)
 LATER = Study(dict.fromkeys(LATER_DELAY_TASKS, "delays_later"), (EQUAL, SYN, *DELAYED), TITLES, COLORS)
 AT_RATE = f"{DELAY_TASK}, rate {DELAY_RATE:g}"
@@ -74,22 +74,23 @@ def words(results: Results) -> Table:
 
 def verdict(results: Results) -> plt.Figure:
     """Draw how equal and different delays take spikes apart, and what that gains on four windows, seed by seed."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.0), width_ratios=(1, 1.15))
+    fig, (above, below) = plt.subplots(2, 1, figsize=(4.95, 5.0), height_ratios=(1, 1.15))
     count, start = 24, 5
     together = torch.zeros(80, 1, count)
     together[start] = 1.0
     different = torch.linspace(0, 60, count).round() * 1e-3  # s
-    for delays, kind, below in ((different, DELAYS, 0), (20e-3, EQUAL_DELAYS, count + 4)):
+    for delays, kind, shift in ((different, DELAYS, 0), (20e-3, EQUAL_DELAYS, count + 4)):
         late, _ = sp.Delay(delays)(together)
         steps, neurons = late[:, 0].nonzero(as_tuple=True)
-        left.scatter(steps, neurons + below, color=COLORS[kind], s=9)
-        left.annotate(TITLES[kind], (steps.median() + 3, neurons.median() + below - 4), color=COLORS[kind], fontsize=9)
-    left.axvline(start, color="0.7", linewidth=1)
-    left.annotate("all spike", (start + 1, 2 * count + 5), fontsize=9)
-    left.set(xlabel="arrival at the readout (ms)", ylabel="neuron", yticks=[], xlim=(0, 75), ylim=(-2, 2 * count + 9))
+        above.scatter(steps, neurons + shift, color=COLORS[kind], s=9)
+        place = (steps.median() + 3, neurons.median() + shift - 4)
+        above.annotate(TITLES[kind], place, color=ink(COLORS[kind]), fontsize=10)
+    above.axvline(start, color="0.7", linewidth=1)
+    above.annotate("all spike", (start + 1, 2 * count + 5), fontsize=10)
+    above.set(xlabel="arrival at the readout (ms)", ylabel="neuron", yticks=[], xlim=(0, 75), ylim=(-2, 2 * count + 9))
     found = [kind for kind in CORE.kinds if kind != EQUAL and CORE.shared_seeds(results, DELAY_TASK, kind, EQUAL) > 1]
     rows = [
         (TITLES[kind], results.difference(CORE.stages[DELAY_TASK], DELAY_TASK, kind), COLORS[kind]) for kind in found
     ]
-    forest(right, rows, "gain over equal neurons (points)")
+    forest(below, rows, "gain over equal neurons (points)")
     return fig

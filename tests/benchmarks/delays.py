@@ -96,7 +96,7 @@ def main() -> None:
                 for name, module in modules.items()
             }
             print(longest, {name: found["median_ms"] for name, found in results[longest].items()})
-        header = stored.header("delays.py", f"{stored.CPU}, CPU, 1 thread")
+        header = stored.header("delays.py", f"{stored.processor()}, CPU, 1 thread")
         content = header | {"sizes": args.sizes, "longest delay (steps)": results}
     content["kept_mb"] = {
         longest: {name: round(kept(module, x) / 1e6, 2) for name, module in modules.items()}

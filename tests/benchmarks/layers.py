@@ -24,182 +24,22 @@ import ctypes
 import functools
 import gc
 import json
-import os
-import platform
-import shutil
 import statistics
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import stored
 import torch
+from layers_contestants import ALPHA, WITHOUT_SYNAPSE, A, First, drawn, parameters, problem
 from torch import nn
 
 import snnparams as sp
 from snnparams.training.models import mnist_model
 
-with warnings.catch_warnings():  # of torch.jit, on import
-    warnings.simplefilter("ignore")
-    try:
-        import norse.torch as norse
-    except ImportError:
-        norse = None
-    try:
-        import snntorch
-    except ImportError:
-        snntorch = None
-    try:
-        from spikingjelly.activation_based import functional, neuron, surrogate
-    except ImportError:
-        neuron = None
-
-DT, A = 0.001, 0.1  # time step in s, time step over membrane time constant
-B = 0.2  # time step over synaptic time constant
-ALPHA = 1.0  # of the spike function
 GRID = 2**24  # inputs of a layer in all steps, at most: so that the loop needs less than 8 GB
 WARM_UP = 1  # turns that do not count: the first one compiles
-WITHOUT_SYNAPSE = ("snnTorch", "SpikingJelly")
-
-
-class OverTime(nn.Module):
-    """A cell of Norse or snnTorch, which takes one step, over a whole sequence."""
-
-    def __init__(self, cell: nn.Module) -> None:
-        super().__init__()
-        self.cell = cell
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return spikes (T, B, N)."""
-        state = self.cell.reset_mem() if hasattr(self.cell, "reset_mem") else None
-        spikes = []
-        for x_t in x:
-            z, state = self.cell(x_t, state)
-            spikes.append(z)
-        return torch.stack(spikes)
-
-
-class CompiledSteps(nn.Module):
-    """Our loop over time, with each step compiled."""
-
-    def __init__(self, p: sp.LIFParameters) -> None:
-        super().__init__()
-        self.cell = sp.LIFCell(p)
-        self.step = torch.compile(self.one_step, dynamic=False)
-
-    def one_step(self, x: torch.Tensor, v: torch.Tensor, i: torch.Tensor):
-        """Return spikes (B, N) and the state."""
-        return sp.lif_feed_forward_step(x, sp.LIFFeedForwardState(v, i), self.cell.p)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return spikes (T, B, N)."""
-        v = i = torch.zeros_like(x[0])
-        spikes = []
-        for x_t in x:
-            z, (v, i) = self.step(x_t, v, i)
-            spikes.append(z)
-        return torch.stack(spikes)
-
-
-class FromRest(nn.Module):
-    """A layer of SpikingJelly, which remembers its state, from a state of rest."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return spikes (T, B, N)."""
-        functional.reset_net(self.layer)
-        return self.layer(x)
-
-
-class First(nn.Module):
-    """A layer that returns its output and a state, without the state."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the output (T, B, N)."""
-        return self.layer(x)[0]
-
-
-def parameters(n: int, synapse: bool = True) -> sp.LIFParameters:
-    """Return learned values of n neurons; without synapse, the current lasts one step."""
-    given = {"tau_mem_inv": A / DT, "tau_syn_inv": (B if synapse else 0.999999) / DT, "v_th": 1.0}
-    learned = {name: nn.Parameter(torch.full((n,), value)) for name, value in given.items()}
-    return sp.LIFParameters(**learned, alpha=ALPHA)
-
-
-def norse_parameters(n: int):
-    """Return the same values for Norse, which ignores alpha."""
-    p = parameters(n)
-    return norse.LIFParameters(tau_mem_inv=p.tau_mem_inv, tau_syn_inv=p.tau_syn_inv, v_th=p.v_th)
-
-
-def feed_forward(name: str, n: int) -> nn.Module | None:
-    """Return a layer of n LIF neurons with learned parameters, or None if what it needs is missing."""
-    if name == "snnparams":
-        return First(sp.LIF(parameters(n)))
-    if name == "loop":
-        return First(sp.LIF(parameters(n), kernel="reference"))
-    if name == "loop, compiled":
-        return CompiledSteps(parameters(n)) if shutil.which("c++") or shutil.which("g++") else None
-    if name == "Norse":
-        return norse and OverTime(norse.LIFCell(p=norse_parameters(n)))
-    if name == "snnTorch":
-        if snntorch is None:
-            return None
-        how = {"learn_beta": True, "learn_threshold": True, "reset_mechanism": "zero", "reset_delay": False}
-        how["spike_grad"] = snntorch.surrogate.fast_sigmoid(slope=ALPHA)
-        return OverTime(snntorch.Leaky(beta=torch.full((n,), 1 - A), threshold=torch.ones(n), **how))
-    how = {"surrogate_function": surrogate.SuperSpike(ALPHA), "step_mode": "m"} if neuron else {}
-    return neuron and FromRest(neuron.ParametricLIFNode(init_tau=1 / A, v_reset=0.0, **how))
-
-
-def recurrent(name: str, h: int) -> nn.Module | None:
-    """Return a recurrent layer of h neurons with h inputs, or None if its library is missing."""
-    if name == "nn.RNN":
-        return First(nn.RNN(h, h, bias=False))
-    torch.manual_seed(0)
-    w_in, w_rec = torch.randn(h, h) * (32 / h) ** 0.5, torch.randn(h, h) * (0.5 / h) ** 0.5
-    weights = {"input_weights": w_in, "recurrent_weights": w_rec.fill_diagonal_(0.0)}
-    if name == "Norse":
-        return norse and First(norse.LIFRecurrent(h, h, p=norse_parameters(h), **weights))
-    kernel = "reference" if name == "loop" else None
-    return First(sp.LIFRecurrent(h, h, parameters(h), **weights, kernel=kernel))
-
-
-@functools.lru_cache(maxsize=3)
-def drawn(what: str, shape: tuple[int, int, int], device: str) -> torch.Tensor:
-    """Return random numbers, the same for all contestants: currents, or spikes, or the gradient by the output."""
-    generator = torch.Generator(device).manual_seed(1)
-    if what == "gradient":
-        return torch.randn(shape, device=device, generator=generator)
-    x = torch.rand(shape, device=device, generator=generator)
-    if what == "spikes":
-        return (x < 0.05).float()
-    x = x.mul_(0.6 if what == "currents" else 0.6 * A / B)  # neurons without synapse do not collect their input
-    return x.requires_grad_()
-
-
-def problem(kind: str, name: str, shape: tuple[int, int, int], device: str):
-    """Return a module, its input and the gradient by its output, or None."""
-    module = (feed_forward if kind == "feed-forward" else recurrent)(name, shape[2])
-    if module is None:
-        return None
-    what = "spikes" if kind == "recurrent" else "currents"
-    if name in WITHOUT_SYNAPSE:
-        what = "currents of one step"
-    x = drawn(what, shape, device)
-    if name == "SpikingJelly":  # multiplies its input with A itself
-        x = (x.detach() / A).requires_grad_()
-    x = x.to_sparse() if name.endswith("sparse input") else x
-    return module.to(device), x, drawn("gradient", shape, device)
 
 
 def run(module: nn.Module, x: torch.Tensor, gradient: torch.Tensor) -> None:
@@ -376,16 +216,9 @@ def ensembles(sizes: list[int], turns: int, device: str) -> list[dict]:
     return rows
 
 
-def processor() -> str:
-    """Return the name of the CPU, as far as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-
-
 def measure(device: str, turns: int, small: bool) -> dict:
     """Measure everything on one device; small leaves out the slowest shapes, for a look at the page."""
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {os.cpu_count()} cores"
+    where = torch.cuda.get_device_name() if device == "cuda" else stored.processor()
     result = stored.header_of_device(where, "torch", "numba", "triton", "norse", "snntorch", "spikingjelly")
     result["agreement"] = agreement(device)
     rows = []
@@ -437,7 +270,7 @@ def main() -> None:
         json.loads(args.output.read_text()) if args.output.exists() else {"cpu": "not measured", "cuda": "not measured"}
     )
     if args.grid:
-        head = stored.header_of_device(f"{processor()}, {os.cpu_count()} cores", "torch", "numba")
+        head = stored.header_of_device(stored.processor(), "torch", "numba")
         for rows in grid(args.device, args.turns):  # written as it goes
             results[f"grid, {args.device}"] = head | {"layers": rows}
             stored.write(args.output, results)

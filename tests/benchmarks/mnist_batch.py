@@ -167,7 +167,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--output", type=Path, default=Path("book/results/mnist_batch.json"))
     args = parser.parse_args()
-    head = {"command": "python tests/benchmarks/mnist_batch.py"} | stored.header_of_device(stored.CPU, "torch", "numba")
+    head = {"command": "python tests/benchmarks/mnist_batch.py"}
+    head |= stored.header_of_device(stored.processor(), "torch", "numba")
     results = head | {"register_bytes": cpu.lanes(torch.float32) * 4} | measure(args.batches)
     stored.write(args.output, results)
     for name in ("stages_ms", "kernels_ms"):

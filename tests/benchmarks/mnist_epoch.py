@@ -119,7 +119,7 @@ def main() -> None:
     results = {"command": "python tests/benchmarks/mnist_epoch.py", "cpu": "not measured", "cuda": "not measured"}
     if args.output.exists():
         results |= {key: value for key, value in json.loads(args.output.read_text()).items() if key in results}
-    where = torch.cuda.get_device_name() if args.device == "cuda" else stored.CPU
+    where = torch.cuda.get_device_name() if args.device == "cuda" else stored.processor()
     results[args.device] = stored.header_of_device(where, "torch", "numba", "norse") | {
         "largest_difference_of_log_probabilities_before_training": difference(),
         "seconds_per_epoch": {name: {"median": median[name], "turns": epoch[name]} for name in epoch},
