@@ -267,4 +267,4 @@ def reach_rate(
     Raises:
         RateError: if no such number gives the wanted rate.
     """
-    return reach_rate_(layer.factors(), lambda: layer(sample), rate, dt=1.0, tolerance=tolerance, most=most)
+    return reach_rate_(layer.factors(), lambda: layer(sample), rate / DT, dt=DT, tolerance=tolerance, most=most)
