@@ -17,13 +17,15 @@ import logging
 import math
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 from numba.core import caching, config
+from numba.core.dispatcher import Dispatcher
 
 from snnparams.folders import cache_folder
 from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS
@@ -125,7 +127,7 @@ class _Cache(caching.FunctionCache):
             _say_that_nothing_is_kept(str(error))
 
 
-def compile_with(**options):
+def compile_with(**options: Any) -> Callable[[Callable], Dispatcher]:
     """Return a decorator like `numba.njit(cache=True)` that keeps what it compiled in our own folder.
 
     Numba would write beside the source: that fails in a read-only installation without a home, and `pip uninstall`
