@@ -252,9 +252,11 @@ def test_other_versions_of_numba_and_python_have_folders_of_their_own(monkeypatc
     assert len(names) == 3
 
 
-def test_says_once_that_compiling_takes_long(monkeypatch, caplog):
+@pytest.mark.parametrize("bars", ["0", "1"])
+def test_says_once_that_compiling_takes_long_but_not_where_bars_are_switched_off(monkeypatch, caplog, bars):
     said = threading.Event()
     compiled._say_that_it_takes_long.cache_clear()
+    monkeypatch.setenv("TQDM_DISABLE", bars)
 
     class AtOnce:
         """A timer whose time has come."""
@@ -269,6 +271,10 @@ def test_says_once_that_compiling_takes_long(monkeypatch, caplog):
             assert not gc.isenabled()
     assert gc.isenabled()
     assert said.is_set()
+    compiled._say_that_it_takes_long.cache_clear()
+    if bars == "1":
+        assert not caplog.records
+        return
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["Compiling kernels for this processor"]
     assert str(compiled._folder()) in caplog.text
 

@@ -15,6 +15,7 @@ import gc
 import hashlib
 import logging
 import math
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
@@ -80,7 +81,13 @@ def _say_that_nothing_is_kept(why: str) -> None:
 
 @functools.cache
 def _say_that_it_takes_long() -> None:
-    """Log why nothing happens, once, as a warning: only these are shown by default."""
+    """Log why nothing happens, once, as a warning: only these are shown by default.
+
+    Where the environment variable `TQDM_DISABLE` switches progress bars off, it is not said: a stored page has no place
+    for what depends on what has been compiled before.
+    """
+    if os.environ.get("TQDM_DISABLE", "0") not in ("", "0"):
+        return
     logging.getLogger("snnparams").warning(
         "Compiling kernels for this processor: some seconds, once; they are kept in %s.", _folder()
     )
