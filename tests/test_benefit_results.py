@@ -40,6 +40,14 @@ def test_four_windows_have_twenty_seeds_of_every_kind_and_all_tasks_three_more()
             assert set(RESULTS.runs("flat")[task, kind]) == set(design.FLAT_SEEDS)
 
 
+def test_spoken_digits_of_chapter_9_were_trained_equally_long_and_would_gain_from_more():
+    assert {line["cell"]["training"]["epochs"] for line in RESULTS.lines("delays_spoken")} == {40}
+    found = {}
+    for line in RESULTS.lines("delays_spoken_flat"):
+        found.setdefault(line["condition"], []).append(line["result"]["validation"]["accuracy"])
+    assert np.mean(found["equal, 40 epochs"]) - np.mean(found["equal, 20 epochs"]) > 0.005
+
+
 def test_all_kinds_of_a_seed_ran_on_one_processor():
     for stage in REPORTS:
         processors = {}

@@ -90,6 +90,18 @@ def test_recurrent_layers_against_a_plain_rnn(device):
                     assert found[name] <= OF_RNN[device] * found["nn.RNN"], (row["N"], found)
 
 
+GRID = LAYERS["grid, cpu"]["layers"]
+SLOWER_THAN_RNN = {(64, 1024)}  # neurons and rows: still
+
+
+def test_recurrent_layers_of_many_sizes_beside_a_plain_rnn_and_their_own_loop():
+    sizes = {(row["N"], row["B"]): medians(row) for row in GRID}
+    assert set(sizes) == {(n, b) for n in (64, 128, 256, 512, 1024, 2048) for b in (1, 16, 256, 1024)}
+    assert all(found["snnparams"] < found["loop"] for found in sizes.values())
+    slower = {size for size, found in sizes.items() if found["snnparams"] > 1.05 * found["nn.RNN"]}
+    assert slower == SLOWER_THAN_RNN
+
+
 NOT_REACHED = pytest.mark.xfail(strict=True, reason="large arrays leave the caches: chapter 10 says what was measured")
 
 
