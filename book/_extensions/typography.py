@@ -30,8 +30,9 @@ class KeepTogether(SphinxPostTransform):
                 rest = nodes.Text(after[mark.end() :])
                 both = nodes.inline("", "", formula.deepcopy(), nodes.Text(mark[0]))
                 both["classes"].append("together")
-                parent.replace(after, rest)
-                parent.replace(formula, both)
+                # by place: docutils would replace an equal text that stands before
+                at = parent.index(formula)
+                parent[at : at + 2] = [both, rest]
 
 
 def _number_appendices(app, env) -> list[str]:
