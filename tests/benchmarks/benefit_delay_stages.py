@@ -18,7 +18,10 @@ class DelayStages:
         return self.search(f"{stage}_tuning", entries, tries, tries)
 
     def _with_delays(self, stage: str, tasks: tuple[str, ...], kinds: tuple[str, ...], seeds: int) -> list[dict]:
-        """Return the lines of some kinds, after tuning them; those without delays train as long as in the core."""
+        """Return the lines of some kinds, after tuning them, which train as long as in the core.
+
+        On tasks that delays solve early, kinds with delays stop after the epochs of tuning.
+        """
         delayed = {name: design.DELAYED[name] for name in kinds if name in design.DELAYED}
         found = self._tuned_delays(stage, {task: self.problem(task) for task in tasks}, delayed)
         tuned, all_kinds = self.stage("tuning") | found, KINDS | design.DELAYED
@@ -27,7 +30,8 @@ class DelayStages:
             for task in tasks
             for seed in range(1, seeds + 1)
             for name in kinds
-            for problem in [self.problem(task) if name in design.DELAYED else self.final(task)]
+            for early in [name in design.DELAYED and task in design.SHORT_DELAY_TASKS]
+            for problem in [self.problem(task) if early else self.final(task)]
         ]
         return self.trials(stage, planned)
 
@@ -67,7 +71,7 @@ class DelayStages:
         problem = self.natural_problems[task]
         tuned = self.stage("natural_tuning") | self._tuned_delays(stage, {task: problem}, design.DELAYED_SPOKEN)
         kinds = {name: KINDS[name] for name in (EQUAL, SYN)} | design.DELAYED_SPOKEN
-        epochs = self.flatten(f"{stage}_flat", {task: problem}, tuned, kinds)[task]
+        epochs = self.flatten(f"{stage}_flat", {task: problem}, tuned, kinds, self.grid.most_spoken_epochs)[task]
         planned = [
             (task, name, seed, cell_of(*(problem, kind, tuned[task, name]["knobs"], seed, True), training=training))
             for training in [{"epochs": epochs}]

@@ -101,6 +101,8 @@ DELAYED = {
     ),
 }
 DELAY_TASK, LATER_DELAY_TASKS = "windows 4", ("windows 6", "xor", "windows 12, recurrent", "xor, recurrent")
+# which delays solve within the epochs of tuning; elsewhere all kinds train equally long
+SHORT_DELAY_TASKS = ("windows 4", "windows 6")
 DELAY_RATE = 0.1  # spikes per neuron and time step where delays are compared at equal spikes: the middle of three
 SPOKEN = "spoken digits"
 # there, too, searches begin where that of equal neurons ended
