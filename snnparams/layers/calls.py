@@ -147,6 +147,30 @@ class HasParameters(Attributes):
         super().__setattr__(name, value)
 
 
+class HasState(HasParameters):
+    """A module that is given an input and a state, and returns an output and the next state."""
+
+    layout: ClassVar[str]  # axes of the input
+    p: Any
+
+    def initial_state(self, input: torch.Tensor) -> Any:
+        """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
+        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
+        return self._with_batch(x, None, lambda x, _: (x, self._start(x, None)[1]))[1]
+
+    def _start(self, x: torch.Tensor, state) -> tuple[Any, Any]:
+        """Check the input; return the values of all parameters and the given state, checked, or the initial one."""
+        raise NotImplementedError
+
+    def _population_axes(self) -> int | None:
+        """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
+        raise NotImplementedError
+
+    def _with_batch(self, x, state, compute: Callable) -> tuple[torch.Tensor, Any]:
+        """Compute an input that may lack the axis of the batch, as in `nn.RNN`; then so do output and state."""
+        return with_batch(x, state, compute, self._population_axes(), int(self.layout.startswith("(T")))
+
+
 def _kind_of(p: Any) -> tuple:
     """Return what has to be the same of neuron parameters that take the place of others."""
     return tuple(getattr(p, name, None) for name in ("neuron", "dt", "gradient"))
