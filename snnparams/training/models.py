@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from snnparams.data.encoding import ConstantCurrentLIFEncoder
+from snnparams.data.mnist import DEVIATION, MEAN
 from snnparams.layers.layer import LI, LIFRecurrent
-from snnparams.layers.neuron_parameters import LIFParameters
+from snnparams.neurons import LIFParameters
 
 
 class PixelCurrents(nn.Module):
@@ -20,7 +21,7 @@ class PixelCurrents(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return currents (B, 784)."""
         pixels = images.flatten(1).to(torch.float32).mul(1 / 255)
-        return pixels.sub_(0.1307).div_(0.3081)
+        return pixels.sub_(MEAN).div_(DEVIATION)
 
 
 class SNN(nn.Module):
