@@ -44,6 +44,11 @@ def _numbers(name: str, values: ArrayLike) -> np.ndarray:
     return x
 
 
+def _check_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: expected a number between 0 and 1, got {value}")
+
+
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Return the mean of some numbers with a bootstrap interval (bias-corrected and accelerated, BCa).
 
@@ -56,8 +61,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     Raises:
         ValueError: if there are fewer than two values, one is not finite, or the level is not between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    _check_share("level", level)
     x = _numbers("values", values)
     mean = float(x.mean())
     if np.ptp(x) <= 1e-12 * abs(mean):  # the bootstrap of equal numbers is no distribution
@@ -171,11 +175,6 @@ class Contrast(NamedTuple):
     deviation: float  # standard deviation between seeds
     n: int  # number of seeds
     detectable: float  # the smallest true mean that such a design sees with a power of 80 %
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"{name}: expected a number between 0 and 1, got {value}")
 
 
 def t_power(effect: float, n: int, level: float = 0.95) -> float:
