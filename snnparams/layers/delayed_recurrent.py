@@ -17,13 +17,13 @@ from snnparams.layers.delay_parameters import (
     DelayParameters,
     _delayed,
     _delayed_linear,
-    _has_no_numbers,
     _longest,
     _number_of_steps,
 )
 from snnparams.layers.layer import RecurrentLayer
 from snnparams.neurons import Neuron, Value
 from snnparams.neurons.surrogate import Gradient
+from snnparams.parameters.constraints import can_be_looked_at
 from snnparams.parameters.settings import check_bool
 
 
@@ -127,7 +127,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
 
     def _steps_at_once(self, whole: torch.Tensor) -> int:
         """Return the shortest delay in steps."""
-        if _has_no_numbers(whole):
+        if not can_be_looked_at(whole):
             low = getattr(self.delays.constraint("delay"), "low", self.dt)
             return max(1, math.floor((1 + ROUNDING) * low / self.dt))
         return int(whole.min())

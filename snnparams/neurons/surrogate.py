@@ -13,12 +13,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+
+from snnparams.parameters.settings import is_number
 
 Derivative = Callable[[torch.Tensor, float], torch.Tensor]
 
@@ -172,7 +173,7 @@ def check_alpha(alpha: Any) -> float:
     given = type(alpha).__name__
     if isinstance(alpha, torch.Tensor) and alpha.dim() == 0 and not alpha.requires_grad:
         alpha = alpha.item()
-    if not isinstance(alpha, numbers.Real) or isinstance(alpha, bool):
+    if not is_number(alpha):
         raise TypeError(f"alpha: expected a number, which is not learned, got {given}")
     number = float(alpha)
     if not (math.isfinite(number) and number > 0):
