@@ -13,7 +13,7 @@ from snnparams.experiments.trial import Training, make_task
 from snnparams.kernels import fused_sequence
 from snnparams.layers.initialisation import RateError
 from snnparams.neurons import LIFParameters
-from snnparams.neurons.surrogate import threshold
+from snnparams.neurons.surrogate import Surrogate
 
 RATES = ("learning_rate", "neuron_learning_rate")
 # under which a neuron parameter is stored
@@ -177,7 +177,7 @@ class Stacked:
             v = v + a * (i - v)
             i = i - b * i
             raised = v_th + p["beta"][:, None] * adaptation if self.adapts else v_th
-            z = threshold(v - raised, "super", alpha)
+            z = Surrogate("super", alpha)(v - raised)
             if self.adapts:
                 adaptation = adaptation - DT * p["tau_adapt"][:, None] * adaptation + z
             spikes.append(z)
