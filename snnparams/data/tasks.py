@@ -239,3 +239,7 @@ def smooth_random_manifolds(
     learn, choose, measure = (_take(name, everything, order, first, size) for name, first, size in parts)
     encode = functools.partial(_encode_times, steps=steps)
     return Task("smooth random manifolds", learn, choose, measure, encode, features, steps, classes)
+
+
+def __dir__() -> list[str]:
+    return [name for name, value in globals().items() if getattr(value, "__annotations__", {}).get("return") == "Task"]

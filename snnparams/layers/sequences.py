@@ -182,3 +182,9 @@ def over_lengths(
     back = torch.empty_like(rows)
     back[rows] = torch.arange(len(found), device=x.device)
     return torch.cat(outputs).index_select(1, back), states.select(_joined(ended[::-1]), back)
+
+
+def __dir__() -> list[str]:
+    return [
+        name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"
+    ]

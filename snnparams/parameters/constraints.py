@@ -244,3 +244,9 @@ class Interval(Constraint):
 
     def __repr__(self) -> str:
         return "interval {:g} to {:g}".format(*self.bounds)
+
+
+def __dir__() -> list[str]:
+    return [
+        name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"
+    ]

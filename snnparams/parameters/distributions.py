@@ -276,3 +276,9 @@ def probability_outside(distribution: Distribution, low: float, high: float) -> 
         return below(low) + 1 - below(high)
     except NotImplementedError:
         return math.nan
+
+
+def __dir__() -> list[str]:
+    return [
+        name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"
+    ]

@@ -79,3 +79,9 @@ def mnist_model(
     """
     encoder = nn.Sequential(PixelCurrents(), ConstantCurrentLIFEncoder(seq_length, layout=spike_layout))
     return Model(encoder, SNN(28 * 28, hidden_features, 10, p), decode)
+
+
+def __dir__() -> list[str]:
+    return [
+        name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"
+    ]
