@@ -11,6 +11,7 @@ scaling all input weights of the layer. Explained in chapter 6.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def _scaled(layer: SpikingLayer, spikes: torch.Tensor, shift: Mapping[str, torch
     factor = torch.exp(shift[WEIGHTS]) if WEIGHTS in shift else 1.0
     p, currents = p._replace(**changed), spikes @ (factor * layer.weights).T
     back = factor * layer.recurrent_weights if layer.recurrent else None
-    kind = LIFState if layer.recurrent else LIFFeedForwardState
+    kind: Any = LIFState if layer.recurrent else LIFFeedForwardState
     start = kind(*torch.zeros(len(kind._fields), *currents.shape[1:]))
     if not exact:
         return kernels.sequence(LIFParameters, currents, start, p, DT, DETACH, recurrent_weights=back)[0]
