@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from snnparams.layers.attributes import Attributes
 from snnparams.layers.checks import autocast_is_on, widened
+from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.sequences import refuse_packed
 
 Forward = TypeVar("Forward", bound=Callable)
@@ -125,11 +126,12 @@ class HasParameters(Attributes):
     """A module with neuron parameters `p`, or parameters of `delays`, which are not set beside them by mistake."""
 
     as_built: ClassVar[tuple[str, ...]] = ("dt",)
+    p: NeuronParameters
 
     @property
     def dt(self) -> float:
         """Time step in s."""
-        return cast(Any, self).p.dt  # each kind of module says what its `p` is
+        return self.p.dt
 
     def __setattr__(self, name: str, value: Any) -> None:
         for held in ("p", "delays"):
@@ -151,7 +153,6 @@ class HasState(HasParameters):
     """A module that is given an input and a state, and returns an output and the next state."""
 
     layout: ClassVar[str]  # axes of the input
-    p: Any
 
     def initial_state(self, input: torch.Tensor) -> Any:
         """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
