@@ -132,7 +132,7 @@ def train(
 
     Raises:
         ValueError: if the data are empty, an image is not finite, the outputs are no log-probabilities or the labels no
-            classes where those are expected, or a neuron parameter has left its valid range.
+            classes where those are expected, a loss has no gradient, or a neuron parameter has left its valid range.
         TypeError: if data or outputs are of another kind.
         FloatingPointError: if a loss or a gradient is not finite; the model is then as it was before that batch.
     """
@@ -149,6 +149,8 @@ def train(
             losses.append(measure.shaped(of_each.tolist()))
             if not of_each.isfinite().all():
                 raise FloatingPointError(f"batch {len(losses)}: expected a finite loss, got {losses[-1]}")
+            if not of_each.requires_grad:
+                raise ValueError("loss: expected a number with a gradient, got one that nothing learned leads to")
             of_each.sum().backward()
             _check_gradients(model, len(losses))
             _clip(model, clip)
