@@ -225,6 +225,40 @@ def test_delays_get_equal_tries_and_the_contrast_of_the_core_comes_first(tmp_pat
     assert all(cell["neurons"]["delay"] > 0 and cell["training"]["epochs"] == grid.epochs for cell in delayed)
 
 
+def test_delays_on_harder_tasks_begin_where_equal_neurons_ended_with_as_many_tries_and_epochs(tmp_path, monkeypatch):
+    tried = []
+
+    def fake(self, stage, planned):
+        tried.append((stage, planned))
+        good = {"tau_mem": 8.0, "tau_syn": 40.0}  # what searches of equal neurons find on all tasks
+        return [
+            {
+                **run,
+                "result": {"validation": {"accuracy": 0.5 + 0.1 * (good.items() <= run["cell"]["neurons"].items())}},
+            }
+            for run in planned
+        ]
+
+    monkeypatch.setattr(Store, "run", fake)
+    grid = dataclasses.replace(benefit.GRIDS["quick"], delay_tries=6, tries=12, most_tries=12)
+    experiment = benefit.Experiment(grid, Store(tmp_path, 1))
+    experiment.done["dial"] = dict.fromkeys(experiment.problems, 3)
+    runs = experiment.stage("delays_later")
+    tries = [run for stage, planned in tried if stage == "delays_later_tuning" for run in planned]
+    for task in design.LATER_DELAY_TASKS:
+        easy = task in design.EASY_DELAY_TASKS
+        for kind in design.DELAYED:
+            own = [run["cell"]["neurons"] for run in tries if (run["task"], run["condition"]) == (task, kind)]
+            assert len(own) == (6 if easy else 12)
+            assert (own[0]["tau_mem"], own[0]["tau_syn"]) == ((32, 10) if easy else (8, 40))
+        epochs = {
+            (run["condition"] in design.DELAYED, run["cell"]["training"]["epochs"])
+            for run in runs
+            if run["task"] == task
+        }
+        assert len({n for _, n in epochs}) == (2 if easy else 1)
+
+
 def test_delays_at_equal_spikes_use_what_was_tuned_and_one_strength_for_all(tmp_path, monkeypatch):
     tried = []
 

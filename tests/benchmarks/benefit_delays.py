@@ -39,16 +39,23 @@ def table(results: Results) -> Table:
     return CORE.table(results)
 
 
-def later(results: Results) -> Table:
-    """Return how many seeds of the other tasks have been run, and the gain of different delays where any have."""
+def later(results: Results) -> plt.Figure:
+    """Draw the gains on the other tasks, seed by seed."""
+    return LATER.gains(results, "gain over equal neurons without delays (points)")
+
+
+def later_accuracies(results: Results) -> Table:
+    """Return the accuracy of each kind on the other tasks, and the number of seeds that all kinds have run with."""
     rows = []
-    for task in LATER.stages:
-        counts = [len(LATER.seeds(results, task, kind)) for kind in (EQUAL, *DELAYED)]
-        gain = "not run"
-        if LATER.shared_seeds(results, task, EQUAL, DELAYS) > 1:
-            gain = str(results.difference(LATER.stages[task], task, DELAYS))
-        rows.append([task, gain, str(min(counts))])
-    return Table(["task", "gain of different delays (95 %)", "seeds of all kinds"], rows)
+    for kind in LATER.kinds:
+        counts = {task: len(LATER.seeds(results, task, kind)) for task in LATER.stages}
+        reached = [
+            f"{results.mean(stage, task, kind):.1f} %" if counts[task] else NOT_RUN
+            for task, stage in LATER.stages.items()
+        ]
+        rows.append([TITLES[kind], *reached])
+    shared = [str(LATER.shared_seeds(results, task, *LATER.kinds)) for task in LATER.stages]
+    return Table(["kind", *LATER.stages], [*rows, ["seeds", *shared]])
 
 
 def spikes(results: Results) -> Table:

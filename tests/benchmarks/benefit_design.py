@@ -101,11 +101,20 @@ DELAYED = {
     ),
 }
 DELAY_TASK, LATER_DELAY_TASKS = "windows 4", ("windows 6", "xor", "windows 12, recurrent", "xor, recurrent")
+# which delays solve within 6 tries and the epochs of tuning
+EASY_DELAY_TASKS = ("windows 4", "windows 6")
 DELAY_RATE = 0.1  # spikes per neuron and time step where delays are compared at equal spikes: the middle of three
 SPOKEN = "spoken digits"
 # there, too, searches begin where that of equal neurons ended
 _SPOKEN_DELAYED = {"tau_mem": Knob(2, 2, low=1.1), "tau_syn": Knob(10, 2, low=1.1), "learning_rate": Knob(0.02)}
 DELAYED_SPOKEN = {name: Kind({**kind.knobs, **_SPOKEN_DELAYED}, kind.fixed) for name, kind in DELAYED.items()}
+
+
+def delayed_from(found: Mapping[str, float]) -> dict[str, Kind]:
+    """Return the kinds with delays, whose searches begin at the settings that equal neurons of a task ended with."""
+    begun = {name: dataclasses.replace(knob, start=found[name]) for name, knob in _DELAYED.items()}
+    reach = {name: Knob(5 if name == EQUAL_DELAYS else 20, high=40) for name in DELAYED}
+    return {name: Kind({**k.knobs, **begun, "delay": reach[name]}, k.fixed) for name, k in DELAYED.items()}
 
 
 def with_distinct(count: int) -> Kind:

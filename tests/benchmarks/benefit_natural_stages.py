@@ -29,7 +29,8 @@ class NaturalStages:
 
     def natural_flat(self) -> dict[str, int]:
         """Return the epochs of each natural task."""
-        return self.flatten("natural_flat", self.natural_problems, self.stage("natural_tuning"), self.natural_kinds)
+        tuned, most = self.stage("natural_tuning"), self.grid.most_epochs
+        return self.flatten("natural_flat", self.natural_problems, tuned, self.natural_kinds, most)
 
     def natural(self) -> list[dict]:
         """Return the lines of the natural tasks, each with a split; seeds of split k are 10 k + 1, 10 k + 2, ..."""

@@ -170,10 +170,12 @@ class Settings:
                 print(f"  tuning: {task}: expected tuned equal neurons between 75 and 95 %, got {accuracy:.1%}")
         return found
 
-    def flatten(self, stage: str, problems: dict[str, Problem], tuned: dict, kinds: dict[str, Kind]) -> dict[str, int]:
-        """Return for each task the epochs after which twice as many gain no kind half a point; say if none does.
+    def flatten(
+        self, stage: str, problems: dict[str, Problem], tuned: dict, kinds: dict[str, Kind], most: int
+    ) -> dict[str, int]:
+        """Return for each task the epochs, at most `most`, after which twice as many gain no kind half a point.
 
-        The first that is asked about is twice what tuning took.
+        The first that is asked about is twice what tuning took. Says if even the most are not enough.
         """
         epochs = {task: 2 * problem.training["epochs"] for task, problem in problems.items()}
         waiting = set(problems)
@@ -203,14 +205,15 @@ class Settings:
                     waiting.remove(task)
                     continue
                 epochs[task] = 2 * n
-                if 4 * n > self.grid.most_epochs:
+                if 4 * n > most:
                     waiting.remove(task)
                     print(f"  {stage}: {task}: {2 * n} epochs are the most; they gained {gain:.2%} over {n}")
         return epochs
 
     def flat(self) -> dict[str, int]:
         """Return the epochs of each task of the core."""
-        return self.flatten("flat", {t: self.problem(t) for t in self.problems}, self.stage("tuning"), KINDS)
+        problems = {task: self.problem(task) for task in self.problems}
+        return self.flatten("flat", problems, self.stage("tuning"), KINDS, self.grid.most_epochs)
 
     def final(self, task: str) -> Problem:
         """Return a problem of the core as it is used for results."""
