@@ -71,3 +71,13 @@ def test_classes_of_every_kind_that_pytorch_takes():
     assert math.isfinite(sp.evaluate(first, steps, **voltages).loss)
     with pytest.raises(ValueError, match=r"from 0 to 1, int64 of shape \(30, 12\), got 5"):
         sp.evaluate(first, sp.Split(split.inputs, steps.labels + 5 * steps.labels.roll(1, 0)), **voltages)
+
+
+def test_labels_in_lightning():
+    pytest.importorskip("lightning")
+    network, split = model(), data(30)
+    module = sp.to_lightning(network, adam(network))
+    message = re.escape("labels: expected classes from 0 to 1, int64 of shape (30,), got 2")
+    for step in (module.training_step, module.validation_step, module.test_step):
+        with pytest.raises(ValueError, match=message):
+            step((split.inputs, split.labels + 1), 0)
