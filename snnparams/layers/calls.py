@@ -48,7 +48,7 @@ def refuse_plain_sequential(module: nn.Module) -> None:
     Raises:
         TypeError: it does.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # there are no frames, and what is called learns nothing of what calls it
         return
     frame: types.FrameType | None = sys._getframe(2)
     called = module

@@ -170,7 +170,7 @@ class FeedForward(Population):
         p, kind = self.p.values(in_use=True), self._state_without_recurrence(state)
         check_input(x, self.layout, p[0].dtype, p[0].device)
         shape = tuple(x.shape[1:] if self.layout.startswith("(T") else x.shape)
-        if self.channels is not None and len(shape) < 2:
+        if self.channels is not None and (len(shape) < 2 or shape[1] != self.channels):
             raise ValueError(f"channels: expected an axis of {self.channels} behind the batch, got {tuple(x.shape)}")
         if self.channels is not None:  # the axis behind the batch; the values of one channel serve all places
             fields, axes = zip(self.p.neuron_fields, p, strict=False), [1] * (len(shape) - 2)

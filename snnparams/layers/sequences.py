@@ -51,7 +51,8 @@ def check_lengths(lengths: Lengths, x: torch.Tensor) -> list[int]:
     if x.layout != torch.strided:
         raise TypeError(f"input: expected a dense tensor where lengths are given, got {x.layout}; use .to_dense()")
     if isinstance(lengths, torch.Tensor) and (lengths.is_floating_point() or lengths.dtype == torch.bool):
-        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+        hint = "; a mask (T, B) is given as mask.sum(0)" if lengths.dtype == torch.bool else ""
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}{hint}")
     if isinstance(lengths, torch.Tensor) and torch.compiler.is_compiling():
         raise TypeError("lengths: expected a list of integers under torch.compile, got a tensor; give lengths.tolist()")
     if not isinstance(lengths, torch.Tensor | Sequence) and not hasattr(lengths, "tolist"):
