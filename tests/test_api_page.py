@@ -93,6 +93,13 @@ def test_the_index_has_the_first_sentence(docstring, line):
     assert reference.summary(docstring.splitlines()) == line
 
 
+@pytest.mark.parametrize("module", sorted(PUBLIC))
+def test_the_index_says_all_in_words(module):
+    nodes = [node for node in ast.parse(PUBLIC[module].read_text()).body if getattr(node, "name", "_")[0] != "_"]
+    said = [reference.summary((ast.get_docstring(node) or "").splitlines()) for node in nodes]
+    assert [text for text in said if ":math:" in text or "\\" in text] == []
+
+
 @pytest.mark.parametrize(
     ("code", "name", "used"),
     [

@@ -1,9 +1,10 @@
 """A Sphinx extension for what belongs together on a line, and for numbers.
 
 For a browser a formula in a line of text is a picture, beside which the line may break:
-it keeps its punctuation mark. A notebook behind the chapters has a letter in place of
-their numbers, so that its figures and exercises are told apart from theirs. And the
-theme prints titles of its own, without the numbers of the chapters: they get them.
+it keeps its punctuation mark, and a number keeps its unit. A notebook behind the
+chapters has a letter in place of their numbers, so that its figures and exercises are
+told apart from theirs. And the theme prints titles of its own, without the numbers of
+the chapters: they get them.
 """
 
 import re
@@ -13,16 +14,18 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 APPENDICES = {"book/when_it_does_not_learn": "A"}
 AFTER = re.compile(r"[.,;:!?)\]\u2019\u201d]+")
+BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|kB|MB|KiB|MiB)(?!\w))")
+AS_IT_IS = (nodes.FixedTextElement, nodes.literal, nodes.math, nodes.math_block)
 
 
 class KeepTogether(SphinxPostTransform):
-    """Put a formula and the mark that follows it in a box that does not break."""
+    """Have no break between a formula and its mark, or a number and its unit."""
 
     default_priority = 500
     formats = ("html",)
 
     def run(self, **kwargs):
-        """Look at every formula in a line of text."""
+        """Look at every formula in a line of text, and at every number with a unit."""
         for formula in list(self.document.findall(nodes.math)):
             parent = formula.parent
             after = formula.next_node(descend=False, siblings=True, ascend=False)
@@ -30,8 +33,15 @@ class KeepTogether(SphinxPostTransform):
                 rest = nodes.Text(after[mark.end() :])
                 both = nodes.inline("", "", formula.deepcopy(), nodes.Text(mark[0]))
                 both["classes"].append("together")
-                parent.replace(after, rest)
-                parent.replace(formula, both)
+                # by place: docutils would replace an equal text that stands before
+                at = parent.index(formula)
+                parent[at : at + 2] = [both, rest]
+        for text in list(self.document.findall(nodes.Text)):
+            joined = BEFORE_UNIT.sub("\u00a0", text)
+            if joined != text and not isinstance(text.parent, AS_IT_IS):
+                siblings = text.parent.children
+                at = next(k for k, node in enumerate(siblings) if node is text)
+                text.parent[at] = nodes.Text(joined)
 
 
 def _number_appendices(app, env) -> list[str]:

@@ -1,4 +1,4 @@
-// What every page does by itself: boxes that scroll sideways say so, and paper is light.
+// What every page does by itself: boxes that scroll sideways say so, paper is light, and search works from a folder.
 (() => {
   "use strict";
 
@@ -79,6 +79,10 @@
   window.addEventListener("beforeprint", () => toPaper(true));
   window.addEventListener("afterprint", () => toPaper(false));
   window.matchMedia("print").addEventListener("change", (print) => toPaper(print.matches));
+
+  // Search cites a line of each page that it finds, and asks a server for it: in a folder there is none.
+  if (window.location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object")
+    DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
   if (document.readyState === "complete") start();
   else window.addEventListener("load", start);

@@ -8,10 +8,11 @@ from snnparams.parameters.parameter import voltage
 
 
 class SlopeLIF(LIFParameters):
-    r"""Parameters of a LIF neuron whose spike function takes :math:`s \, (v - v_\mathrm{th})` with a slope :math:`s`.
+    r"""Parameters of a LIF neuron whose spike function has a slope of its own.
 
-    The slope changes no spike: :math:`v > v_\mathrm{th}` if and only if :math:`s \, (v - v_\mathrm{th}) > 0`. It makes
-    the surrogate derivative narrower and higher. Like a time constant it can differ between neurons and be learned::
+    The spike function takes :math:`s \, (v - v_\mathrm{th})`, with a slope :math:`s`. That changes no spike:
+    :math:`v > v_\mathrm{th}` if and only if :math:`s \, (v - v_\mathrm{th}) > 0`. It makes the surrogate derivative
+    narrower and higher. Like a time constant it can differ between neurons and be learned::
 
         layer = RecurrentLayer(100, 200, SlopeLIF(slope=Learned(1.0)))
 

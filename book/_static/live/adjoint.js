@@ -90,7 +90,7 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		}
 
 		const curve = figure.panel(beside(28, 310, 292, 74), [LOW, HIGH], [0, end], {
-			title: `time of the ${ordinal} spike (ms)`,
+			title: `${ordinal} spike at (ms)`,
 			xLabel: "threshold"
 		})
 		curve.line(THRESHOLDS, found.curve, "line")

@@ -72,7 +72,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		const rows = draws[0] ? 24 : 5
 		const panel = figure.panel([62, top, width - 76, 10 * rows], [low - room, high + room], [24 - rows, 24], {
 			title: "mean and 95 % interval",
-			xLabel: `difference in ${title} (${unit})`,
+			xLabel: `difference${narrow ? "" : ` in ${title}`} (${unit})`,
 			yTicks: []
 		})
 		panel.line([0, 0], panel.rangeY, "axis")

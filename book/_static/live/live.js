@@ -233,7 +233,7 @@
 			const id = `${this.id}-${name}`
 			const [to, from] = log ? [Math.log, Math.exp] : [Number, Number]
 			const choices = options?.map(one => `<option value="${[one].flat()[0]}">${[one].flat().at(-1)}</option>`)
-			const range = `min="${to(low)}" max="${to(high)}" step="${step ?? (to(high) - to(low)) / 200}"`
+			const range = `min="${to(low)}" max="${to(high)}" step="${step ?? (to(high) - to(low)) / (200 + 1e-9)}"`
 			const field = options
 				? `<select id="${id}">${choices.join("")}</select>`
 				: `<input id="${id}" type="range" ${range}><output for="${id}"></output>`

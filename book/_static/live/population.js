@@ -78,7 +78,7 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 
 		const tail = figure.panel(beside(28, 312, 294, 72), [0, TAIL], [1e-6, 1], {
 			ofY: Math.log10,
-			title: "memory: voltage after input",
+			title: "voltage after input",
 			xLabel: "time (ms)",
 			yTicks: [1e-6, 1e-4, 1e-2, 1],
 			yNames: v => ({1e-6: "10⁻⁶", 1e-4: "10⁻⁴", 1e-2: "10⁻²", 1: "1"})[v]
