@@ -150,9 +150,7 @@ def integrate_and_fire(rates: torch.Tensor) -> torch.Tensor:
         TypeError: if the rates are no floating-point tensor.
         ValueError: if a rate is below 0 or above 1, which would need more than one spike in a step.
     """
-    if not isinstance(rates, torch.Tensor) or not rates.is_floating_point():
-        got = rates.dtype if isinstance(rates, torch.Tensor) else type(rates).__name__
-        raise TypeError(f"rates: expected a floating-point tensor (T, ...), got {got}")
+    check_floating("rates", rates)
     if not ((rates >= 0) & (rates <= 1)).all():
         low, high = rates.min().item(), rates.max().item()
         raise ValueError(f"rates: expected 0 to 1 spike per time step, got {low:g} to {high:g}")
