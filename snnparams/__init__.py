@@ -16,7 +16,7 @@ plot          pictures
 from typing import TYPE_CHECKING
 
 from snnparams import neurons
-from snnparams.data.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode
+from snnparams.data.encoding import ConstantCurrentLIFEncoder, constant_current_lif_encode, integrate_and_fire
 from snnparams.data.mnist import CorruptDataError, Digits, Split, load_mnist
 from snnparams.data.spike_trains import (
     PoissonEncoder,
@@ -123,6 +123,7 @@ __all__ = [
     "from_nir",
     "from_norse",
     "gradient_to_value",
+    "integrate_and_fire",
     "learned_values",
     "li_feed_forward_step",
     "li_step",

@@ -247,3 +247,8 @@ class Table:
         kind = "table results sentences" if any(len(first) > LONG for first, *_ in self.rows) else "table results"
         table = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         return f'<div class="table-wrapper">{table}</div>{note}'
+
+
+def __dir__() -> list[str]:
+    own = [name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"]
+    return ["COLORS", *own]

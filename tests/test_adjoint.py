@@ -15,7 +15,6 @@ from torch import nn
 import snnparams as sp
 from snnparams import kernels
 from snnparams.kernels import adjoint, adjoint_cpu
-from snnparams.neurons.surrogate import threshold
 
 KERNELS = ("cpu", "reference")
 
@@ -630,7 +629,7 @@ def test_what_is_not_supported_is_refused_before_the_forward_pass():
         sp.Ensemble([sp.LIF(p), sp.LIF(p)])
     x = torch.zeros(1, 2)
     for call in (
-        lambda: threshold(torch.zeros(2), "adjoint"),
+        lambda: sp.Surrogate("adjoint"),
         lambda: sp.surrogate_derivative(torch.zeros(2), "adjoint"),
         lambda: sp.lif_feed_forward_step(
             torch.zeros(1, 2), sp.LIFFeedForwardState(torch.zeros(1, 2), torch.zeros(1, 2)), p
@@ -655,7 +654,8 @@ def test_what_is_not_supported_is_refused_before_the_forward_pass():
 
 
 def test_the_kernel_of_surrogates_is_not_asked_for_adjoint():
-    """`kernels.lif` computes surrogate gradients; layers send method="adjoint" elsewhere."""
+    """`kernels.sequence` computes surrogate gradients; layers send method="adjoint" elsewhere."""
     state = sp.LIFFeedForwardState(torch.zeros(1, 2), torch.zeros(1, 2))
+    p = sp.LIFParameters(method="adjoint")
     with pytest.raises(ValueError, match="adjoint"):
-        kernels.lif(torch.zeros(3, 1, 2), state, sp.LIFParameters(method="adjoint"), 1e-3, False, "reference")
+        kernels.sequence(sp.LIFParameters, torch.zeros(3, 1, 2), state, p, 1e-3, kernel="reference")

@@ -15,7 +15,7 @@ from snnparams import kernels
 from snnparams.kernels import derive, elementwise, fused_sequence, reference
 from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS
-from snnparams.neurons.surrogate import DERIVATIVES, threshold
+from snnparams.neurons.surrogate import DERIVATIVES, Surrogate
 
 F32, F64 = torch.float32, torch.float64
 DT = 1e-3
@@ -81,7 +81,7 @@ def test_the_printed_functions_are_the_step_and_what_autograd_makes_of_it(neuron
     means = {
         "where": lambda z, a, b: torch.where(z > 0.5, torch.as_tensor(a, dtype=F64), torch.as_tensor(b, dtype=F64))
     }
-    means["spike"] = lambda v, v_th: threshold(v - v_th, "super", 3.0)
+    means["spike"] = lambda v, v_th: Surrogate("super", 3.0)(v - v_th)
     means["reset"] = torch.Tensor.detach if detach_reset else lambda z: z
     means["surrogate"] = lambda g, v, v_th: g * sp.surrogate_derivative(v - v_th, "super", 3.0)
     expected = neuron.step(*((values | means)[name] for name in neuron.arguments))

@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import nll_loss
 
 import snnparams as sp
+from snnparams.kernels import fused_sequence
+from snnparams.neurons import AdaptiveLIF, LIFParameters, LIParameters
+from snnparams.neurons.step import PROGRAMS
 from snnparams.training.models import mnist_model
 
 
@@ -79,6 +84,37 @@ def test_gradients_in_float64():
             for name, parameter in one.named_parameters():
                 gradient = ensemble.stacked.get_parameter(name).grad[k]
                 torch.testing.assert_close(gradient, parameter.grad, rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    neuron=st.sampled_from([LIFParameters, AdaptiveLIF, LIParameters]),
+    sizes=st.tuples(*(st.integers(1, most) for most in (5, 9, 7, 40))),
+    recurrent=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 2**31),
+)
+def test_a_kernel_computes_each_member_to_the_bit_as_alone(neuron, sizes, recurrent, dtype, seed):
+    generator, program = torch.Generator().manual_seed(seed), PROGRAMS[neuron.program]
+    members, steps, rows, neurons = sizes
+
+    def draw(*shape):
+        return torch.rand(members, *shape, generator=generator, dtype=dtype)
+
+    given = [draw(steps, rows, neurons), draw(len(program.state), rows, neurons)]
+    given += [draw(neurons, neurons) - 0.5 if recurrent else None, draw(len(program.parameters), neurons)]
+    by = [draw(steps, rows, neurons), draw(len(program.state), rows, neurons)]  # gradients by outputs and state
+
+    def compute(these):
+        tensors = [None if x is None else x[these].clone().requires_grad_() for x in given]
+        method = "super" if program.spikes else "heaviside"
+        results = fused_sequence.sequence(*tensors, neuron.program, method, 3.0, False, True, "cpu")
+        inputs = [x for x in tensors if x is not None]
+        return [*results, *torch.autograd.grad(results[:2], inputs, [x[these] for x in by])]
+
+    for k in range(members):
+        for of_all, alone in zip(compute(slice(None)), compute(slice(k, k + 1)), strict=True):
+            assert torch.equal(of_all[k : k + 1], alone)
 
 
 def test_values_are_copied_and_saved():

@@ -307,6 +307,12 @@ def test_bad_input(tmp_path):
             TypeError,
             r"expected it to return one number as a tensor.* got shape \(20, 2\)",
         ),
+        (
+            {"loss": lambda out, y: torch.tensor(1.0)},
+            ValueError,
+            "loss: expected a number with a gradient, got one that",
+        ),
+        ({"decode": lambda out: out.detach()}, ValueError, "loss: expected a number with a gradient, got one that"),
         ({"generator": [torch.Generator()]}, ValueError, "generator: expected one generator for one model, got 1"),
     ):
         with pytest.raises(error, match=message):

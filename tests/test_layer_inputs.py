@@ -1,6 +1,7 @@
 """What cells and layers take besides (T, B, ...) of their own type: no batch, other types of spikes, containers."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -171,8 +172,8 @@ def test_channels_that_do_not_fit():
         sp.LIF(channels=0)
     with pytest.raises(ValueError, match="channels: expected either it or size, got both, 4 and 5"):
         sp.LIF(size=5, channels=4)
-    layer = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(0.02)), channels=4)
-    with pytest.raises(ValueError, match=r"fit a population of \(3, 2, 2\), got \(4, 1, 1\)"):
-        layer(torch.rand(5, 2, 3, 2, 2))
-    with pytest.raises(ValueError, match="channels: expected an axis of 4 behind the batch"):
-        layer(torch.rand(5, 4))
+    for tau_mem in (0.02, sp.Learned(0.02)):  # one value for all channels, and one for each
+        layer = sp.LIF(sp.LIFParameters(tau_mem=tau_mem), channels=4)
+        for shape in ((5, 4), (5, 2, 3), (5, 2, 1, 2, 2), (5, 2, 3, 2, 2)):
+            with pytest.raises(ValueError, match=re.escape(f"an axis of 4 behind the batch, got {shape}")):
+                layer(torch.rand(shape))

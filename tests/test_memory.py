@@ -10,7 +10,7 @@ from snnparams.experiments import memory
 from snnparams.experiments.designs import Architecture, Neurons, spaced
 from snnparams.experiments.memory import filter_count, memory_capacity, temporal_filters, visible_filters, white_noise
 from snnparams.layers.layer import LI
-from snnparams.layers.neuron_parameters import LIParameters
+from snnparams.neurons import LIParameters
 
 
 def exact_rank(tau_mem, tau_syn, lags=24):

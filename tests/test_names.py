@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 
+import pytest
 from notebooks import ROOT
 
 import snnparams as sp
@@ -20,6 +21,26 @@ def test_nothing_is_there_that_is_not_offered_but_the_folders():
     folders = {path.stem for path in (ROOT / "snnparams").iterdir()}
     there = {name for name in vars(sp) if not name.startswith("_")}
     assert there <= set(sp.__all__) | folders
+
+
+MODULES = [getattr(sp, name) for name in sp.__all__ if inspect.ismodule(getattr(sp, name))]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_its_modules_complete_to_what_they_offer(module):
+    offered = {name: getattr(module, name) for name in dir(module)}
+    for name, value in offered.items():
+        assert not name.startswith("_"), name
+        assert getattr(value, "__module__", module.__name__).startswith(("snnparams", "types", "typing")), name
+        assert not inspect.ismodule(value), name
+    own = {name for name, value in vars(module).items() if inspect.isclass(value) or inspect.isfunction(value)}
+    own = {name for name in own if vars(module)[name].__module__ == module.__name__}
+    assert {name for name in own if not name.startswith("_")} <= set(offered)
+
+
+def test_every_neuron_is_completed_to():
+    kinds = [kind for kind in vars(sp.neurons).values() if isinstance(kind, type) and issubclass(kind, sp.Neuron)]
+    assert {kind.__name__ for kind in kinds} <= set(dir(sp.neurons))
 
 
 def test_an_unknown_name_is_none():

@@ -102,6 +102,23 @@ def test_recurrent_layers_of_many_sizes_beside_a_plain_rnn_and_their_own_loop():
     assert slower == SLOWER_THAN_RNN
 
 
+ENSEMBLES = json.loads((RESULTS / "ensembles.json").read_text())
+# Memory of twenty members is asked for at every call, and handed out page by page; a loop uses that of one again
+MEMORY_OF_ALL = pytest.mark.xfail(strict=True, reason="large members: pages of fresh memory cost more than is saved")
+# time of an ensemble on a CPU, at most, in multiples of a loop over its members', by neurons of a member
+OF_LOOP = [(16, 0.5), pytest.param(64, 1.05, marks=MEMORY_OF_ALL), pytest.param(128, 1.05, marks=MEMORY_OF_ALL)]
+
+
+@pytest.mark.parametrize(("neurons", "most"), OF_LOOP)
+def test_ensembles_on_a_cpu_beside_a_loop_over_their_members(neurons, most):
+    assert {"command", "date", "machine", "versions", "load", "members", "steps"} <= set(ENSEMBLES)
+    found = {
+        (row["threads"], row["kind"]): row["median_ms"] for row in ENSEMBLES["results"] if row["neurons"] == neurons
+    }
+    assert set(found) == {(threads, kind) for threads in (1, 2) for kind in ("feed-forward", "recurrent")}
+    assert all(times["at once"] <= most * times["one by one"] for times in found.values()), found
+
+
 NOT_REACHED = pytest.mark.xfail(strict=True, reason="large arrays leave the caches: chapter 10 says what was measured")
 
 

@@ -128,6 +128,7 @@ def test_bad_input():
     model, x = network("recurrent"), padded(0.0)
     for lengths, error, message in (
         (torch.tensor([7.0, 12, 3, 7, 10]), TypeError, "lengths: expected integers, got torch.float32"),
+        (torch.ones(14, 5) > 0, TypeError, r"lengths: expected integers, got torch.bool; a mask .* as mask.sum\(0\)"),
         ([7, 12, 3, 7, 10.0], TypeError, "lengths: expected integers, got float"),
         ([7, 12, 3, 7, True], TypeError, "lengths: expected integers, got bool"),
         ([7, 12, 3], ValueError, r"one for each sequence of an input \(T, B, ...\), got 3 for an input of shape"),

@@ -322,6 +322,17 @@ def test_a_compiled_network_names_its_container_too(compiler):
         compiler(nn.Sequential(sp.LIF(), sp.LI()), backend="eager")(torch.rand(4, 3, 5))
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("following", [nn.Linear(5, 2), nn.ReLU(), nn.Flatten()])
+def test_a_container_of_pytorch_does_not_run_compiled_and_is_named_without_the_compiler(compiler, following):
+    network = nn.Sequential(sp.LIF(), following)
+    with pytest.raises(Exception):  # noqa: B017, PT011, PyTorch's own: a layer that is compiled has no frame to look at
+        compiler(network, backend="eager")(torch.rand(4, 3, 5))
+    kind = type(following).__name__
+    with pytest.raises(TypeError, match=rf"LIF: expected snnparams\.Sequential as its container, .* give {kind} both"):
+        network(torch.rand(4, 3, 5))
+
+
 def test_a_container_of_ones_own_that_returns_a_tensor_may_be_in_it():
     class Hidden(sp.Sequential):
         def forward(self, x):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from snnparams.experiments.statistics import compare, holm, mean_interval, paired_difference, permutation_test
+from snnparams.experiments.statistics import compare, contrast, holm, mean_interval, paired_difference, permutation_test
 
 
 def by_seed(values):
@@ -106,6 +106,15 @@ def test_compare_corrects_for_the_number_of_conditions():
 def test_bad_input():
     with pytest.raises(ValueError, match=r"expected the same in both conditions, got \[1, 3\] in one of them only"):
         paired_difference({0: 1.0, 1: 2.0}, {0: 1.0, 3: 2.0})
+    for use in (
+        lambda: compare({"a": [0.9, 0.8], "b": by_seed([1, 2])}, "b"),
+        lambda: compare({"a": [0, 1]}, "a"),
+        lambda: paired_difference([0.9, 0.8], by_seed([1, 2])),
+        lambda: contrast({"a": [0, 1], "b": [0, 1]}, {"a": 1, "b": -1}),
+    ):
+        with pytest.raises(TypeError, match=r"a: expected numbers by seed, as dict\(zip\(seeds, numbers\)\), got list"):
+            use()
+    assert compare({5: by_seed([1, 2]), 20: by_seed([1, 2])}, 5)[20].mean == 0  # names may be numbers
     with pytest.raises(ValueError, match="at least two finite numbers"):
         mean_interval([1.0])
     with pytest.raises(ValueError, match="at least two finite numbers"):

@@ -278,6 +278,11 @@ def test_integrate_and_fire():
     assert integrate_and_fire(torch.rand(1000, 3, dtype=torch.float64)).max() == 1
     with pytest.raises(ValueError, match=r"expected 0 to 1 spike per time step, got 0\.5 to 1\.5"):
         integrate_and_fire(torch.tensor([0.5, 1.5]))
+    for wrong in ([0.5], torch.tensor([0, 1])):
+        with pytest.raises(
+            TypeError, match=r"rates: expected a floating-point tensor \(T, ...\), got (list|torch.int64)"
+        ):
+            integrate_and_fire(wrong)
 
 
 def test_mel_filters_of_a_tone():

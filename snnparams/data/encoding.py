@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 from snnparams.kernels import DTYPES, choose, dense_spikes, sparse_spikes
 from snnparams.layers.calls import HasParameters
-from snnparams.layers.checks import autocast_is_on, check_finite, check_finite_later, widened
+from snnparams.layers.checks import autocast_is_on, check_finite, check_finite_later, check_floating, widened
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import LIFParameters, as_given
 from snnparams.neurons.surrogate import Gradient, Surrogate, surrogate_of
@@ -89,9 +89,7 @@ def _same(z: torch.Tensor) -> torch.Tensor:
 
 def _checked_input(x, layout: torch.layout) -> torch.Tensor:
     """Return values to encode, checked; under autocast, those of half precision as float32."""
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
-        raise TypeError(f"input: expected a floating-point tensor, got {got}")
+    check_floating("input", x)
     if autocast_is_on(x):
         x = widened(x, torch.float32)
     (check_finite_later if x.is_cuda else check_finite)("input", x)
@@ -149,8 +147,10 @@ def integrate_and_fire(rates: torch.Tensor) -> torch.Tensor:
         Spikes, shape (T, ...), of the type of the rates.
 
     Raises:
+        TypeError: if the rates are no floating-point tensor.
         ValueError: if a rate is below 0 or above 1, which would need more than one spike in a step.
     """
+    check_floating("rates", rates)
     if not ((rates >= 0) & (rates <= 1)).all():
         low, high = rates.min().item(), rates.max().item()
         raise ValueError(f"rates: expected 0 to 1 spike per time step, got {low:g} to {high:g}")

@@ -16,14 +16,10 @@ from pathlib import Path
 import torch
 
 from snnparams.data.mnist import CorruptDataError, Split
-from snnparams.data.task import Task
+from snnparams.data.task import Task, encode_bits
 
 CHANNELS, CLASSES = 700, 20
 ADDRESS = "https://zenkelab.org/datasets"
-
-
-def _encode_bits(bits: torch.Tensor) -> torch.Tensor:
-    return bits.transpose(0, 1).float()
 
 
 def _read(path: Path, steps: int, seconds: float, pool: int) -> Split:
@@ -90,4 +86,4 @@ def spiking_heidelberg_digits(
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(seed))
     count = max(1, round(validation * len(order)))
     learn, choose = (Split(split.inputs[rows], split.labels[rows]) for rows in (order[count:], order[:count]))
-    return Task("spiking heidelberg digits", learn, choose, test, _encode_bits, CHANNELS // pool, steps, CLASSES)
+    return Task("spiking heidelberg digits", learn, choose, test, encode_bits, CHANNELS // pool, steps, CLASSES)

@@ -8,12 +8,8 @@ from __future__ import annotations
 import torch
 
 from snnparams.data.mnist import Split
-from snnparams.data.task import Task
+from snnparams.data.task import Task, encode_bits
 from snnparams.parameters.settings import check_counts
-
-
-def _encode_bits(bits: torch.Tensor) -> torch.Tensor:
-    return bits.transpose(0, 1).float()
 
 
 def _generated(name: str, bits: torch.Tensor, labels: torch.Tensor, sizes: dict[str, int], answers: list) -> Task:
@@ -21,7 +17,7 @@ def _generated(name: str, bits: torch.Tensor, labels: torch.Tensor, sizes: dict[
     parts = zip(bits.split(list(sizes.values())), labels.split(list(sizes.values())), strict=True)
     learn, choose, measure = (Split(*part) for part in parts)
     steps, inputs = bits.shape[1:]
-    return Task(name, learn, choose, measure, _encode_bits, inputs, steps, classes=2, answers=tuple(answers))
+    return Task(name, learn, choose, measure, encode_bits, inputs, steps, classes=2, answers=tuple(answers))
 
 
 def _check_rates(low: float, high: float) -> None:

@@ -28,6 +28,8 @@ MNIST_MD5 = {
 }
 """The four files of MNIST, uncompressed, and their MD5 checksums."""
 
+MEAN, DEVIATION = 0.1307, 0.3081  # of its pixels, from 0 to 1
+
 DIGITS_NOTICE = (
     "NOTICE: MNIST could not be had ({reason}). Using scikit-learn's bundled 8x8 digits (1,797 images) scaled to "
     "28x28 instead: the figures and accuracies below are then not MNIST's."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import ClassVar
 
 import torch
@@ -10,11 +9,11 @@ import torch
 from snnparams.data.encoding import constant_current_lif_encode
 from snnparams.layers.attributes import Attributes
 from snnparams.layers.calls import HasParameters
-from snnparams.layers.checks import check_finite
+from snnparams.layers.checks import check_finite, check_floating
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import LIFParameters
 from snnparams.parameters.constraints import can_be_looked_at
-from snnparams.parameters.settings import check_counts, check_dt
+from snnparams.parameters.settings import check_counts, check_dt, is_number
 
 
 def poisson_encode(
@@ -44,9 +43,7 @@ def poisson_encode(
         TypeError: if the values are not floating-point numbers.
     """
     _check_poisson(seq_length, f_max, dt)
-    if not isinstance(input_values, torch.Tensor) or not input_values.is_floating_point():
-        got = input_values.dtype if isinstance(input_values, torch.Tensor) else type(input_values).__name__
-        raise TypeError(f"input: expected a floating-point tensor, got {got}")
+    check_floating("input", input_values)
     check_finite("input", input_values)
     probability = input_values.detach() * (f_max * dt)
     if can_be_looked_at(input_values) and ((input_values < 0) | (input_values > 1)).any():
@@ -60,7 +57,7 @@ def poisson_encode(
 def _check_poisson(seq_length: int, f_max: float, dt: float) -> None:
     check_counts(seq_length=seq_length)
     check_dt(dt)
-    if not isinstance(f_max, numbers.Real) or not 0 < f_max * dt <= 1:
+    if not (is_number(f_max) and 0 < f_max * dt <= 1):
         raise ValueError(
             f"f_max: expected a positive rate of at most {1 / dt:g} 1/s, one spike per step, got {f_max!r}"
         )

@@ -10,6 +10,11 @@ import torch
 from snnparams.data.mnist import Split
 
 
+def encode_bits(bits: torch.Tensor) -> torch.Tensor:
+    """Return bits (B, T, I) as spikes (T, B, I)."""
+    return bits.transpose(0, 1).float()
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A classification task: one label for each input, or several binary answers.

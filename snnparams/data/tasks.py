@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d
 from snnparams.data.encoding import constant_current_lif_encode, integrate_and_fire, threshold_crossings
 from snnparams.data.memory_tasks import multi_timescale_xor as multi_timescale_xor  # part of this module for its users
 from snnparams.data.memory_tasks import windows as windows
-from snnparams.data.mnist import Split, load_mnist
+from snnparams.data.mnist import DEVIATION, MEAN, Split, load_mnist
 from snnparams.data.spoken_digits import SPEAKERS, load_spoken_digits, loudness
 from snnparams.data.task import Task
 from snnparams.data.yin_yang import yin_yang as yin_yang
@@ -50,7 +50,7 @@ def _mnist_splits(train: int, validation: int, test: int, seed: int) -> tuple[Sp
 
 
 def _encode_currents(images: torch.Tensor, steps: int) -> torch.Tensor:
-    currents = (images.flatten(1).float() / 255 - 0.1307) / 0.3081
+    currents = (images.flatten(1).float() / 255 - MEAN) / DEVIATION
     return constant_current_lif_encode(currents, steps, layout=torch.strided if images.is_cuda else torch.sparse_coo)
 
 
@@ -239,3 +239,7 @@ def smooth_random_manifolds(
     learn, choose, measure = (_take(name, everything, order, first, size) for name, first, size in parts)
     encode = functools.partial(_encode_times, steps=steps)
     return Task("smooth random manifolds", learn, choose, measure, encode, features, steps, classes)
+
+
+def __dir__() -> list[str]:
+    return [name for name, value in globals().items() if getattr(value, "__annotations__", {}).get("return") == "Task"]

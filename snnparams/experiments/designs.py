@@ -9,6 +9,8 @@ import dataclasses
 
 import torch
 
+from snnparams.parameters.settings import check_counts
+
 LEARNABLE = ("tau_mem", "tau_syn", "v_th")
 ADAPTATION = ("tau_adapt", "beta")  # of neurons whose thresholds adapt, which are learnable as well
 DT = 1e-3  # s, of a time step inside the network
@@ -113,9 +115,7 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.reset not in RESETS:
             raise ValueError(f"reset: expected one of {', '.join(RESETS)}, got {self.reset!r}")
-        for name in ("hidden", "layers"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise ValueError(f"{name}: expected a positive integer, got {getattr(self, name)!r}")
+        check_counts(hidden=self.hidden, layers=self.layers)
         if self.readout not in READOUTS:
             raise ValueError(f"readout: expected one of {', '.join(READOUTS)}, got {self.readout!r}")
         if self.readout_tau != PER_OUTPUT and not (isinstance(self.readout_tau, int | float) and self.readout_tau >= 1):

@@ -11,6 +11,7 @@ scaling all input weights of the layer. Explained in chapter 6.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -22,8 +23,8 @@ from snnparams.experiments.trial import Training, loss_of, network_of, one_threa
 from snnparams.kernels import adjoint
 from snnparams.neurons import LIFParameters
 from snnparams.neurons.dynamics import LIFFeedForwardState, LIFState
-from snnparams.parameters.declared import TIMES
 
+TIMES = LIFParameters.times  # names of time constants, and of the rates whose inverse they are
 STEPS = (0.02, 0.05, 0.1, 0.2)  # of the logarithm of the parameter
 WEIGHTS = "weights"
 SHIFTS = (*LEARNABLE, WEIGHTS)
@@ -39,14 +40,14 @@ def _scaled(layer: SpikingLayer, spikes: torch.Tensor, shift: Mapping[str, torch
             changed[name] = getattr(p, name) * torch.exp(delta)
     factor = torch.exp(shift[WEIGHTS]) if WEIGHTS in shift else 1.0
     p, currents = p._replace(**changed), spikes @ (factor * layer.weights).T
-    v, i, z = torch.zeros(3, *currents.shape[1:])
-    if not layer.recurrent:
-        start = LIFFeedForwardState(v, i)
-        return adjoint.lif(currents, start, p, DT)[0] if exact else kernels.lif(currents, start, p, DT, DETACH)[0]
-    first, back = LIFState(z, v, i), factor * layer.recurrent_weights
-    if exact:
-        return adjoint.lif_recurrent(currents, first, back, p, DT)[0]
-    return kernels.lif_recurrent(currents, first, back, p, DT, DETACH)[0]
+    back = factor * layer.recurrent_weights if layer.recurrent else None
+    kind: Any = LIFState if layer.recurrent else LIFFeedForwardState
+    start = kind(*torch.zeros(len(kind._fields), *currents.shape[1:]))
+    if not exact:
+        return kernels.sequence(LIFParameters, currents, start, p, DT, DETACH, recurrent_weights=back)[0]
+    if back is None:
+        return adjoint.lif(currents, start, p, DT)[0]
+    return adjoint.lif_recurrent(currents, start, back, p, DT)[0]
 
 
 def _means(network: Network, task: Task, shift: Mapping[str, torch.Tensor], exact: bool = False, batch_size: int = 500):

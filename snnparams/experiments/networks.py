@@ -250,21 +250,17 @@ def _delay_of(neurons: Neurons, hidden: int, steps: int) -> Delay | None:
 
 
 @torch.no_grad()
-def reach_rate(
-    layer: SpikingLayer, sample: torch.Tensor, rate: float, tolerance: float = 0.02, most: float = 0.1
-) -> torch.Tensor:
+def reach_rate(layer: SpikingLayer, sample: torch.Tensor, rate: float) -> torch.Tensor:
     """Multiply all weights of a layer by the number that gives the rate, and return its spikes.
 
-    The rate can jump past the wanted one: then the nearest rate will do, if it is within `most`.
+    See `snnparams.reach_rate_`, which does this.
 
     Args:
         layer: its factors are changed.
         sample: spikes (T, B, I).
         rate: wanted spikes per neuron and time step.
-        tolerance: share of the rate at which the search ends.
-        most: share of the rate that is accepted when it cannot get nearer.
 
     Raises:
         RateError: if no such number gives the wanted rate.
     """
-    return reach_rate_(layer.factors(), lambda: layer(sample), rate / DT, dt=DT, tolerance=tolerance, most=most)
+    return reach_rate_(layer.factors(), lambda: layer(sample), rate / DT, dt=DT)

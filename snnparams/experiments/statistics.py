@@ -44,6 +44,19 @@ def _numbers(name: str, values: ArrayLike) -> np.ndarray:
     return x
 
 
+def _check_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: expected a number between 0 and 1, got {value}")
+
+
+def _check_seeds(conditions: Mapping) -> None:
+    """A list has no seeds, and one of another order would be compared in silence."""
+    for name, numbers in conditions.items():
+        if not isinstance(numbers, Mapping):
+            got = type(numbers).__name__
+            raise TypeError(f"{name}: expected numbers by seed, as dict(zip(seeds, numbers)), got {got}")
+
+
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Return the mean of some numbers with a bootstrap interval (bias-corrected and accelerated, BCa).
 
@@ -56,8 +69,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     Raises:
         ValueError: if there are fewer than two values, one is not finite, or the level is not between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    _check_share("level", level)
     x = _numbers("values", values)
     mean = float(x.mean())
     if np.ptp(x) <= 1e-12 * abs(mean):  # the bootstrap of equal numbers is no distribution
@@ -105,9 +117,11 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: flo
         The difference a - b.
 
     Raises:
+        TypeError: if numbers come without seeds.
         ValueError: if the seeds differ, there are fewer than two, a number is not finite, or the level is not between 0
             and 1.
     """
+    _check_seeds({"a": a, "b": b})
     if set(a) != set(b):
         only = sorted(set(a) ^ set(b))
         raise ValueError(f"seeds: expected the same in both conditions, got {only} in one of them only")
@@ -148,10 +162,12 @@ def compare(conditions: Mapping[str, Mapping[int, float]], baseline: str, level:
         level: of the intervals, which are not corrected.
 
     Raises:
+        TypeError: if numbers come without seeds.
         ValueError: if the baseline is none of the conditions, seeds differ, or the level is not between 0 and 1.
     """
     if baseline not in conditions:
         raise ValueError(f"baseline: expected one of {', '.join(conditions)}, got {baseline!r}")
+    _check_seeds(conditions)
     found = {
         name: paired_difference(values, conditions[baseline], level)
         for name, values in conditions.items()
@@ -171,11 +187,6 @@ class Contrast(NamedTuple):
     deviation: float  # standard deviation between seeds
     n: int  # number of seeds
     detectable: float  # the smallest true mean that such a design sees with a power of 80 %
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"{name}: expected a number between 0 and 1, got {value}")
 
 
 def t_power(effect: float, n: int, level: float = 0.95) -> float:
@@ -233,6 +244,7 @@ def contrast(
         level: of the interval.
 
     Raises:
+        TypeError: if numbers come without seeds.
         ValueError: if a condition is missing, the weights do not add up to 0 or are all 0, seeds differ or are fewer
             than two, a number is not finite, or the level is out of range.
     """
@@ -240,6 +252,7 @@ def contrast(
         raise ValueError(f"weights: expected names among {', '.join(conditions)}, got {missing[0]!r}")
     if abs(sum(weights.values())) > 1e-9 or not any(weights.values()):
         raise ValueError(f"weights: expected some that add up to 0, got {dict(weights)}")
+    _check_seeds({name: conditions[name] for name in weights})
     seeds = [set(conditions[name]) for name in weights]
     if any(other != seeds[0] for other in seeds):
         raise ValueError("seeds: expected the same in all conditions of a contrast")

@@ -34,14 +34,12 @@ def _of_norse(module: Any) -> bool:
 def _converted(module: Any, name: str) -> nn.Module:
     """Return what does here what a module does in Norse."""
     kind = type(module).__name__
-    if not _of_norse(module):
-        if any(_of_norse(part) for part in module.modules()):
-            if type(module) is nn.Sequential:
-                return Sequential(OrderedDict((n, _converted(m, n)) for n, m in module.named_children()))
-            raise TypeError(f"{name}: expected Norse's modules in a SequentialState, got them in {kind}")
+    if not any(_of_norse(part) for part in module.modules()):
         return copy.deepcopy(module)
-    if kind == "SequentialState":
+    if type(module) is nn.Sequential or (_of_norse(module) and kind == "SequentialState"):
         return Sequential(OrderedDict((n, _converted(m, n)) for n, m in module.named_children()))
+    if not _of_norse(module):
+        raise TypeError(f"{name}: expected Norse's modules in a SequentialState, got them in {kind}")
     if kind == "Lift":
         inner = module.lifted_module
         if not _of_norse(inner):

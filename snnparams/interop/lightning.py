@@ -51,11 +51,9 @@ def to_lightning(
         import lightning
     except ModuleNotFoundError:
         raise ModuleNotFoundError("expected the package lightning: pip install 'snnparams[lightning]'") from None
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a module, got {type(model).__name__}")
+    measure = Measure(model, loss, decode)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer: expected one of torch.optim, got {type(optimizer).__name__}")
-    measure = Measure(model, loss, decode)
     if measure.members is not None:
         raise TypeError("model: expected one network, got an Ensemble, which snnparams.fit trains")
 

@@ -28,7 +28,7 @@ import torch
 from torch.nn.functional import linear
 
 from snnparams.kernels import fused, fused_sequence, reference
-from snnparams.neurons import LIFParameters, Neuron
+from snnparams.neurons import Neuron
 from snnparams.neurons.dynamics import arguments_of_step
 from snnparams.neurons.step import PROGRAMS
 from snnparams.neurons.surrogate import Surrogate, surrogate_of
@@ -196,26 +196,6 @@ def derived_sequence(
     out = out.view(currents.shape)
     new = [variable.reshape(currents.shape[1:]).clone() for variable in last.unbind(1)]
     return out, neuron.State(*new) if recurrent_weights is None else neuron.RecurrentState(out[-1].clone(), *new)
-
-
-def lif(
-    currents: torch.Tensor, state: Any, p: Any, dt: float, detach_reset: bool, kernel: str | None = None
-) -> tuple[torch.Tensor, Any]:
-    """Compute a feed-forward LIF population over a whole sequence: `sequence` for `LIFParameters`."""
-    return sequence(LIFParameters, currents, state, p, dt, detach_reset, kernel)
-
-
-def lif_recurrent(
-    currents: torch.Tensor,
-    state: Any,
-    recurrent_weights: torch.Tensor,
-    p: Any,
-    dt: float,
-    detach_reset: bool,
-    kernel: str | None = None,
-) -> tuple[torch.Tensor, Any]:
-    """Compute a recurrent LIF population over a whole sequence: `sequence` for `LIFParameters`."""
-    return sequence(LIFParameters, currents, state, p, dt, detach_reset, kernel, recurrent_weights)
 
 
 def input_currents(spikes: torch.Tensor, weights: torch.Tensor, kernel: str | None = None) -> torch.Tensor:

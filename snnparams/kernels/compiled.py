@@ -13,20 +13,23 @@ import contextlib
 import functools
 import gc
 import hashlib
+import itertools
 import logging
 import math
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import torch
+from llvmlite import ir
 from numba.core import caching, config
 from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
 
 from snnparams.folders import cache_folder
 from snnparams.kernels.vectors import REGISTER, REGISTERS, ROWS
@@ -155,6 +158,29 @@ def compile_with(**options: Any) -> Callable[[Callable], Dispatcher]:
 _without_python = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # kernels are called by their address
 compiled = compile_with(**_without_python)
 fused_multiply_add = compile_with(fastmath={"contract"}, **_without_python)  # where rounding may differ: gradients
+
+
+_numbers = itertools.count()  # of functions: each needs a name of its own
+_libraries: list[Any] = []  # whose code stays in memory
+
+
+def machine_code(kinds: Sequence[ir.Type], write: Callable[[ir.IRBuilder, Sequence[ir.Value]], None]) -> int:
+    """Return the address of a function that returns nothing; call it with Numba's compiler lock.
+
+    Args:
+        kinds: types of its arguments.
+        write: called with a builder, to which it gives the function's instructions, and the arguments.
+    """
+    library = cpu_target.target_context.codegen().create_library(f"snnparams_{next(_numbers)}")
+    module = library.create_ir_module(library.name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), library.name)
+    builder = ir.IRBuilder(function.append_basic_block())
+    write(builder, function.args)
+    builder.ret_void()
+    library.add_ir_module(module)
+    library.finalize()
+    _libraries.append(library)
+    return library.get_pointer_to_function(library.name)
 
 
 @functools.cache

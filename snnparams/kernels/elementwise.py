@@ -13,7 +13,6 @@ second.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,9 +21,9 @@ import torch
 from llvmlite import ir
 from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
 
 from snnparams.kernels import derive
+from snnparams.kernels.compiled import machine_code
 from snnparams.kernels.vectors import REGISTER, lanes
 from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS, Program
@@ -34,7 +33,6 @@ KINDS = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
 INSTRUCTIONS: dict[str, Callable] = {"+": ir.IRBuilder.fadd, "-": ir.IRBuilder.fsub, "*": ir.IRBuilder.fmul}
 INSTRUCTIONS |= {"/": ir.IRBuilder.fdiv, "neg": ir.IRBuilder.fneg}
 OF_LLVM = {"sqrt": "llvm.sqrt", "abs": "llvm.fabs"}
-_numbers = itertools.count()  # of functions: each needs a name of its own
 
 
 class _Arithmetic:
@@ -186,33 +184,25 @@ def _compiled(names: Sequence[str], dtype: torch.dtype, method: str, body: Calla
     It takes their number, the alpha of the spike function, and what `names` says: pointers and strides.
     """
     kind = KINDS[dtype]
-    library = cpu_target.target_context.codegen().create_library(f"snnparams_step_{next(_numbers)}")
-    module = library.create_ir_module(library.name)
     kinds = [INTEGER, kind]
     for name in names:
         kinds.append((ir.DoubleType() if name == "sums" else kind).as_pointer())
         kinds += [INTEGER] if name in WITH_STRIDE else []
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), library.name)
-    set.add(function.attributes, f'"min-legal-vector-width"="{8 * REGISTER}"')
-    size, alpha, *rest = function.args
-    given = iter(rest)
-    arrays = {name: _Array(next(given), next(given) if name in WITH_STRIDE else None) for name in names}
-    builder = ir.IRBuilder(function.append_basic_block())
-    per_register, begin = ir.Constant(INTEGER, lanes(dtype)), ir.Constant(INTEGER, 0)
-    whole = builder.sub(size, builder.srem(size, per_register))
-    for together, end in ((lanes(dtype), whole), (1, size)):  # whole registers first, then what is left over
-        arithmetic = _Arithmetic(builder, kind, together, method, alpha)
-        with cgutils.for_range_slice(builder, begin, end, ir.Constant(INTEGER, together)) as (first, _):
-            body(arithmetic, _Stretch(builder, together, first), arrays)
-        begin = end
-    builder.ret_void()
-    library.add_ir_module(module)
-    library.finalize()
-    _libraries.append(library)
-    return library.get_pointer_to_function(library.name)
 
+    def write(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        set.add(builder.function.attributes, f'"min-legal-vector-width"="{8 * REGISTER}"')
+        size, alpha, *rest = args
+        given = iter(rest)
+        arrays = {name: _Array(next(given), next(given) if name in WITH_STRIDE else None) for name in names}
+        per_register, begin = ir.Constant(INTEGER, lanes(dtype)), ir.Constant(INTEGER, 0)
+        whole = builder.sub(size, builder.srem(size, per_register))
+        for together, end in ((lanes(dtype), whole), (1, size)):  # whole registers first, then what is left over
+            arithmetic = _Arithmetic(builder, kind, together, method, alpha)
+            with cgutils.for_range_slice(builder, begin, end, ir.Constant(INTEGER, together)) as (first, _):
+                body(arithmetic, _Stretch(builder, together, first), arrays)
+            begin = end
 
-_libraries: list[Any] = []  # whose code stays in memory
+    return machine_code(kinds, write)
 
 
 @functools.cache

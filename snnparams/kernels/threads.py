@@ -15,6 +15,7 @@ import itertools
 import os
 import struct
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -29,7 +30,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from snnparams.kernels import PROCESS
-from snnparams.kernels.compiled import compile_with, while_compiling
+from snnparams.kernels.compiled import compile_with, machine_code, while_compiling
 
 one_at_a_time = threading.Lock()  # not all of Numba's thread pools bear two callers
 
@@ -145,30 +146,20 @@ def _entry(function: Any, *kinds: types.Type) -> int:
         function.compile(kinds)
     kernel = function.overloads[kinds]
     context, integer = cpu_target.target_context, ir.IntType(64)
-    library = context.codegen().create_library(f"snnparams_entry_{next(_entries)}")
-    module = library.create_ir_module(library.name)
-    entry = ir.Function(
-        module, ir.FunctionType(ir.VoidType(), [integer.as_pointer(), integer, integer, integer]), library.name
-    )
-    builder = ir.IRBuilder(entry.append_basic_block())
-    packed, *share = entry.args
-    unpacking = _Unpacking(context, builder, packed)
-    given = [*map(unpacking.value, kinds[:-3]), *share]
     convention, returned = context.call_conv, kernel.signature.return_type
     address = ir.Constant(integer, kernel.library.get_pointer_to_function(kernel.fndesc.llvm_func_name))
-    kernel_at = builder.inttoptr(address, convention.get_function_type(returned, kinds).as_pointer())
-    status, _ = convention.call_function(builder, kernel_at, returned, kinds, given)
-    with builder.if_then(status.is_error):
-        builder.store(ir.Constant(integer, 1), packed)
-    builder.ret_void()
-    library.add_ir_module(module)
-    library.finalize()
-    _libraries.append(library)
-    return library.get_pointer_to_function(library.name)
+
+    def write(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        packed, *share = args
+        given = [*map(_Unpacking(context, builder, packed).value, kinds[:-3]), *share]
+        kernel_at = builder.inttoptr(address, convention.get_function_type(returned, kinds).as_pointer())
+        status, _ = convention.call_function(builder, kernel_at, returned, kinds, given)
+        with builder.if_then(status.is_error):
+            builder.store(ir.Constant(integer, 1), packed)
+
+    return machine_code([integer.as_pointer(), integer, integer, integer], write)
 
 
-_entries = itertools.count()
-_libraries: list[Any] = []  # whose code stays in memory
 _known: dict[tuple, int] = {}  # what `_entry` returned
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
 

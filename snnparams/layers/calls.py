@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from snnparams.layers.attributes import Attributes
 from snnparams.layers.checks import autocast_is_on, widened
+from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.sequences import refuse_packed
 
 Forward = TypeVar("Forward", bound=Callable)
@@ -47,7 +48,7 @@ def refuse_plain_sequential(module: nn.Module) -> None:
     Raises:
         TypeError: it does.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # there are no frames, and what is called learns nothing of what calls it
         return
     frame: types.FrameType | None = sys._getframe(2)
     called = module
@@ -125,11 +126,12 @@ class HasParameters(Attributes):
     """A module with neuron parameters `p`, or parameters of `delays`, which are not set beside them by mistake."""
 
     as_built: ClassVar[tuple[str, ...]] = ("dt",)
+    p: NeuronParameters
 
     @property
     def dt(self) -> float:
         """Time step in s."""
-        return cast(Any, self).p.dt  # each kind of module says what its `p` is
+        return self.p.dt
 
     def __setattr__(self, name: str, value: Any) -> None:
         for held in ("p", "delays"):
@@ -145,6 +147,29 @@ class HasParameters(Attributes):
                     "build a new layer"
                 )
         super().__setattr__(name, value)
+
+
+class HasState(HasParameters):
+    """A module that is given an input and a state, and returns an output and the next state."""
+
+    layout: ClassVar[str]  # axes of the input
+
+    def initial_state(self, input: torch.Tensor) -> Any:
+        """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
+        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
+        return self._with_batch(x, None, lambda x, _: (x, self._start(x, None)[1]))[1]
+
+    def _start(self, x: torch.Tensor, state) -> tuple[Any, Any]:
+        """Check the input; return the values of all parameters and the given state, checked, or the initial one."""
+        raise NotImplementedError
+
+    def _population_axes(self) -> int | None:
+        """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
+        raise NotImplementedError
+
+    def _with_batch(self, x, state, compute: Callable) -> tuple[torch.Tensor, Any]:
+        """Compute an input that may lack the axis of the batch, as in `nn.RNN`; then so do output and state."""
+        return with_batch(x, state, compute, self._population_axes(), int(self.layout.startswith("(T")))
 
 
 def _kind_of(p: Any) -> tuple:

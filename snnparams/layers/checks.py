@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from snnparams.parameters.declared import check_size
+from snnparams.parameters.declared import check_size, fits
 
 
 def autocast_is_on(x: torch.Tensor) -> bool:
@@ -144,9 +144,7 @@ def check_population(
     """
     for name in names:
         check_size(name, getattr(p, name), shape)
-    if isinstance(size, tuple) and (
-        len(size) > len(shape) or any(a not in (1, b) for a, b in zip(size[::-1], shape[::-1], strict=False))
-    ):
+    if isinstance(size, tuple) and not fits(size, shape):
         raise ValueError(f"input: expected a population of shape {size}, the size of this module, got {shape}")
 
 
@@ -157,12 +155,21 @@ def check_weights(name: str, weights: torch.Tensor, shape: tuple[int, int]) -> N
         TypeError: if they are no floating-point tensor.
         ValueError: if they have another shape or are not finite.
     """
-    if not isinstance(weights, torch.Tensor) or not weights.is_floating_point():
-        got = weights.dtype if isinstance(weights, torch.Tensor) else type(weights).__name__
-        raise TypeError(f"{name}: expected a floating-point tensor, got {got}")
+    check_floating(name, weights)
     if tuple(weights.shape) != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(weights.shape)}")
     check_finite(name, weights)
+
+
+def check_floating(name: str, values: Any) -> None:
+    """Check that values are a floating-point tensor.
+
+    Raises:
+        TypeError: if they are not.
+    """
+    if not isinstance(values, torch.Tensor) or not values.is_floating_point():
+        got = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
+        raise TypeError(f"{name}: expected a floating-point tensor, got {got}")
 
 
 def check_finite(name: str, values: torch.Tensor) -> None:

@@ -36,13 +36,13 @@ gradients of delays, Göltz et al. (2025) and Mészáros et al. (2025). Explaine
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import nn
 
 from snnparams import kernels
-from snnparams.layers.calls import HasParameters, as_numbers, in_own_type, with_batch
+from snnparams.layers.calls import HasState, in_own_type
 from snnparams.layers.checks import check_input, check_population, check_state
 from snnparams.layers.delay_parameters import DelayParameters, _delayed, _delayed_linear, _longest, _number_of_steps
 from snnparams.layers.sequences import Lengths, over_lengths
@@ -62,11 +62,11 @@ def _batch_first(past: torch.Tensor) -> torch.Tensor:
     return past.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
 
-class _Delayed(HasParameters):
+class _Delayed(HasState):
     """What the two modules that delay an input share: their delays, and what they remember."""
 
     as_built: ClassVar[tuple[str, ...]] = (
-        *HasParameters.as_built,
+        *HasState.as_built,
         "max_delay",
         "remembered",
         "in_features",
@@ -81,15 +81,6 @@ class _Delayed(HasParameters):
             delay, low=0.0, high=self.max_delay, dt=check_dt(dt), size=size, device=device, dtype=dtype
         )
         self.remembered = _number_of_steps(self.max_delay, self.dt)
-
-    def initial_state(self, input: torch.Tensor) -> DelayState:
-        """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
-        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
-        return self._with_batch(x, None, lambda x, _: (x, self._start(x, None)))[1]
-
-    def _population_axes(self) -> int | None:
-        """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
-        raise NotImplementedError
 
     def _check(self, x: torch.Tensor) -> None:
         """Check an input (T, B, ...)."""
@@ -108,18 +99,15 @@ class _Delayed(HasParameters):
             return over_lengths(self._compute, input, state, lengths)
         return self._with_batch(input, state, self._compute)
 
-    def _with_batch(self, x: torch.Tensor, state, compute) -> tuple[torch.Tensor, DelayState]:
-        return with_batch(x, state, compute, self._population_axes())
-
-    def _start(self, x: torch.Tensor, state: DelayState | None) -> DelayState:
-        """Check the input, and return the given state, checked, or the initial one."""
+    def _start(self, x: torch.Tensor, state: DelayState | None) -> tuple[Any, DelayState]:
+        """Check the input; return steps and fractions of all delays, and the given state, checked, or the first."""
         self._check(x)
         batch, *population = x.shape[1:]
         shape = batch, self.remembered, *population
         if state is None:
-            return DelayState(torch.zeros(shape, dtype=x.dtype, device=x.device))
+            return self.p.steps(), DelayState(torch.zeros(shape, dtype=x.dtype, device=x.device))
         check_state(state, DelayState, shape, x)
-        return state
+        return self.p.steps(), state
 
     def _history(self, x: torch.Tensor, state: DelayState) -> tuple[torch.Tensor, DelayState]:
         """Return the last steps and the input, shape (D + T, B, ...), and the new state."""
@@ -166,6 +154,8 @@ class Delay(_Delayed):
         TypeError: if floating-point types differ, or the input is an integer or complex tensor.
     """
 
+    layout = "(T, B, ...)"
+
     def __init__(
         self,
         delay: Value,
@@ -185,13 +175,12 @@ class Delay(_Delayed):
 
     def _check(self, x: torch.Tensor) -> None:
         like = self.p.raw("delay")
-        check_input(x, "(T, B, ...)", like.dtype, like.device, sparse=True)
+        check_input(x, self.layout, like.dtype, like.device, sparse=True)
         check_size("delay", like, tuple(x.shape[2:]))
         check_population((), None, tuple(x.shape[2:]), self.p.size)
 
     def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
-        state = self._start(x, state)
-        whole, fraction = self.p.steps()
+        (whole, fraction), state = self._start(x, state)
         if x.is_sparse:
             members = torch._C._functorch.maybe_current_level() is not None  # of an ensemble: those are dense
             if not (members or x.requires_grad or fraction.requires_grad):
@@ -253,6 +242,8 @@ class DelayedLinear(_Delayed):
         TypeError: as `Delay`.
     """
 
+    layout = "(T, B, I)"
+
     def __init__(
         self,
         in_features: int,
@@ -277,11 +268,11 @@ class DelayedLinear(_Delayed):
         return 1
 
     def _check(self, x: torch.Tensor) -> None:
-        check_input(x, "(T, B, I)", self.weight.dtype, self.weight.device, self.in_features, sparse=True)
+        check_input(x, self.layout, self.weight.dtype, self.weight.device, self.in_features, sparse=True)
 
     def _compute(self, x: torch.Tensor, state: DelayState | None) -> tuple[torch.Tensor, DelayState]:
-        state = self._start(x, state)
-        whole, fraction = (part.expand(self.weight.shape) for part in self.p.steps())
+        steps, state = self._start(x, state)
+        whole, fraction = (part.expand(self.weight.shape) for part in steps)
         history, new = self._history(kernels.dense(x) if x.is_sparse else x, state)
         y = _delayed_linear(history, self.weight, whole, fraction, x.shape[0], self.remembered)
         return y if self.bias is None else y + cast(torch.Tensor, self.bias), new

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,13 +12,13 @@ from torch import nn
 from torch.distributions import Distribution
 from torch.nn.functional import conv1d
 
-from snnparams.layers.neuron_parameters import NeuronParameters
+from snnparams.layers.neuron_parameters import NeuronParameters, _validate_after_load
 from snnparams.layers.reads import Reads
 from snnparams.neurons import Parameter, Value
-from snnparams.parameters.constraints import Constraint, Interval
+from snnparams.parameters.constraints import Constraint, Interval, can_be_looked_at
 from snnparams.parameters.declared import Fixed, Learned, as_tensor, check_declared, check_dtype, plain
 from snnparams.parameters.distributions import bounds
-from snnparams.parameters.settings import check_dt, check_seconds
+from snnparams.parameters.settings import check_dt, check_seconds, is_number
 
 ROUNDING = 2e-7  # share by which a delay may exceed its limits, as in float32 it does
 
@@ -47,7 +46,7 @@ class _Kind:
 
 
 def _check_time(name: str, time: float) -> float:
-    if isinstance(time, bool) or not isinstance(time, numbers.Real) or not (math.isfinite(time) and time >= 0):
+    if not (is_number(time) and math.isfinite(time) and time >= 0):
         raise ValueError(f"{name}: expected a finite time in s of at least 0, got {time!r}")
     check_seconds(name, "delay", time)
     return float(time)
@@ -139,21 +138,10 @@ class DelayParameters(NeuronParameters):
             ValueError: if a delay that nothing constrains is out of its limits.
         """
         (delay,) = self.values()
-        if not (_has_no_numbers(delay) or isinstance(self.constraint("delay"), Constraint)):
+        if can_be_looked_at(delay) and not isinstance(self.constraint("delay"), Constraint):
             self.validate()
         whole, fraction = _whole_and_fraction(delay / self.dt)
         return whole.clamp(max=_number_of_steps(self.high, self.dt) - 1), fraction  # beyond it by rounding alone
-
-
-def _has_no_numbers(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor is traced or stands for many, so that nothing can hang on its values."""
-    if torch.compiler.is_compiling():
-        return True
-    return tensor.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-
-
-def _validate_after_load(module: DelayParameters, incompatible_keys) -> None:
-    module.validate()
 
 
 def _whole_and_fraction(steps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

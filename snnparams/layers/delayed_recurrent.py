@@ -17,13 +17,13 @@ from snnparams.layers.delay_parameters import (
     DelayParameters,
     _delayed,
     _delayed_linear,
-    _has_no_numbers,
     _longest,
     _number_of_steps,
 )
 from snnparams.layers.layer import RecurrentLayer
 from snnparams.neurons import Neuron, Value
 from snnparams.neurons.surrogate import Gradient
+from snnparams.parameters.constraints import can_be_looked_at
 from snnparams.parameters.settings import check_bool
 
 
@@ -127,31 +127,27 @@ class DelayedRecurrentLayer(RecurrentLayer):
 
     def _steps_at_once(self, whole: torch.Tensor) -> int:
         """Return the shortest delay in steps."""
-        if _has_no_numbers(whole):
+        if not can_be_looked_at(whole):
             low = getattr(self.delays.constraint("delay"), "low", self.dt)
             return max(1, math.floor((1 + ROUNDING) * low / self.dt))
         return int(whole.min())
 
-    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, DelayedRecurrentState]:
+    def _start(self, x: torch.Tensor, state) -> tuple[Any, DelayedRecurrentState]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         p = self.p.values()
-        check_input(x, layout, self.input_weights.dtype, self.input_weights.device, self.input_size, sparse=True)
+        check_input(x, self.layout, self.input_weights.dtype, self.input_weights.device, self.input_size, sparse=True)
         shape, past = (x.shape[-2], self.hidden_size), (x.shape[-2], self.remembered, self.hidden_size)
         if state is None:
-            first = self._at_rest(p, shape, x)
-            if self._exact:
-                first.append(torch.zeros_like(first[0]))
-            kind = adjoint.AdjointState if self._exact else self.neuron.State
-            return p, DelayedRecurrentState(torch.zeros(past, dtype=x.dtype, device=x.device), kind(*first))
+            neurons = self._at_rest(self._state_without_recurrence(None), p, shape, x)
+            return p, DelayedRecurrentState(torch.zeros(past, dtype=x.dtype, device=x.device), neurons)
         if not isinstance(state, DelayedRecurrentState):
             raise TypeError(f"state: expected DelayedRecurrentState or None, got {type(state).__name__}")
         check_state(DelayState(state.z), DelayState, past, x)
-        kind = adjoint.state_of(state.neurons) if self._exact else self.neuron.State
-        check_state(state.neurons, kind, shape, x)
+        check_state(state.neurons, self._state_without_recurrence(state.neurons), shape, x)
         return p, state
 
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        p, (past, neurons) = self._start(x, self.layout, state)
+        p, (past, neurons) = self._start(x, state)
         whole, fraction = self.delays.steps()
         weights, past, outputs = self.effective_recurrent_weights(), past.transpose(0, 1), []
         for currents in kernels.input_currents(x, self.input_weights, self.kernel).split(self._steps_at_once(whole)):

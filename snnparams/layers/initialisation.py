@@ -10,7 +10,6 @@ Neuromorphic Computing and Engineering 2, 044016.
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.layers.population import Population, Recurrent
 from snnparams.neurons import LIFParameters
-from snnparams.parameters.settings import check_dt
+from snnparams.parameters.settings import check_dt, is_number
 
 
 class RateError(RuntimeError):
@@ -100,7 +99,7 @@ def fluctuation_driven_(
     """
     p = _parameters_of(neurons)
     for name, value, most in (("rate", rate, 1 / p.dt), ("std", std, math.inf), ("share", share, math.nextafter(1, 2))):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < most:
+        if not (is_number(value) and 0 < value < most):
             raise ValueError(f"{name}: expected a number above 0 and below {most:g}, got {value!r}")
     if not isinstance(weights, torch.Tensor) or weights.dim() < 2:
         got = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from snnparams.layers.checkpoint import Saved
 from snnparams.layers.reads import Reads
-from snnparams.neurons import LIFParameters, LIParameters, Neuron, Value
+from snnparams.neurons import Neuron, Value
 from snnparams.neurons.neuron import check_gradient, no_parameters
 from snnparams.neurons.surrogate import Gradient, gradient_of
 from snnparams.parameters import constraints
@@ -35,10 +35,9 @@ from snnparams.parameters.declared import (
 from snnparams.parameters.initial import initial_value, make_constraint, unconstrained
 from snnparams.parameters.settings import check_dt
 
-__all__ = ["LIFParameters", "LIParameters", "NeuronParameters"]
-
 
 def _validate_after_load(module: NeuronParameters, incompatible_keys) -> None:
+    """Check what was loaded: a function of its own, so that modules that call it can be pickled."""
     module.validate()
 
 

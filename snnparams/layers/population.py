@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 
 from snnparams import kernels
 from snnparams.kernels import adjoint, few
-from snnparams.layers.calls import HasParameters, as_numbers, with_batch
+from snnparams.layers.calls import HasState
 from snnparams.layers.checks import check_finite, check_input, check_population, check_state, check_weights
 from snnparams.layers.chunks import check_chunk, over_chunks, over_chunks_untraced
 from snnparams.layers.neuron_parameters import NeuronParameters
@@ -26,7 +26,7 @@ from snnparams.parameters.declared import plain
 from snnparams.parameters.settings import check_bool, check_counts, shape_of_population
 
 
-class Population(HasParameters):
+class Population(HasState):
     """What all cells and layers share: the neuron parameters `p` and the time step."""
 
     as_built: ClassVar[tuple[str, ...]] = ("dt", "neuron", "gradient")
@@ -40,7 +40,6 @@ class Population(HasParameters):
         }
     )
     accepts: ClassVar[type[Neuron]] = Neuron  # class of the neurons that it is for
-    layout: ClassVar[str]  # axes of the input
     chunk: int | None = None  # steps after which the state is kept, and nothing in between
 
     def __init__(self, p: Neuron | NeuronParameters | None, *, detach_reset, kernel, chunk=None, **how) -> None:
@@ -80,23 +79,6 @@ class Population(HasParameters):
             text += f", detach_reset={self.detach_reset}"
         return text if self.chunk is None else f"{text}, chunk={self.chunk}"
 
-    def initial_state(self, input: torch.Tensor) -> Any:
-        """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
-        x = as_numbers(input, self.p.raw(self.p.neuron_fields[0]).dtype)
-        return self._with_batch(x, None, lambda x, _: (x, self._start(x, self.layout, None)[1]))[1]
-
-    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
-        """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
-        raise NotImplementedError
-
-    def _population_axes(self) -> int | None:
-        """Return how many axes an input has behind those for time and batch, or None if it may have any number."""
-        raise NotImplementedError
-
-    def _with_batch(self, x, state, compute) -> tuple[torch.Tensor, Any]:
-        """Compute an input that may lack the axis of the batch, as in `nn.RNN`; then so do output and state."""
-        return with_batch(x, state, compute, self._population_axes(), int(self.layout.startswith("(T")))
-
     def _sequence(self, x: torch.Tensor, state, lengths: Lengths | None = None) -> tuple[torch.Tensor, Any]:
         """Return the outputs of all time steps, and the state after the last, or after the last of each sequence."""
         if lengths is not None:
@@ -124,16 +106,24 @@ class Population(HasParameters):
         weights = (self.input_weights, self.recurrent_weights, self.autapses) if isinstance(self, Recurrent) else ()
         return few.sequence(self.neuron, x, state, p, self.dt, self.detach_reset, *weights)
 
-    def _at_rest(self, p, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
-        """Return the state in which a population starts: voltage at the leak potential, all else zero."""
+    def _at_rest(self, kind: Any, p, shape: tuple[int, ...], like: torch.Tensor) -> Any:
+        """Return the state, of a class, in which a population starts: voltage at the leak potential, all else zero."""
         # the initial voltage is data, not a function of `v_leak`: no gradient flows through it, as in Norse
         rest = self.neuron.rest
-        return [
-            getattr(p, rest[name]).detach().expand(shape).clone()
-            if name in rest
-            else torch.zeros(shape, dtype=like.dtype, device=like.device)
-            for name in self.neuron.state
-        ]
+        return kind(
+            *(
+                getattr(p, rest[name]).detach().expand(shape).clone()
+                if name in rest
+                else torch.zeros(shape, dtype=like.dtype, device=like.device)
+                for name in kind._fields
+            )
+        )
+
+    def _state_without_recurrence(self, state) -> Any:
+        """Return the class of the state to expect, or with which to begin, of neurons that do not hear each other."""
+        if not self._exact:
+            return self.neuron.State
+        return AdjointState if state is None else adjoint.state_of(state)
 
 
 class FeedForward(Population):
@@ -167,11 +157,6 @@ class FeedForward(Population):
         if shape is not None:
             check_population(self.p.neuron_fields, self.p.values(), shape)
 
-    def initial_state(self, input: torch.Tensor) -> Any:
-        """Return the state in which a call with this input begins, see `snnparams.layers.states.initial`."""
-        state = super().initial_state(input)
-        return AdjointState(state.v, state.i, torch.zeros_like(state.v)) if self._exact else state
-
     def _population_axes(self) -> int | None:
         if self.channels is not None:
             return None
@@ -180,37 +165,35 @@ class FeedForward(Population):
         one_per_neuron = max(self.p.raw(name).dim() for name in self.p.neuron_fields) == 1
         return 1 if one_per_neuron else None
 
-    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
+    def _start(self, x: torch.Tensor, state) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
-        p, kind = self.p.values(in_use=True), kind or self.neuron.State
-        check_input(x, layout, p[0].dtype, p[0].device)
-        shape = tuple(x.shape[1:] if layout.startswith("(T") else x.shape)
-        if self.channels is not None and len(shape) < 2:
+        p, kind = self.p.values(in_use=True), self._state_without_recurrence(state)
+        check_input(x, self.layout, p[0].dtype, p[0].device)
+        shape = tuple(x.shape[1:] if self.layout.startswith("(T") else x.shape)
+        if self.channels is not None and (len(shape) < 2 or shape[1] != self.channels):
             raise ValueError(f"channels: expected an axis of {self.channels} behind the batch, got {tuple(x.shape)}")
         if self.channels is not None:  # the axis behind the batch; the values of one channel serve all places
             fields, axes = zip(self.p.neuron_fields, p, strict=False), [1] * (len(shape) - 2)
             p = p._replace(**{name: value.view(-1, *axes) for name, value in fields if value.dim()})
         check_population(self.p.neuron_fields, p, shape[1:], self._size)
         if state is None:
-            return p, kind(*self._at_rest(p, shape, x))
+            return p, self._at_rest(kind, p, shape, x)
         check_state(state, kind, shape, x)
         return p, state
 
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, state = self._start(x, state)
         if self._exact:
-            p, start = self._start(x, self.layout, state, adjoint.state_of(state))
-            z, last = adjoint.lif(x[None], start, p, self.dt)
+            z, last = adjoint.lif(x[None], state, p, self.dt)
             return z[0], last
-        p, state = self._start(x, self.layout, state)
         if not torch.is_grad_enabled() and (found := self._few(x, state, p)):
             return found
         return advance(self.neuron, x, state, arguments_of_step(self.neuron, p, self.dt, self.detach_reset))
 
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
+        p, state = self._start(x, state)
         if self._exact:
-            p, start = self._start(x, self.layout, state, adjoint.state_of(state))
-            return adjoint.lif(x, start, p, self.dt, self.kernel)
-        p, state = self._start(x, self.layout, state)
+            return adjoint.lif(x, state, p, self.dt, self.kernel)
         how = p, self.dt, self.detach_reset, self.kernel
         return self._few(x, state, p) or kernels.sequence(self.neuron, x, state, *how)
 
@@ -308,20 +291,18 @@ class Recurrent(Population):
     def _population_axes(self) -> int | None:
         return 1
 
-    def _start(self, x: torch.Tensor, layout: str, state, kind: Any = None) -> tuple[Any, Any]:
+    def _start(self, x: torch.Tensor, state) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         weights, p = self.input_weights, self.p.values(in_use=True)
-        check_input(x, layout, weights.dtype, weights.device, self.input_size, sparse=True)
-        shape = (x.shape[-2], self.hidden_size)
-        kind = kind or self.neuron.RecurrentState
+        check_input(x, self.layout, weights.dtype, weights.device, self.input_size, sparse=True)
+        shape, kind = (x.shape[-2], self.hidden_size), self.neuron.RecurrentState
         if state is None:
-            first = self._at_rest(p, shape, x)
-            return p, kind(torch.zeros_like(first[0]), *first)
+            return p, self._at_rest(kind, p, shape, x)
         check_state(state, kind, shape, x)
         return p, state
 
     def _compute_step(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        p, state = self._start(x, self.layout, state)
+        p, state = self._start(x, state)
         if not torch.is_grad_enabled() and (found := self._few(x, state, p)):
             return found
         current = linear(kernels.dense(x) if x.is_sparse else x, self.input_weights)
@@ -333,7 +314,7 @@ class Recurrent(Population):
         return advance(self.neuron, current, state, given, weights)
 
     def _compute(self, x: torch.Tensor, state) -> tuple[torch.Tensor, Any]:
-        p, state = self._start(x, self.layout, state)
+        p, state = self._start(x, state)
         if found := self._few(x, state, p):
             return found
         currents = kernels.input_currents(x, self.input_weights, self.kernel)

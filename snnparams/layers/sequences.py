@@ -51,7 +51,8 @@ def check_lengths(lengths: Lengths, x: torch.Tensor) -> list[int]:
     if x.layout != torch.strided:
         raise TypeError(f"input: expected a dense tensor where lengths are given, got {x.layout}; use .to_dense()")
     if isinstance(lengths, torch.Tensor) and (lengths.is_floating_point() or lengths.dtype == torch.bool):
-        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+        hint = "; a mask (T, B) is given as mask.sum(0)" if lengths.dtype == torch.bool else ""
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}{hint}")
     if isinstance(lengths, torch.Tensor) and torch.compiler.is_compiling():
         raise TypeError("lengths: expected a list of integers under torch.compile, got a tensor; give lengths.tolist()")
     if not isinstance(lengths, torch.Tensor | Sequence) and not hasattr(lengths, "tolist"):
@@ -182,3 +183,9 @@ def over_lengths(
     back = torch.empty_like(rows)
     back[rows] = torch.arange(len(found), device=x.device)
     return torch.cat(outputs).index_select(1, back), states.select(_joined(ended[::-1]), back)
+
+
+def __dir__() -> list[str]:
+    return [
+        name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"
+    ]

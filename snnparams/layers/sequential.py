@@ -182,7 +182,7 @@ class Sequential(Attributes, nn.Sequential):
         TypeError: on calling, if cells and layers are mixed, a module returns something else, an `nn.Sequential` holds
             what carries a state, or the state is no tuple.
         ValueError: on building, if `chunk` is no positive integer; on calling, if the state has another number of
-            parts, or one is given where a module would lose its own, or what a module raises, with its place; with
+            parts, or one is given where a module would lose its own, or what a module raises; with
             `chunk`, if there are `lengths`, cells, or a normalisation over all steps of a batch in training mode.
     """
 

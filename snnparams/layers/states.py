@@ -121,3 +121,9 @@ def where(mask: torch.Tensor, state: State, other: State) -> State:
             expected = f"tensors of one shape with a batch of {len(mask)}, the length of the mask"
             raise ValueError(f"state, other: expected {expected}, got {tuple(x.shape)} and {tuple(y.shape)}")
     return tree_map(lambda x, y: torch.where(mask.view(-1, *[1] * (x.dim() - 1)), x, y), state, other)
+
+
+def __dir__() -> list[str]:
+    return [
+        name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"
+    ]

@@ -22,3 +22,7 @@ from snnparams.neurons.slope_lif import SlopeLIF as SlopeLIF
 from snnparams.parameters.parameter import Parameter as Parameter
 from snnparams.parameters.parameter import rate as rate
 from snnparams.parameters.parameter import voltage as voltage
+
+
+def __dir__() -> list[str]:
+    return [name for name in globals() if name[0].isupper() or name in ("rate", "voltage")]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import keyword
 import math
-import numbers
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from snnparams.neurons.step import FUNCTIONS, INPUT, names_of, program_of, registered, traced
 from snnparams.parameters.declared import CONSTRAINTS, check_value
+from snnparams.parameters.settings import is_number
 
 if TYPE_CHECKING:
     from snnparams.neurons.neuron import Neuron
@@ -39,12 +39,12 @@ def _computed(kind: type[Neuron], *values) -> dict[str, Any]:
 
 def _check_constant(name: str, value: Any, alone: Any) -> None:
     """Check one of the constants of a population, and that of its last neuron alone."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number and not isinstance(value, torch.Tensor):
-        raise TypeError(f"constants: expected {name} to be a tensor or a number, got {type(value).__name__}")
-    if not is_number and value.shape != (POPULATION,):
+    if not isinstance(value, torch.Tensor):
+        if not is_number(value):
+            raise TypeError(f"constants: expected {name} to be a tensor or a number, got {type(value).__name__}")
+    elif value.shape != (POPULATION,):
         raise TypeError(f"constants: expected {name} to have the shape of the parameters, got another")
-    if not is_number and value.dtype != torch.float64:
+    elif value.dtype != torch.float64:
         raise TypeError(f"constants: expected {name} to have the type of the parameters, float64, got {value.dtype}")
     values, own = torch.as_tensor(value).flatten(), torch.as_tensor(alone)
     if not values.isfinite().all():
@@ -90,7 +90,7 @@ def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
 def _check_parameter(parameter: Parameter) -> None:
     """Check the default and the constraint of a parameter."""
     bounds = parameter.default, parameter.low, parameter.high
-    if not all(isinstance(number, numbers.Real) for number in bounds):
+    if not all(map(is_number, bounds)):
         raise TypeError(f"{parameter.name}: expected numbers as default and bounds, got {bounds}")
     try:
         check_value(parameter, parameter.default)

@@ -13,12 +13,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+
+from snnparams.parameters.settings import is_number
 
 Derivative = Callable[[torch.Tensor, float], torch.Tensor]
 
@@ -172,7 +173,7 @@ def check_alpha(alpha: Any) -> float:
     given = type(alpha).__name__
     if isinstance(alpha, torch.Tensor) and alpha.dim() == 0 and not alpha.requires_grad:
         alpha = alpha.item()
-    if not isinstance(alpha, numbers.Real) or isinstance(alpha, bool):
+    if not is_number(alpha):
         raise TypeError(f"alpha: expected a number, which is not learned, got {given}")
     number = float(alpha)
     if not (math.isfinite(number) and number > 0):
@@ -223,7 +224,7 @@ def surrogate_of(p: Any, gradient: Gradient | None = None) -> Surrogate:
 
 
 def surrogate_derivative(x: torch.Tensor, method: str = "super", alpha: float | None = None) -> torch.Tensor:
-    r"""Return the derivative that `threshold` uses in the backward pass.
+    r"""Return the derivative that a `Surrogate` uses in the backward pass.
 
     With :math:`x = v - v_\mathrm{th}`:
 
@@ -294,23 +295,3 @@ class _ForwardThreshold(_Threshold):
     def jvp(ctx, tangent: torch.Tensor, *_) -> torch.Tensor:
         (x,) = ctx.saved_tensors
         return tangent * ctx.derivative(x, ctx.alpha)
-
-
-def threshold(x: torch.Tensor, method: str = "super", alpha: float | None = None) -> torch.Tensor:
-    r"""Emit a spike where the membrane is above threshold: :math:`z = \Theta(x)` with :math:`\Theta(0) = 0`.
-
-    The backward pass uses `surrogate_derivative(x, method, alpha)` in place of the step's derivative. With `sigmoid`,
-    spikes are graded, :math:`z = 1 / (1 + e^{-\alpha x})`, and the derivative is exact.
-
-    Args:
-        x: distance of the membrane voltage to the threshold, :math:`v - v_\mathrm{th}`, any shape.
-        method: name of the spike function, see `surrogate_derivative`.
-        alpha: its shape parameter, positive; None for the default, see `surrogate_derivative`.
-
-    Returns:
-        Spikes, 0 or 1 (between them for `sigmoid`), of the shape and type of `x`.
-
-    Raises:
-        ValueError: if `method` is unknown.
-    """
-    return Surrogate(method, alpha)(x)

@@ -29,11 +29,12 @@ with :math:`c` the bend and :math:`m = 1/2` (less where the range is narrow), an
 from __future__ import annotations
 
 import math
-import numbers
 
 import torch
 from torch import nn
 from torch.nn.functional import softplus
+
+from snnparams.parameters.settings import is_number
 
 LEAST, MOST = 1e-12, 1 - 1e-4  # share of the way to its target that a membrane moves in one step
 FASTEST = 50.0  # time steps over an exact time constant: what is left after one, and its gradient, are not yet zero
@@ -225,7 +226,7 @@ class Interval(Constraint):
     name = "interval"
 
     def __init__(self, low: float, high: float) -> None:
-        if not all(isinstance(bound, numbers.Real) and math.isfinite(bound) for bound in (low, high)) or low >= high:
+        if not (is_number(low) and is_number(high) and -math.inf < low < high < math.inf):
             raise ValueError(f"interval: expected finite bounds with low < high, got {low!r} and {high!r}")
         self.bounds = low, high
         edge = (high - low) / (1 + math.exp(12.0))
@@ -243,3 +244,9 @@ class Interval(Constraint):
 
     def __repr__(self) -> str:
         return "interval {:g} to {:g}".format(*self.bounds)
+
+
+def __dir__() -> list[str]:
+    return [
+        name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"
+    ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import numbers
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +18,11 @@ from torch import nn
 from torch.distributions import Distribution
 
 from snnparams.parameters.distributions import bounds, described, reciprocal
-from snnparams.parameters.settings import check_seconds
+from snnparams.parameters.settings import check_seconds, is_number
 
 if TYPE_CHECKING:
     from snnparams.parameters.parameter import Parameter
 
-TIMES = {"tau_syn": "tau_syn_inv", "tau_mem": "tau_mem_inv"}  # of a LIF neuron: what chapter 6 compares
 CONSTRAINTS = ("log", "softplus", "decay", "none")
 
 
@@ -44,7 +42,7 @@ def plain(name: str, value: Any) -> Any:
 
 
 def _check_plain(name: str, value) -> None:
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if is_number(value):
         return
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name}: expected a number or a floating-point tensor, got {type(value).__name__}")
@@ -217,6 +215,12 @@ def check_no_gradient(name: str, value: torch.Tensor) -> None:
         )
 
 
+def fits(shape: tuple[int, ...], population: tuple[int, ...]) -> bool:
+    """Return whether values of a shape broadcast to a population."""
+    pairs = zip(reversed(shape), reversed(population), strict=False)
+    return len(shape) <= len(population) and all(a in (1, b) for a, b in pairs)
+
+
 def check_size(name: str, value: torch.Tensor, size: int | tuple[int, ...] | None) -> None:
     """Check that there is one value, or one per neuron where the population is known.
 
@@ -231,10 +235,8 @@ def check_size(name: str, value: torch.Tensor, size: int | tuple[int, ...] | Non
     got = tuple(value.shape)
     if isinstance(size, int) and got not in ((), (size,)):
         raise ValueError(f"{name}: expected one value, or one per neuron of shape ({size},), got {got}")
-    if isinstance(size, tuple):
-        pairs = zip(reversed(got), reversed(size), strict=False)
-        if len(got) > len(size) or any(a not in (1, b) for a, b in pairs):
-            raise ValueError(f"{name}: expected one value, or values that fit a population of {size}, got {got}")
+    if isinstance(size, tuple) and not fits(got, size):
+        raise ValueError(f"{name}: expected one value, or values that fit a population of {size}, got {got}")
 
 
 def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Declared:

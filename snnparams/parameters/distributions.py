@@ -9,12 +9,13 @@ Explained in chapter 2.
 from __future__ import annotations
 
 import math
-import numbers
 from typing import TypeGuard
 
 import torch
 from torch.distributions import Distribution, Gamma, LogNormal, TransformedDistribution, Uniform, constraints
 from torch.distributions.transforms import ExpTransform, PowerTransform
+
+from snnparams.parameters.settings import is_number
 
 
 def _centre(mean: float | None, median: float | None) -> float:
@@ -22,17 +23,13 @@ def _centre(mean: float | None, median: float | None) -> float:
     if (mean is None) == (median is None):
         raise ValueError(f"expected either a mean or a median, got mean={mean} and median={median}")
     name, value = ("mean", mean) if median is None else ("median", median)
-    if not (_is_number(value) and math.isfinite(value) and value > 0):
+    if not (is_number(value) and math.isfinite(value) and value > 0):
         raise ValueError(f"{name}: expected a positive, finite number, got {value}")
     return float(value)
 
 
-def _is_number(value) -> TypeGuard[float]:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
 def _check_variation(variation: float, limit: float = math.inf, why: str = "") -> None:
-    if not (_is_number(variation) and math.isfinite(variation) and 0 < variation < limit):
+    if not (is_number(variation) and math.isfinite(variation) and 0 < variation < limit):
         raise ValueError(f"variation: expected a positive, finite number{why}, got {variation}")
 
 
@@ -141,7 +138,7 @@ def log_uniform(*, low: float, high: float) -> LogUniform:
         ValueError: if not 0 < low < high, or one is not finite.
     """
     for name, value in (("low", low), ("high", high)):
-        if not (_is_number(value) and math.isfinite(value) and value > 0):
+        if not (is_number(value) and math.isfinite(value) and value > 0):
             raise ValueError(f"{name}: expected a positive, finite number, got {value}")
     if low >= high:
         raise ValueError(f"low, high: expected low below high, got {low:g} and {high:g}")
@@ -279,3 +276,9 @@ def probability_outside(distribution: Distribution, low: float, high: float) -> 
         return below(low) + 1 - below(high)
     except NotImplementedError:
         return math.nan
+
+
+def __dir__() -> list[str]:
+    return [
+        name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"
+    ]

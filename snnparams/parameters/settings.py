@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, TypeGuard
 
 LONGEST = 1.0  # s; a longer time was more likely meant in milliseconds
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a real number, of Python or of NumPy, and not True or False."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_whole(value: Any, least: int = 1) -> bool:

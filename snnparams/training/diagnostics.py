@@ -5,23 +5,27 @@ Explained in chapter 5 and in "When it does not learn".
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from snnparams.layers.likeness import join
 from snnparams.layers.neuron_parameters import NeuronParameters
+
+
+def _learned(model: nn.Module) -> Iterator[tuple[str, NeuronParameters, str]]:
+    """Yield for all learned neuron parameters their full name, what holds them, and their name there."""
+    for path, module in model.named_modules():
+        for name in module.neuron_fields if isinstance(module, NeuronParameters) else ():
+            if isinstance(module.raw(name), nn.Parameter):
+                yield join(path, name), module, name
 
 
 def learned_values(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return a copy of the values of all learned neuron parameters, under names such as "hidden.p.tau_mem_inv"."""
-    found = {}
-    for path, module in model.named_modules():
-        if isinstance(module, NeuronParameters):
-            for name in module.neuron_fields:
-                if isinstance(module.raw(name), nn.Parameter):
-                    found[f"{path}.{name}" if path else name] = getattr(module, name).detach().clone()
-    return found
+    return {full: getattr(p, name).detach().clone() for full, p, name in _learned(model)}
 
 
 def gradient_to_value(model: nn.Module) -> dict[str, float]:
@@ -60,13 +64,8 @@ def zero_gradients(model: nn.Module) -> dict[str, int]:
     Raises:
         ValueError: if no learned neuron parameter has a gradient.
     """
-    counts = {}
-    for path, module in model.named_modules():
-        if isinstance(module, NeuronParameters):
-            for name in module.neuron_fields:
-                stored = module.raw(name)
-                if isinstance(stored, nn.Parameter) and stored.grad is not None:
-                    counts[f"{path}.{name}" if path else name] = int((stored.grad == 0).sum())
+    gradients = {full: p.raw(name).grad for full, p, name in _learned(model)}
+    counts = {full: int((gradient == 0).sum()) for full, gradient in gradients.items() if gradient is not None}
     if not counts:
         raise ValueError("model: expected learned neuron parameters after a backward pass, got no gradient")
     return counts

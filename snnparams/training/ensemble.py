@@ -29,6 +29,11 @@ from snnparams.training.members import hand_over, kept
 from snnparams.training.stacking import _can_stay_one, _computed, _independent, _is_of_one_member, _key, _PartlyFrozen
 
 
+def _stored(path: str, part: NeuronParameters, name: str) -> str:
+    """Return the full name of what is stored of a neuron parameter."""
+    return join(path, name if part.constraint(name) is None else f"parametrizations.{name}.original")
+
+
 def _keep_after_load(ensemble: Ensemble, incompatible_keys) -> None:
     ensemble._keep_frozen_values()
 
@@ -106,11 +111,7 @@ class Ensemble(Attributes):
         self.stacked = copy.deepcopy(members[0], stacked)  # these in place of copies, also where modules share them
         self.training = self.stacked.training
         for path, part in self._neuron_parameters():
-            part._rows = {}
-            for name in part.neuron_fields:
-                frozen = self._frozen(path, part, name)
-                without = [] if frozen is None else frozen.members.tolist()
-                part._rows[name] = [k for k in range(self.size) if k not in without]
+            part._rows = {name: self.members_of(_stored(path, part, name)) for name in part.neuron_fields}
             part.keep_values()
         self._keep_frozen_values()
         self.register_load_state_dict_post_hook(_keep_after_load)
@@ -120,8 +121,7 @@ class Ensemble(Attributes):
 
     def _frozen(self, path: str, part: NeuronParameters, name: str) -> _PartlyFrozen | None:
         """Return what holds a neuron parameter of the members that do not learn it, if some do."""
-        inside = name if part.constraint(name) is None else f"parametrizations.{name}.original"
-        key = _key(join(path, inside))
+        key = _key(_stored(path, part, name))
         return cast(_PartlyFrozen, self.frozen[key]) if key in self.frozen else None
 
     def _stack(self, name: str, parameters: list[nn.Parameter]) -> nn.Parameter:
@@ -327,9 +327,7 @@ class Ensemble(Attributes):
         own: dict[int, torch.Tensor] = {}
         values = self._parameters_of_all()
         for name, parameter in self.stacked.named_parameters():
-            held = cast(_PartlyFrozen, self.frozen[_key(name)]) if _key(name) in self.frozen else None
-            frozen = held is not None and k % self.size in held.members
-            requires_grad = parameter.requires_grad and not frozen
+            requires_grad = parameter.requires_grad and k % self.size in self.members_of(name)
             own[id(parameter)] = nn.Parameter(values[name].detach()[k].clone(), requires_grad=requires_grad)
         for name in self.stacked_buffers:
             buffer = self.stacked.get_buffer(name)

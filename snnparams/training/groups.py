@@ -6,24 +6,22 @@ Explained in chapter 5.
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping
+from typing import cast
 
 from torch import nn
 
 from snnparams.layers.checks import check_module
 from snnparams.layers.neuron_parameters import NeuronParameters
+from snnparams.parameters.settings import is_number
+from snnparams.training.diagnostics import _learned
 
 
 def neuron_parameter_kinds(model: nn.Module) -> dict[nn.Parameter, str]:
     """Return the kind, for instance "tau_mem_inv", of every parameter that holds a learned neuron parameter."""
     kinds: dict[nn.Parameter, str] = {}
-    for module in model.modules():
-        if isinstance(module, NeuronParameters):
-            for name in module.neuron_fields:
-                stored = module.raw(name)
-                if isinstance(stored, nn.Parameter):
-                    kinds.setdefault(stored, name)
+    for _, p, name in _learned(model):
+        kinds.setdefault(cast(nn.Parameter, p.raw(name)), name)
     return kinds
 
 
@@ -34,7 +32,7 @@ def _as_declared(kind: str, parts: list[NeuronParameters]) -> str:
 
 
 def _check_rate(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and value >= 0):
+    if not (is_number(value) and math.isfinite(value) and value >= 0):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
 
 

@@ -121,7 +121,8 @@ def train(
             each of which then sees its own order.
         batch_size: images in a batch; the last one may be smaller.
         progress: whether to show a progress bar.
-        loss: takes what the model returns and the labels, and returns the mean over the batch.
+        loss: takes what the model returns and the labels, and returns the mean over the batch. For the default and for
+            PyTorch's `cross_entropy`, labels are classes from 0 on, of type int64 or uint8.
         decode: makes of what the model returns what the loss takes, for instance of the voltages and the state that a
             `Sequential` returns: `lambda out: out[0].amax(0).log_softmax(1)`.
         clip: largest norm of all gradients together, in an ensemble of each member's; larger ones are scaled down.
@@ -130,8 +131,8 @@ def train(
         The loss of each batch; of an ensemble a list of its members'.
 
     Raises:
-        ValueError: if the data are empty, an image is not finite, the outputs are no log-probabilities where those are
-            expected, or a neuron parameter has left its valid range.
+        ValueError: if the data are empty, an image is not finite, the outputs are no log-probabilities or the labels no
+            classes where those are expected, a loss has no gradient, or a neuron parameter has left its valid range.
         TypeError: if data or outputs are of another kind.
         FloatingPointError: if a loss or a gradient is not finite; the model is then as it was before that batch.
     """
@@ -148,6 +149,8 @@ def train(
             losses.append(measure.shaped(of_each.tolist()))
             if not of_each.isfinite().all():
                 raise FloatingPointError(f"batch {len(losses)}: expected a finite loss, got {losses[-1]}")
+            if not of_each.requires_grad:
+                raise ValueError("loss: expected a number with a gradient, got one that nothing learned leads to")
             of_each.sum().backward()
             _check_gradients(model, len(losses))
             _clip(model, clip)
@@ -192,8 +195,8 @@ def evaluate(
         Mean loss and accuracy; of an ensemble, lists of its members'. The accuracy is NaN where labels are no classes.
 
     Raises:
-        ValueError: if the data are empty, an image is not finite, or the outputs are no log-probabilities where those
-            are expected.
+        ValueError: if the data are empty, an image is not finite, or the outputs are no log-probabilities or the labels
+            no classes where those are expected.
         TypeError: if data or outputs are of another kind.
     """
     split = checked_data(split, batch_size, None)
@@ -249,8 +252,9 @@ def fit(
         progress: whether to show progress bars.
         checkpoint: a file to write after each epoch. If it exists, training goes on from there, with the same
             numbers as if it had never stopped: with the learning rate of the checkpoint, whatever the optimiser's. It
-            holds the states of all random numbers but those that workers of a loader keep from epoch to epoch, with
-            `persistent_workers=True`. Under `DistributedDataParallel` all processes are given the same file.
+            holds the states of all random numbers but those of generators that a data set keeps, or workers of a loader
+            from epoch to epoch, with `persistent_workers=True`. A process that ends while it writes leaves the file of
+            the epoch before. Under `DistributedDataParallel` all processes are given the same file.
         loss: as in `train`.
         decode: as in `train`.
         clip: as in `train`.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import nll_loss
+from torch.nn.functional import cross_entropy, nll_loss
 from torch.utils._pytree import tree_map
 
 from snnparams.layers.checks import check_module
@@ -32,6 +32,29 @@ def _check_log_probabilities(outputs: Any) -> None:
         )
 
 
+def _check_labels(outputs: Any, labels: Any, probabilities: bool) -> None:
+    """Check that labels are classes, one for each row of outputs: of others PyTorch says little, and a GPU nothing.
+
+    A label of -100, which PyTorch leaves out of the mean, is refused as well: it would count as a class not found.
+    """
+    if not isinstance(outputs, torch.Tensor) or outputs.dim() < 2:
+        return
+    shape = (outputs.shape[0], *outputs.shape[2:])
+    expected = f"labels: expected classes from 0 to {outputs.shape[1] - 1}, int64 of shape {shape}"
+    if not isinstance(labels, torch.Tensor):
+        raise TypeError(f"{expected}, got {type(labels).__name__}")
+    if labels.is_floating_point() and labels.shape == outputs.shape and probabilities:
+        return
+    if labels.dtype not in (torch.int64, torch.uint8):
+        hint = "numbers need a loss of your own, as in loss=nn.functional.mse_loss"
+        raise TypeError(f"{expected}, got {labels.dtype}; {hint if labels.is_floating_point() else 'call .long()'}")
+    if labels.shape != shape:
+        raise ValueError(f"{expected}, got shape {tuple(labels.shape)}")
+    wrong = labels[(labels < 0) | (labels >= outputs.shape[1])]
+    if len(wrong):
+        raise ValueError(f"{expected}, got {wrong[0].item()}")
+
+
 class Measure:
     """Loss and accuracy of what a model returns, or of the members of an ensemble."""
 
@@ -44,6 +67,8 @@ class Measure:
         self.model, self.loss, self.decode = model, loss, decode
         self.members = model.size if isinstance(model, Ensemble) else None
         self.unchecked = loss is nll_loss
+        self.probabilities = loss is cross_entropy or isinstance(loss, nn.CrossEntropyLoss)  # may be labels
+        self.of_classes = self.probabilities or loss is nll_loss or isinstance(loss, nn.NLLLoss)
 
     def outputs(self, inputs, labels, apart: bool = False) -> list[tuple[Any, Any]]:
         """Return what the model, or each member, makes of a batch, and the labels; `apart` if each has its own."""
@@ -62,6 +87,9 @@ class Measure:
 
     def losses(self, pairs) -> torch.Tensor:
         """Return the loss of each, shape (1,) or (E,)."""
+        if self.of_classes:
+            for part, labels in pairs:
+                _check_labels(part, labels, self.probabilities)
         found = [self.loss(part, labels) for part, labels in pairs]
         for value in found:
             if not isinstance(value, torch.Tensor) or value.dim():

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from snnparams.data.encoding import ConstantCurrentLIFEncoder
+from snnparams.data.mnist import DEVIATION, MEAN
 from snnparams.layers.layer import LI, LIFRecurrent
-from snnparams.layers.neuron_parameters import LIFParameters
+from snnparams.neurons import LIFParameters
 
 
 class PixelCurrents(nn.Module):
@@ -20,7 +21,7 @@ class PixelCurrents(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return currents (B, 784)."""
         pixels = images.flatten(1).to(torch.float32).mul(1 / 255)
-        return pixels.sub_(0.1307).div_(0.3081)
+        return pixels.sub_(MEAN).div_(DEVIATION)
 
 
 class SNN(nn.Module):
@@ -78,3 +79,9 @@ def mnist_model(
     """
     encoder = nn.Sequential(PixelCurrents(), ConstantCurrentLIFEncoder(seq_length, layout=spike_layout))
     return Model(encoder, SNN(28 * 28, hidden_features, 10, p), decode)
+
+
+def __dir__() -> list[str]:
+    return [
+        name for name, value in globals().items() if getattr(value, "__module__", "") == __name__ and name[0] != "_"
+    ]

@@ -12,12 +12,13 @@ from snnparams.experiments.networks import build
 from snnparams.experiments.trial import Training, make_task
 from snnparams.kernels import fused_sequence
 from snnparams.layers.initialisation import RateError
-from snnparams.neurons import LIFParameters
-from snnparams.neurons.surrogate import threshold
+from snnparams.neurons import AdaptiveLIF, LIFParameters, PartialResetLIF
+from snnparams.neurons.step import PROGRAMS
 
 RATES = ("learning_rate", "neuron_learning_rate")
 # under which a neuron parameter is stored
 STORED = {name: f"{name}_inv" if name.startswith("tau") else name for name in LEARNABLE + ADAPTATION}
+CONSTANTS = {"a": "tau_mem", "b": "tau_syn", "r": "tau_adapt"}  # of a step, by the time constant in each
 
 
 def size_of(cell: dict) -> str:
@@ -127,8 +128,9 @@ class Stacked:
         self.shared = torch.tensor([n.shared for n in of_cells], device=self.device)[:, None, None]
         self.share = torch.where(self.shared, 1 / hidden, 1.0)  # of a number that stands in so many places
         self.has_neurons = bool(self.is_learned.any())
-        shares = [[*RESETS[a.reset], float(a.clear_synapse)] for a in self.architectures]
-        self.of_reset = torch.tensor(shares, device=self.device).T[:, :, None, None]  # (3, E, 1, 1)
+        shares = [(*RESETS[a.reset], float(a.clear_synapse)) for a in self.architectures]
+        of_reset = torch.tensor(shares, device=self.device).T[..., None].expand(-1, -1, hidden)  # each (E, H)
+        self.of_reset = dict(zip(("of_voltage", "of_threshold", "of_current"), of_reset, strict=True))
         outputs = torch.tensor([output for _, output in self.task.answers], dtype=torch.long)
         self.output = one_hot(outputs, self.task.outputs).float().to(self.device)  # that of each answer, (A, O)
         self._kernels: dict[int, torch.Tensor] = {}
@@ -161,50 +163,29 @@ class Stacked:
             found[layer, name] = value
         return found
 
-    def _by_a_loop(self, currents, p: dict, recurrent_weights):
-        """Return the spikes of populations of any kind; of plain LIF there is a kernel on a GPU, and none here.
-
-        `p` has the neuron parameters of the layer, each (E, H).
-        """
-        of_voltage, of_threshold, clears = self.of_reset
-        a, b, v_th = DT * p["tau_mem"][:, None], DT * p["tau_syn"][:, None], p["v_th"][:, None]
-        v = i = adaptation = torch.zeros_like(currents[:, 0])
-        z, spikes, alpha = None, [], self.architectures[0].alpha
-        for current in currents.unbind(1):
-            i = i + current
-            if recurrent_weights is not None and z is not None:
-                i = i + z @ recurrent_weights.mT
-            v = v + a * (i - v)
-            i = i - b * i
-            raised = v_th + p["beta"][:, None] * adaptation if self.adapts else v_th
-            z = threshold(v - raised, "super", alpha)
-            if self.adapts:
-                adaptation = adaptation - DT * p["tau_adapt"][:, None] * adaptation + z
-            spikes.append(z)
-            erases = z.detach() if DETACH else z
-            v = v - erases * (of_voltage * v + of_threshold * v_th)
-            i = i - (clears * erases) * i
-        return torch.stack(spikes, dim=1)
+    def _spikes(self, currents: torch.Tensor, p: dict, recurrent_weights: torch.Tensor | None) -> torch.Tensor:
+        """Return the spikes of a layer; `p` has its neuron parameters, each (E, H)."""
+        neuron = AdaptiveLIF if self.adapts else LIFParameters if self.standard_reset else PartialResetLIF
+        program = PROGRAMS[neuron.program]
+        rates = {constant: DT * p[name] for constant, name in CONSTANTS.items() if name in p}
+        given = dict.fromkeys(("v_leak", "v_reset"), torch.zeros_like(p["v_th"])) | self.of_reset | p | rates
+        values = torch.stack([given[name] for name in program.parameters], dim=1)
+        start = torch.zeros_like(currents[:, :1]).repeat(1, len(program.state), 1, 1)
+        kernel = "triton" if currents.is_cuda else "cpu"
+        how = "super", self.architectures[0].alpha, DETACH, torch.is_grad_enabled(), kernel
+        return fused_sequence.sequence(currents, start, recurrent_weights, values, neuron.program, *how)[0]
 
     def forward(self, x: torch.Tensor, weights: torch.Tensor, neurons: torch.Tensor):
         """Return logits (E, B, ...) and a list of spikes (E, T, B, H) for spikes (E, T, B, I)."""
         w, p, hidden = self._parameters(weights), self._neuron_values(neurons), []
-        architecture = self.architectures[0]
         for k in self.layers:
             given = {
                 name: w[f"layers.{k}.parametrizations.{name}.original"] * factor
                 for name, factor in self.factors[k].items()
             }
             currents = (x.flatten(1, 2) @ given["weights"].mT).unflatten(1, x.shape[1:3])
-            back = given.get("recurrent_weights")
-            a, b, v_th = DT * p[k, "tau_mem"], DT * p[k, "tau_syn"], p[k, "v_th"]
-            if self.adapts or not self.standard_reset or not x.is_cuda:
-                x = self._by_a_loop(currents, {name: x for (layer, name), x in p.items() if layer == k}, back)
-            else:
-                zero = torch.zeros_like(v_th)
-                start, values = torch.zeros_like(currents[:, :1]).repeat(1, 2, 1, 1), (a, b, zero, v_th, zero)
-                how = LIFParameters.program, "super", architecture.alpha, DETACH, torch.is_grad_enabled(), "triton"
-                x = fused_sequence.sequence(currents, start, back, torch.stack(values, dim=1), *how)[0]
+            of_layer = {name: value for (layer, name), value in p.items() if layer == k}
+            x = self._spikes(currents, of_layer, given.get("recurrent_weights"))
             hidden.append(x)
         return self._decode(x, w["readout_weights"], w["bias"]), hidden
 
