@@ -279,9 +279,7 @@ def test_integrate_and_fire():
     with pytest.raises(ValueError, match=r"expected 0 to 1 spike per time step, got 0\.5 to 1\.5"):
         integrate_and_fire(torch.tensor([0.5, 1.5]))
     for wrong in ([0.5], torch.tensor([0, 1])):
-        with pytest.raises(
-            TypeError, match=r"rates: expected a floating-point tensor \(T, ...\), got (list|torch.int64)"
-        ):
+        with pytest.raises(TypeError, match=r"rates: expected a floating-point tensor, got (list|torch.int64)"):
             integrate_and_fire(wrong)
 
 
