@@ -19,7 +19,7 @@ from snnparams import load_mnist, plot
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import benefit_analysis as analysis
 import benefit_front
-from benefit_design import LEARNS, MEM, SHARED, SYN
+from benefit_design import DELAY_TASK, DELAYS, LEARNS, MEM, SHARED, SYN
 
 TEXT = (ROOT / "book" / "index.md").read_text()
 CHAPTERS = re.findall(r"- file: (book/\d\w+)", (ROOT / "_toc.yml").read_text())
@@ -47,6 +47,9 @@ def test_the_findings_are_those_of_the_experiment():
     assert gain(SHARED).high < 1
     assert f"than membrane time constants** here ({gain(MEM).mean:.1f} points)" in text
     assert gain(MEM).high < synapses.low
+    late = RESULTS.difference("delays", DELAY_TASK, DELAYS).contrast
+    assert f"different {{ref}}`delays <ch-delays>` gain {late.mean:.1f} points, and solve this task" in text
+    assert RESULTS.mean("delays", DELAY_TASK, DELAYS) > 99.9
     assert "three seeds saw no gain at four windows, and some at twelve" in text
     few, many = (gain(SYN, f"windows {count}, recurrent") for count in (4, 12))
     assert few.n == many.n == 3

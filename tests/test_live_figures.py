@@ -945,6 +945,13 @@ def test_pressing_a_seed_takes_it_in_or_leaves_it_out(page):
     idle(page, "grid")
     assert shown(page, "grid")["picked"] == [0, 2, 6]
     assert "left out" in seeds.nth(1).get_attribute("aria-label")
+    for k in (0, 2, 6):  # the last one stays
+        seeds.nth(k).click()
+    idle(page, "grid")
+    assert shown(page, "grid")["picked"] == [6]
+    seeds.nth(0).click()
+    idle(page, "grid")
+    assert shown(page, "grid")["picked"] == [6, 0]
 
 
 def test_a_link_leads_to_the_view_and_a_broken_one_to_the_first(page, address):

@@ -41,21 +41,19 @@ def table(results: Results) -> Table:
 
 def later(results: Results) -> plt.Figure:
     """Draw the gains on the other tasks, seed by seed."""
-    return LATER.gains(results, "gain over equal neurons without delays (points)")
+    return LATER.gains(results, "gain over equal neurons (points)")
 
 
 def later_accuracies(results: Results) -> Table:
-    """Return the accuracy of each kind on the other tasks, and the number of seeds that all kinds have run with."""
+    """Return the accuracy of each kind on the other tasks, and of how many seeds it is the mean."""
     rows = []
     for kind in LATER.kinds:
-        counts = {task: len(LATER.seeds(results, task, kind)) for task in LATER.stages}
-        reached = [
-            f"{results.mean(stage, task, kind):.1f} %" if counts[task] else NOT_RUN
-            for task, stage in LATER.stages.items()
-        ]
-        rows.append([TITLES[kind], *reached])
-    shared = [str(LATER.shared_seeds(results, task, *LATER.kinds)) for task in LATER.stages]
-    return Table(["kind", *LATER.stages], [*rows, ["seeds", *shared]])
+        cells = []
+        for task, stage in LATER.stages.items():
+            count = len(LATER.seeds(results, task, kind))
+            cells.append(f"{results.mean(stage, task, kind):.1f} % ({count})" if count else NOT_RUN)
+        rows.append([TITLES[kind], *cells])
+    return Table(["accuracy (seeds)", *LATER.stages], rows)
 
 
 def spikes(results: Results) -> Table:

@@ -19,7 +19,8 @@ def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xla
 
     Args:
         ax: where to draw.
-        rows: label, difference and colour, from top to bottom; one without a difference is a heading.
+        rows: label, difference and colour, from top to bottom; one without a difference is a heading, which stands
+            inside of the axes, where there is room for long ones.
         xlabel: label of the axis.
     """
     ax.axvline(0, color="0.6", linewidth=1)
@@ -30,7 +31,11 @@ def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xla
             ax.plot([c.low, c.high], [row, row], color=color, **LOOK)
             ax.plot(c.mean, row, "o", color=color, markersize=5.5, markeredgecolor="white", markeredgewidth=0.7)
     ax.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
-    ax.set_yticklabels([label for label, *_ in rows], fontsize=10)
+    ax.set_yticklabels([label if difference else "" for label, difference, _ in rows], fontsize=10)
     ax.grid(axis="y", visible=False)
-    for label, (_, difference, color) in zip(ax.get_yticklabels(), rows, strict=True):
-        label.set(color=ink(color), fontweight="bold" if difference is None else "normal")
+    for row, (tick, (label, difference, color)) in enumerate(zip(ax.get_yticklabels(), rows, strict=True)):
+        tick.set_color(ink(color))
+        if difference is None:
+            look = {"fontsize": 10, "fontweight": "bold", "va": "center", "transform": ax.get_yaxis_transform()}
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # no line goes through the letters
+            ax.text(0.02, row, label, color=ink(color), bbox=box, **look)

@@ -1,4 +1,4 @@
-// An experiment, seed by seed: what a few seeds would have said, and what all say: chapter 6.
+// An experiment, seed by seed: what few seeds would have said, and all say.
 liveFigures.define("grid", ({grid, list, spread}) => {
 	const {tasks, titles, measures, critical} = grid // of grid_data.js, which a build writes
 	const MOST = critical.length - 1 // seeds
@@ -126,7 +126,8 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 				},
 				press: () => {
 					const {picked} = figure.result
-					figure.change({picked: picked.includes(k) ? picked.filter(other => other !== k) : [...picked, k]})
+					const rest = picked.filter(i => i !== k) // the last stays
+					if (rest.length) figure.change({picked: picked.includes(k) ? rest : [...picked, k]})
 				},
 				place: () => figure.tiles[k]
 			})),
