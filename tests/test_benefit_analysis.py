@@ -244,8 +244,8 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     changed(monkeypatch, "SEEDS", 3)
     empty = adaptation.table(results)
     assert {tuple(row[1:]) for row in empty.rows} == {("not run", "", "0"), ("not run", "not run", "0")}
-    labels = [label.get_text() for label in adaptation.gains(results).axes[0].get_yticklabels()]
-    assert labels == ["windows 4: not run", "windows 12, recurrent: not run"]
+    headings = [text.get_text() for text in adaptation.gains(results).axes[0].texts]
+    assert headings == ["windows 4: not run", "windows 12, recurrent: not run"]
     lines = [line("windows 4", kind, s, 0.8 + 0.01 * s) for kind in design.ADAPTIVE for s in SEEDS[:3]]
     lines.append(line("windows 4", EQUAL, 3, 0.6))  # run again: it counts, not that of the core
     empty_task = "windows 12, recurrent: not run"
@@ -261,8 +261,10 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     assert rows["windows 4: adaptation learned"][0] == "82.0 %"
     assert rows["windows 4: adaptation learned"][1].startswith("+14.3 (")  # 10, 10 and 23
     assert rows["windows 12, recurrent: adaptation learned"] == ["not run", "not run", "0"]
-    labels = [label.get_text() for label in adaptation.gains(found).axes[0].get_yticklabels()]
-    assert labels == ["windows 4", *[adaptation.TITLES[kind] for kind in (SYN, *design.ADAPTIVE)], empty_task]
+    (ax,) = adaptation.gains(found).axes
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["", *[adaptation.TITLES[kind] for kind in (SYN, *design.ADAPTIVE)], ""]
+    assert [text.get_text() for text in ax.texts] == ["windows 4", empty_task]
     plt.close("all")
     outcomes = found.outcomes()
     assert outcomes["learned adaptation"].verdict == "miss"  # 0, where more than 3 was said
