@@ -104,6 +104,13 @@ def test_four_windows_have_their_reference_levels():
 # What they say
 
 
+def test_different_synapses_reach_further_than_receptors():
+    neurons = RESULTS.runs("core")["windows 4", SYN][1]["cell"]["neurons"]
+    low, high = neurons["tau_syn"] / neurons["spread_syn"], neurons["tau_syn"] * neurons["spread_syn"]
+    text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "6_benefit.ipynb", as_version=4).cells)
+    assert f"reach further, from {low:.0f} to {high:,.0f} ms" in text
+
+
 def test_different_synapses_help_and_learning_finds_them():
     assert difference(SYN).contrast.low > 10
     assert min(difference(SYN).values) > 5
