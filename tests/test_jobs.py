@@ -79,8 +79,8 @@ def test_where_another_network_is_more_accurate_the_guide_says_so():
 def test_what_the_guide_says_of_another_library_is_used_in_its_scripts():
     section = GUIDE.partition("## From another library\n")[2].partition("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")]
-    assert [cell.strip() for cell in rows[0][1:]] == ["Norse", "snnTorch", "SpikingJelly", "here"]
-    for column, library in enumerate(("norse", "snntorch", "spikingjelly", "ours"), start=1):
+    assert [cell.strip() for cell in rows[0][1:]] == ["here", "Norse", "snnTorch", "SpikingJelly"]
+    for column, library in enumerate(("ours", "norse", "snntorch", "spikingjelly"), start=1):
         text = "".join(of[library].read_text() for of in statements.scripts().values() if library in of)
         known = set(re.findall(r"\w+", text)) | {"module", "loader"}
         for row in rows[1:]:
