@@ -127,7 +127,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 				press: () => {
 					const {picked} = figure.result
 					const rest = picked.filter(i => i !== k) // the last stays
-					if (rest.length) figure.change({picked: picked.includes(k) ? rest : [...picked, k]})
+					figure.change({picked: rest.length && picked.includes(k) ? rest : [...rest, k]})
 				},
 				place: () => figure.tiles[k]
 			})),
