@@ -111,6 +111,16 @@ def test_different_synapses_reach_further_than_receptors():
     assert f"reach further, from {low:.0f} to {high:,.0f} ms" in text
 
 
+def test_with_recurrence_different_synapses_gain_on_twelve_windows_and_nothing_else_is_seen():
+    text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "6_benefit.ipynb", as_version=4).cells)
+    assert "gain on twelve windows; elsewhere nothing is seen, or decided" in text
+    for task in (task for task in TASKS if "recurrent" in task):
+        found = difference(SYN, task=task).contrast
+        assert found.n == 3
+        assert found.high > 0
+        assert (found.low > 0) == (task == "windows 12, recurrent")
+
+
 def test_different_synapses_help_and_learning_finds_them():
     assert difference(SYN).contrast.low > 10
     assert min(difference(SYN).values) > 5
