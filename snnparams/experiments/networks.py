@@ -198,7 +198,8 @@ class Network(nn.Module):
                 if len(kernel) == 1:  # five times faster than a product of so thin matrices
                     filtered = (kernel.transpose(0, 1) * spikes).sum(dim=0, keepdim=True)[self.answer]
                 else:
-                    filtered = torch.einsum("rth,tbh->rbh", kernel, spikes)[self.answer]
+                    by_neuron = [x.permute(2, 0, 1).contiguous() for x in (kernel, spikes)]  # einsum copies slices
+                    filtered = torch.bmm(*by_neuron).permute(1, 2, 0)[self.answer]
             logits = torch.einsum("abh,ah->ba", filtered, self.readout_weights[self.output])
             return logits + self.bias[self.output]
         outputs = linear(spikes, self.readout_weights)  # (T, B, O)

@@ -171,7 +171,7 @@ def train_module(
         FloatingPointError: if a loss or a gradient is not finite.
     """
     pairs = zip(groups, learning_rates, strict=True)
-    optimizer = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in pairs])
+    optimizer = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in pairs], fused=True)
     bits = Split(_encoded(task), task.train.labels)
     updates = training.epochs * math.ceil(len(bits.labels) / training.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)

@@ -177,10 +177,9 @@ def _delayed(
     Returns:
         Shape (T, B, ...).
     """
-    shape = (steps, *history.shape[1:])
-    at = torch.arange(first, first + steps, device=history.device).view(-1, *[1] * (history.dim() - 1))
-    at = at - whole
-    later, earlier = (history.gather(0, index.expand(shape)) for index in (at, at - 1))
+    at = torch.arange(first - 1, first + steps, device=history.device).view(-1, *[1] * (history.dim() - 1)) - whole
+    arrived = history.gather(0, at.expand(steps + 1, *history.shape[1:]))
+    earlier, later = arrived[:-1], arrived[1:]
     return later + fraction * (earlier - later)
 
 

@@ -100,7 +100,7 @@ DELAYED = {
         {"learned": ("delay",), "different_delays": True},
     ),
 }
-DELAY_TASK, LATER_DELAY_TASKS = "windows 4", ("windows 6", "xor", "windows 12, recurrent", "xor, recurrent")
+DELAY_TASK, LATER_DELAY_TASKS = "windows 4", ("windows 6", "xor", "xor, recurrent", "windows 12, recurrent")
 # which delays solve within 6 tries and the epochs of tuning
 EASY_DELAY_TASKS = ("windows 4", "windows 6")
 DELAY_RATE = 0.1  # spikes per neuron and time step where delays are compared at equal spikes: the middle of three
