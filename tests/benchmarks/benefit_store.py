@@ -209,7 +209,8 @@ class Store:
             RuntimeError: if a run fails; what was done is kept.
         """
         start = time.perf_counter()
-        again = self._elsewhere(planned)
+        # a search picks settings by means over its seeds: it contrasts no pair of runs, and goes on where it stopped
+        again = set() if stage.endswith("tuning") else self._elsewhere(planned)
         missing = {}
         for run in planned:
             key = key_of(run["job"], run["cell"])
