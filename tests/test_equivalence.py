@@ -64,7 +64,7 @@ def weighted(outputs):
 )
 @pytest.mark.parametrize("method", ["super", "adjoint"])
 def test_no_output_is_a_part_of_another(kind, kernel, method):
-    if method == "adjoint" and (kind in ("LI", "LICell") or kernel == "triton"):
+    if method == "adjoint" and kind in ("LI", "LICell"):
         pytest.skip("there is no such adjoint")
     options = {} if method == "adjoint" or kind.startswith("LIC") or kind == "LI" else {"detach_reset": True}
     module = build(kind, kernel, method, **options)

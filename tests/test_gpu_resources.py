@@ -80,12 +80,12 @@ def test_kernels_without_recurrence_and_on_chip_up_to_64_neurons_spill_little():
 
 def test_on_a_t4_nothing_is_spilled_up_to_128_neurons_of_float32():
     of_t4 = [row for row in ROWS + DERIVED["rows"] if row["target"] == "sm_75" and row["dtype"] == "float32"]
-    assert len(of_t4) == 200 + 24
+    assert len(of_t4) == 200 + 36
     for row in of_t4:
         assert row["spilled_bytes"] == 0 or row["neurons"] > 128, row
 
 
-def test_derived_kernels_of_an_adaptive_neuron_start_and_spill_little():
+def test_kernels_of_an_adaptive_neuron_and_of_the_adjoint_method_start_and_spill_little():
     """Up to 64 neurons of float32, and without recurrence, nothing at all; those of LIF are held to 64 bytes."""
     assert DERIVED["command"] == "python tests/benchmarks/gpu_resources.py --derived"
     found = {(row["target"], row["kernel"], row["dtype"], row["precision"], row["neurons"]) for row in DERIVED["rows"]}
@@ -152,7 +152,7 @@ for target, neurons, dtype, precision in (
     (86, 128, "float32", "highest"), (120, 100, "float32", "high"), (90, 128, "float64", "highest"),
 ):
     with AbsentGPU(target, TARGETS[target]) as device:
-        for kernel in ("recurrent forward", "recurrent backward"):
+        for kernel in ("recurrent forward", "recurrent backward", "adjoint, recurrent backward"):
             found["rows"].append(row(device, kernel, neurons, 1, dtype, precision))
 one = [(1, 1, 1, 1), (1, 1, 3, 5), (1, 3, 1, 5), (1, 3, 5, 1), (1, 1, 3, 200), (1, 3, 1, 200), (2, 3, 16, 256)]
 with AbsentGPU(90, TARGETS[90]) as device:
@@ -201,7 +201,7 @@ def compiled():
 
 
 def test_what_is_compiled_now_starts(compiled):
-    assert len(compiled["rows"]) == 12 + 4 * len(gpu_resources.TARGETS)
+    assert len(compiled["rows"]) == 18 + 6 * len(gpu_resources.TARGETS)
     for row in compiled["rows"]:
         check(row)
         assert row["spilled_bytes"] == 0 or row["neurons"] > 64

@@ -32,7 +32,8 @@ on spike times see `spike_times`.
 **Memory.** The gradients by time constants and leak are integrals over all steps. They are not computed from stored
 voltages but with four traces, which go forward in time with the neuron: the derivatives of its voltage by these
 parameters since its last reset, and that of its current by the synaptic time constant, which no spike resets. So
-the backward pass needs four numbers per spike and none per step.
+the backward pass needs four numbers per spike and none per step. On a GPU, where lists of spikes cannot grow, two
+numbers per step are kept instead, see `snnparams.kernels.gpu_adjoint`.
 
 **Where the derivative does not exist.** The spike time of a membrane that grazes the threshold (:math:`s^- \to 0`) has
 an infinite derivative: :math:`s^-` counts as at least `GRAZING`, and :math:`|\lambda_v^-|` as at most `LARGEST`. A
@@ -45,6 +46,7 @@ Theory: Wunderlich and Pehle (2021), for weights. Derived for the neuron paramet
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -54,7 +56,6 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from snnparams import kernels
-from snnparams.kernels import DTYPES, choose
 from snnparams.kernels.fused import plain as _plain
 from snnparams.neurons import LIFFeedForwardState, LIFParameters, LIFState
 from snnparams.neurons.dynamics import AdjointState
@@ -62,30 +63,12 @@ from snnparams.neurons.dynamics import AdjointState
 GRAZING = 1e-3  # least slope at a threshold crossing, in units of voltage per membrane time constant
 LARGEST = 1e12  # largest derivative by a voltage
 CHUNK = 32  # steps whose spikes PyTorch lists at once
+BACKENDS = {"cpu": "snnparams.kernels.adjoint_cpu", "triton": "snnparams.kernels.gpu_adjoint"}
 
 
 def state_of(state: Any) -> type[AdjointState | LIFFeedForwardState]:
     """Return the class of states to expect: an `AdjointState`, or one that knows no earlier spikes."""
     return AdjointState if isinstance(state, AdjointState) else LIFFeedForwardState
-
-
-def check_kernel(kernel: str | None) -> str | None:
-    """Return `kernel` if it names one that there is for the adjoint method, or None.
-
-    Raises:
-        ValueError: it does not.
-    """
-    if kernel == "triton":
-        raise ValueError("kernel='triton': there is none for the adjoint method; use kernel=None, on a GPU too")
-    return kernels.check_kernel(kernel)
-
-
-def _choose(kernel: str | None, x: torch.Tensor) -> str:
-    """Return "cpu" or "reference"."""
-    check_kernel(kernel)
-    if kernel == "cpu" and not (x.device.type == "cpu" and x.dtype in DTYPES):
-        raise ValueError(f"kernel='cpu': expected float32 or float64 on a CPU, got {x.dtype} on {x.device}; use None")
-    return "cpu" if choose(kernel, x) == "cpu" else "reference"
 
 
 # ------------------------------------------------------------- with PyTorch's own operators, on any device
@@ -188,9 +171,8 @@ def _backend(name: str):
     """Return the functions of forward and backward pass."""
     if name == "reference":
         return _forward, _backward
-    from snnparams.kernels import adjoint_cpu
-
-    return adjoint_cpu.forward, adjoint_cpu.backward
+    module = importlib.import_module(BACKENDS[name])
+    return module.forward, module.backward
 
 
 def refuse(what: str) -> Any:
@@ -293,7 +275,7 @@ def _sequence(currents, z_0, v_0, i_0, w, p, dt, kernel):
     x = currents.flatten(2)
     rates = dt * p.tau_mem_inv, dt * p.tau_syn_inv
     of_neurons = torch.stack([per_neuron(value) for value in (*rates, p.v_leak, p.v_th, p.v_reset)])
-    keep, chosen = torch.is_grad_enabled(), _choose(kernel, x)
+    keep, chosen = torch.is_grad_enabled(), kernels.choose(kernel, x)
     if w is not None and chosen == "cpu" and not torch.isfinite(w).all():
         chosen = "reference"  # the compiled one skips neurons that are silent, but zero times infinity is NaN
     how = keep, keep and of_neurons.requires_grad, chosen
@@ -310,7 +292,7 @@ def lif(currents: Tensor, state: Any, p: Any, dt: float, kernel: str | None = No
             nobody wants to know what the time of earlier spikes does.
         p: neuron parameters, broadcast against the input's shape without T and B.
         dt: time step in s.
-        kernel: "cpu", "reference" or None for the faster one.
+        kernel: "cpu", "triton", "reference" or None for the fastest one that takes the input.
 
     Returns:
         Spikes, shape (T, B, ...), and the `AdjointState` after the last step.
@@ -335,7 +317,7 @@ def lif_recurrent(
         recurrent_weights: shape (H, H).
         p: neuron parameters, scalars or of shape (H,).
         dt: time step in s.
-        kernel: "cpu", "reference" or None for the faster one.
+        kernel: "cpu", "triton", "reference" or None for the fastest one that takes the input.
 
     Returns:
         Spikes, shape (T, B, H), and the state after the last step.

@@ -14,9 +14,9 @@ from snnparams.kernels.gpu import BLOCK
 from snnparams.neurons.step import PROGRAMS
 
 
-def _options(step, program, alpha: float, kept: int) -> dict:
+def _options(step, alpha: float, state: Tensor, p: Tensor, kept: Tensor) -> dict:
     """Return what all kernels are told."""
-    sizes = {"S": len(program.state), "P": len(program.parameters), "K": kept}
+    sizes = {"S": state.shape[1], "P": p.shape[1], "K": kept.shape[1]}
     return {"STEP": step, "ALPHA": alpha, "enable_fp_fusion": False} | sizes
 
 
@@ -30,7 +30,7 @@ def sequence_forward(
     kept = x.new_empty(members, len(program.kept), *x.shape[1:]) if keep else x.new_empty(members, 0, 0, 0, 0)
     if not x.numel():
         return out, last, kept
-    options = _options(gpu_steps.forward(name, method), program, alpha, kept.shape[1])
+    options = _options(gpu_steps.forward(name, method), alpha, state, p, kept)
 
     def without_recurrence(device):
         given = x, state, p, out, last, kept, steps, rows * neurons, neurons
@@ -57,14 +57,22 @@ def sequence_backward(
     alpha: float, detach_reset: bool, with_p: bool, with_w: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Compute the gradients; see `snnparams.kernels.fused_sequence` for shapes."""
-    program = PROGRAMS[name]
+    step = gpu_steps.backward(name, method, detach_reset)
+    return go_back(step, alpha, grad_out, grad_state, kept, w, p, with_p, with_w)
+
+
+def go_back(
+    step, alpha: float, grad_out: Tensor | None, grad_state: Tensor, kept: Tensor, w: Tensor | None, p: Tensor,
+    with_p: bool, with_w: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Compute the gradients by a step that goes back, see `snnparams.kernels.gpu_steps.backward`."""
     members, _, steps, rows, neurons = kept.shape
     grad_x, before = kept.new_empty(members, steps, rows, neurons), grad_state.clone()
     grad_w = kept.new_zeros(members, *((neurons, neurons) if with_w else (0, 0)))
     terms = p.shape[1] if with_p else 0
     if not kept.numel():
         return grad_x, before, grad_w, torch.zeros_like(p)
-    options = _options(gpu_steps.backward(name, method, detach_reset), program, alpha, kept.shape[1])
+    options = _options(step, alpha, grad_state, p, kept)
     options |= {"TERMS": terms, "WITH_OUT": grad_out is not None}
     given_out = kept if grad_out is None else grad_out  # a pointer that is not read
     with_w = with_w and steps > 1

@@ -35,7 +35,7 @@ class Population(HasState):
             "detach_reset": lambda layer, given: detaches(
                 layer.neuron, given, isinstance(layer, Recurrent), layer.gradient
             ),
-            "kernel": lambda layer, name: (adjoint if layer._exact else kernels).check_kernel(name),
+            "kernel": lambda layer, name: kernels.check_kernel(name),
             "chunk": lambda layer, steps: check_chunk(steps),
         }
     )

@@ -2,8 +2,8 @@
 
 Run from the repository root, about five minutes of one core, and less again, because Triton keeps what it compiled:
 python tests/benchmarks/gpu_resources.py
-They are those of LIF; with `--derived` those of the adaptive LIF, derived from its step like them, and the file is
-book/results/gpu_resources_derived.json.
+They are those of LIF; with `--derived` those of the adaptive LIF, derived from its step like them, and of the adjoint
+method, and the file is book/results/gpu_resources_derived.json.
 
 Triton is told of a GPU that is not there. Then the package launches its kernels, as on any other: it chooses, Triton
 compiles, compares with what there is, and would start. NVIDIA's `cuobjdump`, which comes with Triton, reads the
@@ -22,7 +22,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from snnparams.kernels import gpu_encoder, gpu_sequence
+from snnparams.kernels import gpu_adjoint, gpu_encoder, gpu_sequence
 from snnparams.neurons import AdaptiveLIF, LIFParameters
 from snnparams.neurons.step import PROGRAMS
 
@@ -32,7 +32,8 @@ NEURONS = (1, 10, 64, 65, 100, 128, 129, 256, 512, 1024)
 BATCHES = (1, 256)
 PRECISIONS = (("float32", "highest"), ("float32", "high"), ("float64", "highest"))  # "high" allows TF32
 KERNELS = ("feed-forward forward", "feed-forward backward", "recurrent forward", "recurrent backward", "encoder")
-DERIVED = tuple(f"derived, {kernel}" for kernel in KERNELS[:4])
+ADJOINT = ("adjoint, feed-forward backward", "adjoint, recurrent backward")  # forward it is LIF's kernel
+DERIVED = (*(f"derived, {kernel}" for kernel in KERNELS[:4]), *ADJOINT)
 SIZES_OF_DERIVED = {"neurons": (64, 128, 512), "batches": (256,)}
 PATHS = {"recurrent_forward": "on chip", "recurrent_backward": "on chip"}
 PATHS |= {"tiled_forward": "tiles", "tiled_backward": "tiles"}
@@ -107,9 +108,25 @@ def launch(kernel: str, sizes: tuple, dtype: torch.dtype, method: str = "super",
     if kernel == "encoder":
         values = torch.empty(sizes[0] * sizes[2], sizes[3], dtype=dtype, device="meta")
         gpu_encoder.encode(values, sizes[1], *[values] * 4)
+    elif kernel in ADJOINT:
+        launch_adjoint(kernel, sizes[1:], dtype, with_out)
     else:
         neuron = AdaptiveLIF if kernel in DERIVED else LIFParameters
         launch_derived(kernel.removeprefix("derived, "), sizes, dtype, method, with_out, neuron)
+
+
+def launch_adjoint(kernel: str, sizes: tuple, dtype: torch.dtype, with_out: bool) -> None:
+    """Let the package launch the backward pass of the adjoint method; see `launch`; sizes are without networks."""
+    steps, batch, neurons = sizes
+    recurrent = "recurrent" in kernel
+
+    def empty(*shape):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    state, w = [empty(batch, neurons)] * 2, empty(neurons, neurons) if recurrent else None
+    grad_out = empty(*sizes) if with_out else None
+    kept, p = empty(2, *sizes), empty(5, neurons)
+    gpu_adjoint.backward(grad_out, None, *state, empty(4, *sizes[1:]), [kept], w, p, steps, with_out, recurrent)
 
 
 def launch_derived(kernel: str, sizes: tuple, dtype: torch.dtype, method: str, with_out: bool, neuron):
@@ -168,7 +185,7 @@ if __name__ == "__main__":
     import stored
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--derived", action="store_true", help="the kernels that are derived for any neuron")
+    parser.add_argument("--derived", action="store_true", help="those of any neuron, and of the adjoint method")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     name = "gpu_resources_derived" if given.derived else "gpu_resources"
