@@ -182,8 +182,11 @@ def recovery(ax: plt.Axes, truth, found, name: str, **kwargs) -> None:
 
 NUMBER = r"[+\-\u2212]?\d+(?:[,\u2009]\d{3})*(?:\.\d+)?"
 NUMERIC = rf"[<>\u00b1]? ?{NUMBER}.{{0,20}}"  # a number, and what may follow it: a unit, a second number, an interval
-NOTHING = ("", "-", "\u2013", "not run")
+DASHES = ("", "-", "\u2013")
+NOTHING = (*DASHES, "not run")
 LONG = 40  # letters: a phone gives a longer name of a row a line of its own (book.css)
+BROAD = 50  # letters: and a table with longer rows, where the name of a row has at most the first number of them
+NAME = 20
 
 
 def _in_columns(cells: Sequence[str]) -> tuple[bool, list[str]]:
@@ -199,6 +202,17 @@ def _in_columns(cells: Sequence[str]) -> tuple[bool, list[str]]:
     # spaces as wide as a digit and as a point
     fill = [("\u2008" if most and not n else "") + "\u2007" * (most - n) for n in places]
     return True, [cell + (space if cell not in NOTHING else "") for cell, space in zip(cells, fill, strict=True)]
+
+
+def _is_broad(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether a phone cannot show the columns of a table beside each other, in whole lines."""
+    if any(len(first) > LONG for first, *_ in rows):
+        return True
+    longest = [  # a heading breaks between words
+        max((len(text) for text in (*name.split(), *column)), default=0)
+        for name, *column in zip(header, *rows, strict=True)
+    ]
+    return min(longest[0], NAME) + sum(longest[1:]) > BROAD
 
 
 class Table:
@@ -238,13 +252,14 @@ class Table:
         )
         body = ""
         for k, (first, *_) in enumerate(self.rows):
-            cells = (
-                f'<td data-column="{html.escape(name)}"{look}>{html.escape(column[k])}</td>'
-                for name, look, (_, column) in zip(self.header[1:], right[1:], columns, strict=True)
-            )
-            body += f'<tr><th scope="row">{html.escape(first)}</th>{"".join(cells)}</tr>'
+            cells = ""
+            for name, (numeric, column) in zip(self.header[1:], columns, strict=True):
+                kinds = ["number"] * numeric + ["dash"] * (column[k] in DASHES)
+                look = f' class="{" ".join(kinds)}"' if kinds else ""
+                cells += f'<td data-column="{html.escape(name)}"{look}>{html.escape(column[k])}</td>'
+            body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
-        kind = "table results sentences" if any(len(first) > LONG for first, *_ in self.rows) else "table results"
+        kind = "table results stacked" if _is_broad(self.header, self.rows) else "table results"
         table = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         return f'<div class="table-wrapper">{table}</div>{note}'
 

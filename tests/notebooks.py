@@ -19,6 +19,7 @@ from address import current, is_setup, put_setup
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
 RESULTS = ROOT / "book" / "results"
+SMALLEST_LETTERS = 9.5  # points, in figures: of one that is 5 inches wide a phone shows them 9 pixels high
 READERS = [
     ROOT / "tests" / "benchmarks" / f"benefit_{name}.py"
     for name in ("analysis", "results", "terms", "design", "figures", "forest", "beside", "adaptation", "delays")

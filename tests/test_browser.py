@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from chromium import chromium
+from notebooks import SMALLEST_LETTERS
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -100,6 +101,14 @@ OUTSIDE = """() => [...document.querySelectorAll('article.bd-article *')].filter
 }).map(part => part.outerHTML.slice(0, 200))"""
 
 
+# The smallest letters of pictures that were not drawn by a notebook, in pixels as they are shown, and their addresses
+LETTERS_OF_DIAGRAMS = """all => Promise.all(all.map(async image => {
+  const drawn = (await (await fetch(image.src)).text()).matchAll(/font-size[:=]"?([0-9.]+)/g)
+  const shown = image.getBoundingClientRect().width / image.naturalWidth
+  return [shown * Math.min(...[...drawn].map(size => Number(size[1]))), image.src]
+}))"""
+
+
 @pytest.mark.parametrize("name", PAGES)
 class TestPage:
     def test_loads_without_an_error_or_a_request_to_another_host(self, page, address, name):
@@ -140,10 +149,13 @@ class TestPage:
     def test_letters_in_figures_can_be_read_on_a_phone(self, page, address, name):
         page.set_viewport_size(PHONE)
         visit(page, address, name)
-        sizes = page.locator("figure img[style*='width']").evaluate_all(
-            "all => all.map(x => [x.getBoundingClientRect().width, Number.parseFloat(x.style.width)])"
+        drawn = page.locator("figure img[src$='.png'][style*='width']").evaluate_all(
+            "all => all.map(x => [x.getBoundingClientRect().width / Number.parseFloat(x.style.width), x.alt])"
         )
-        assert [size for size in sizes if 9 * 110 / 72 * size[0] / size[1] < 7.5] == []  # pixels, of 9 points as drawn
+        letters = SMALLEST_LETTERS * 110 / 72  # pixels of a figure as it was drawn
+        assert [(letters * scale, alt) for scale, alt in drawn if letters * scale < 9] == []
+        sizes = page.locator("figure img[src$='.svg']:visible").evaluate_all(LETTERS_OF_DIAGRAMS)
+        assert [size for size in sizes if size[0] < 9] == []
 
     def test_only_formulas_that_scroll_are_stops_of_the_keyboard(self, page, address, name):
         visit(page, address, name)
@@ -476,10 +488,23 @@ def test_numbers_of_a_table_stand_below_each_other(page, address):
     assert max(ends) - min(ends) < 0.5  # pixel
 
 
+def test_broad_tables_show_all_of_a_row_on_a_phone(page, address):
+    page.set_viewport_size(PHONE)
+    visit(page, address, "book/6_benefit.html")
+    assert page.locator("table.results.stacked").count() >= 5
+    assert page.locator(".table-wrapper.scrolls table.stacked").count() == 0
+    dashes = page.locator("table.stacked td.dash")
+    assert dashes.count() == dashes.locator("visible=false").count() > 0
+    gains = page.locator("table.stacked", has=page.locator("td[data-column='minus equal']")).first
+    for row in gains.locator("tbody tr").all()[1:5]:
+        for part in ("th", "td[data-column='minus equal']"):
+            assert row.locator(part).evaluate("x => x.getBoundingClientRect().right <= innerWidth")
+
+
 def test_rows_named_by_sentences_are_short_on_a_phone(page, address):
     page.set_viewport_size(PHONE)
     visit(page, address, "book/6_benefit.html")
-    table = page.locator("table.sentences", has=page.locator("td[data-column='predicted']")).first
+    table = page.locator("table.stacked", has=page.locator("td[data-column='predicted']")).first
     names = table.locator("tbody th").evaluate_all("all => all.map(x => x.clientWidth)")
     assert min(names) > 250
     assert table.evaluate("x => x.scrollWidth <= x.parentElement.clientWidth")

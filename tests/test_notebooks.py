@@ -10,7 +10,7 @@ import notebooks
 import pytest
 import torch
 from address import TAGS, current, is_setup, put_setup, setup
-from notebooks import ROOT, stamp, without_words
+from notebooks import ROOT, SMALLEST_LETTERS, stamp, without_words
 
 import snnparams as sp
 
@@ -153,6 +153,16 @@ def make(cells):
         cell = nbformat.v4.new_code_cell(source, execution_count=k + 1, outputs=outputs)
         notebook.cells.append(cell)
     return notebook
+
+
+def test_no_letters_of_figures_are_too_small_for_a_phone():
+    small = r"[^\W\d]*(?:font|label|title)_?size\W{1,4}(\d+(?:\.\d+)?)"
+    sources = {path.name: path.read_text() for path in (ROOT / "tests" / "benchmarks").glob("*.py")}
+    sources |= {path.name: "\n".join(cell.source for cell in code_cells(read(path))) for path in NOTEBOOKS}
+    sources["style"] = (ROOT / "snnparams" / "snnparams.mplstyle").read_text().replace("font.size", "fontsize")
+    found = [(name, size) for name, text in sources.items() for size in re.findall(small, text)]
+    assert len(found) > 20
+    assert [place for place in found if float(place[1]) < SMALLEST_LETTERS] == []
 
 
 def test_the_hygiene_check_itself():

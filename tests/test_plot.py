@@ -158,8 +158,17 @@ def test_a_table_whose_rows_are_sentences_says_so():
     def kind(name):
         return re.findall('class="(table [a-z ]+)"', plot.Table(["", "a"], [[name, "1"]])._repr_html_())
 
-    assert kind("Learning one per neuron beats one value for all.") == ["table results sentences"]
+    assert kind("Learning one per neuron beats one value for all.") == ["table results stacked"]
     assert kind("one for all, learned") == ["table results"]
+
+
+def test_a_table_that_is_broader_than_a_phone_says_so():
+    rows = [["four windows: different time constants", "+11.6 (+11.3 to +11.9)", "95.6"], ["equal", "\u2013", "84.0"]]
+    narrow, broad = (["", "minus equal", *more] for more in (["correct"], ["correct", "could be seen", "seeds"]))
+    assert 'class="table results"' in plot.Table(narrow, rows)._repr_html_()
+    html = plot.Table(broad, [[*row, "0.4", "20 of 20 have run"] for row in rows])._repr_html_()
+    assert 'class="table results stacked"' in html
+    assert '<td data-column="minus equal" class="number dash">\u2013</td>' in html  # left out there
 
 
 def test_a_notebook_draws_two_pixels_for_each_point(monkeypatch):

@@ -14,7 +14,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 POINTS = 110  # of the page to an inch of a figure, as in snnparams.mplstyle
 WIDE = (
-    572  # points: on a phone 9 of a wider figure were less than 7.5 pixels; it scrolls
+    572  # points: on a phone 9.5 of a wider figure were less than 9 pixels; it scrolls
 )
 
 

@@ -24,6 +24,7 @@ from benefit_terms import (
     SEEDS,
     TASKS,
     TITLE,
+    as_shown,
 )
 
 from snnparams.plot import Table
@@ -113,15 +114,15 @@ def every_difference(results: Results) -> Table:
     for task in results.tasks:
         for kind in KINDS:
             values = list(results.by_seed("core", task, kind).values())
-            row = [f"{task}: {TITLE[kind]}", percent(float(np.mean(values))), percent(float(np.median(values)))]
-            row.append(f"{results.collapsed('core', task, kind):.0%}")
-            if kind == EQUAL:
-                row += ["\N{EN DASH}"] * 3
-            else:
+            gain = seen = same = "\N{EN DASH}"
+            if kind != EQUAL:
                 found = results.difference("core", task, kind)
-                row += [str(found), f"{found.contrast.detectable:.1f}", "yes" if found.same < 0.05 else "no"]
-            rows.append(row)
-    header = ["test split", "mean (%)", "median", "collapsed", "minus equal", "could be seen", "within 1 point"]
+                gain, seen = str(found), f"{found.contrast.detectable:.1f}"
+                same = "yes" if found.same < 0.05 else "no"
+            reached = [percent(float(measure(values))) for measure in (np.mean, np.median)]
+            collapsed = f"{results.collapsed('core', task, kind):.0%}"
+            rows.append([f"{task}: {TITLE[kind]}", gain, *reached, collapsed, seen, same])
+    header = ["test split", "minus equal", "mean (%)", "median", "collapsed", "could be seen", "within 1 point"]
     return Table(header, rows)
 
 
@@ -131,7 +132,7 @@ def predictions(results: Results, with_outcome: bool = False) -> Table:
     rows = []
     for prediction in results.predictions["predictions"]:
         unit = "" if prediction["measure"] in ("remembered", "derivative") else " points"
-        row = [prediction["claim"], "known" if prediction["known"] else "new", bounds(prediction) + unit]
+        row = [as_shown(prediction["claim"]), "known" if prediction["known"] else "new", bounds(prediction) + unit]
         if with_outcome:
             verdict, contrast = outcomes[prediction["id"]]
             digits = 1 if unit else 3

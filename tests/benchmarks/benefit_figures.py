@@ -190,7 +190,7 @@ def rasters(trained: Mapping[str, Mapping]) -> plt.Figure:
             shades[:] = float(COLOR[EQUAL])  # grey
         for k, group in enumerate(labels):
             ax.axvspan(20 * k, 20 * k + 20, color="0.94" if k % 2 else "w", zorder=0, linewidth=0)
-            ax.text(20 * k + 10, len(taus) - 0.2, "AB"[group], ha="center", va="bottom", fontsize=9)
+            ax.text(20 * k + 10, len(taus) - 0.2, "AB"[group], ha="center", va="bottom", fontsize=9.5)
         neurons = np.array(result["neurons"], int)
         ax.scatter(result["steps"], place[neurons], s=9, marker="|", color=shades[neurons], linewidth=1.2)
         ax.set(xlim=(0, 20 * len(labels)), ylim=(-0.7, len(taus) - 0.3))
@@ -214,7 +214,7 @@ def without_reset(reached: Mapping[tuple[str, str], float]) -> plt.Figure:
         ax.annotate("", (x + 0.18, without), (x - 0.18, with_reset), arrowprops={"arrowstyle": "->", "color": "0.6"})
         for shift, y, fill in ((-0.18, with_reset, COLOR[kind]), (0.18, without, "w")):
             ax.plot(x + shift, y, "o", color=COLOR[kind], markerfacecolor=fill, markersize=8, markeredgewidth=2)
-            ax.text(x + shift * 1.35, y, f"{y:.0f}", ha="right" if shift < 0 else "left", va="center", fontsize=9)
+            ax.text(x + shift * 1.35, y, f"{y:.0f}", ha="right" if shift < 0 else "left", va="center", fontsize=9.5)
     ax.set(xlim=(-0.6, len(kinds) - 0.4), ylim=(60, 100), ylabel="accuracy (%)")
     ax.set_xticks(range(len(kinds)), [TITLE[kind] for kind in kinds])
     ax.grid(axis="x", visible=False)
@@ -239,7 +239,7 @@ def causes(results: Results) -> plt.Figure:
         axes[1].plot(place, np.mean(values), "_", color="k", markersize=14)
     level = results.mean("causes", "windows 4", EQUAL)
     axes[1].axhline(level, color=COLOR[EQUAL], linewidth=1, linestyle="--")
-    axes[1].text(5.4, level, "equal, tuned", fontsize=9, ha="right", va="top")
+    axes[1].text(5.4, level, "equal, tuned", fontsize=9.5, ha="right", va="top")
     axes[1].set(xlabel="distinct τ syn", ylabel="accuracy (%)")
     axes[1].set_xticks(range(len(counts)), counts)
     return fig
@@ -258,7 +258,7 @@ def spikes(results: Results) -> plt.Figure:
         free = [results.mean("core", "windows 4", kind, x) for x in ("spikes", "accuracy")]
         ax.plot(*free, "x", color=COLOR[kind], markersize=7, markeredgewidth=2)
     ax.set(xlabel="hidden spikes for each example", ylabel="accuracy (%)")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", fontsize=9)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", fontsize=9.5)
     return fig
 
 
@@ -290,10 +290,10 @@ def gradients(results: Results, task: str = "windows 4") -> plt.Figure:
                     label = when if place == 0 else None
                     ax.plot(place + shift, np.mean(values), "_", color=color, markersize=9, mew=2, label=label)
             ax.set_title(symbol + held, fontsize=9.5)
-            ax.set_xticks(range(len(how)), [x.replace("difference ", "step ") for x in how], rotation=60, fontsize=9)
+            ax.set_xticks(range(len(how)), [x.replace("difference ", "step ") for x in how], rotation=60, fontsize=9.5)
             ax.grid(axis="x", visible=False)
         row[0].set_ylabel("slope of the loss")
-    axes[0, 0].legend(fontsize=9)
+    axes[0, 0].legend(fontsize=9.5)
     return fig
 
 
@@ -309,11 +309,11 @@ def robustness(results: Results, names: Sequence[str]) -> plt.Figure:
                 ax.plot([c.low, c.high], [y, y], color=COLOR[kind], **LOOK)
                 ax.plot(c.mean, y, "o", color=COLOR[kind], markersize=4, label=None if row else TITLE[kind])
         ax.set(yticks=range(len(changes)), ylim=(len(changes) - 0.5, -0.5))
-        ax.set_yticklabels(changes.values(), fontsize=9)
-        ax.set_title(natural_name(task).replace(", ", ",\n"), fontsize=9)
+        ax.set_yticklabels(changes.values(), fontsize=9.5)
+        ax.set_title(natural_name(task).replace(", ", ",\n"), fontsize=9.5)
         ax.grid(axis="y", visible=False)
-    fig.supxlabel("change of accuracy minus that of equal neurons (percentage points)", fontsize=9)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
+    fig.supxlabel("change of accuracy minus that of equal neurons (percentage points)", fontsize=9.5)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9.5)
     return fig
 
 

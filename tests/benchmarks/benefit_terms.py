@@ -3,6 +3,7 @@
 The contrasts of `DECLARED` were written down before there were results.
 """
 
+import re
 from pathlib import Path
 
 from benefit_design import ALL, EQUAL, LEARNS, MEM, SHARED, SYN, core_problems
@@ -51,3 +52,10 @@ DECLARED = {
         },
     ),
 }
+
+
+def as_shown(claim: str) -> str:
+    """Return a prediction, written down before there were results, in the words of the book."""
+    claim = re.sub(r"\b(different|learned) synapses", r"\1 synaptic time constants", claim, flags=re.IGNORECASE)
+    claim = re.sub(r"\b(different|shortens) membranes", r"\1 membrane time constants", claim, flags=re.IGNORECASE)
+    return claim.replace("the dial has left few neurons", "tasks were made hard by leaving few neurons")
