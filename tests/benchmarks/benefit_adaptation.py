@@ -33,8 +33,8 @@ STUDY = Study(dict.fromkeys(ADAPTATION_TASKS, "adaptation"), (*BESIDE, *ADAPTIVE
 LEGEND = (
     "\n\nIn the figure a dot is a seed and a bar the 95 % interval of their mean; *gain* is the mean difference from "
     "equal neurons without adaptation, seed by seed. A verdict waits for all seeds of what it compares. *Could be "
-    "seen* is the smallest true difference that so many seeds, with the scatter between them, would show in four of five "
-    "experiments; a smaller one may stay unseen, so an interval around zero does not say that there is nothing."
+    "seen* is the smallest true difference that so many seeds, with the scatter between them, would show in four of "
+    "five experiments; a smaller one may stay unseen, so an interval around zero does not say that there is nothing."
 )
 ASKED = (  # of each task: a kind, and what it is compared with
     (ADAPT, EQUAL),
