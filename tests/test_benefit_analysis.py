@@ -242,29 +242,24 @@ def test_what_is_to_be_run_is_what_has_not_all_seeds(results, monkeypatch):
 
 def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(results, monkeypatch):
     changed(monkeypatch, "SEEDS", 3)
-    empty = adaptation.table(results)
-    assert {tuple(row[1:]) for row in empty.rows} == {("not run", "", "0"), ("not run", "not run", "0")}
-    headings = [text.get_text() for text in adaptation.gains(results).axes[0].texts]
-    assert headings == ["windows 4: not run", "windows 12, recurrent: not run"]
+    assert adaptation.table(results) is adaptation.compared(results) is adaptation.gains(results) is None
+    assert not plt.get_fignums()
+    assert adaptation.state(results).startswith(f"**Nothing of this has been run yet.** `{adaptation.COMMAND}` runs it")
+    assert adaptation.predictions(results).header == ["prediction", "", "predicted"]
     lines = [line("windows 4", kind, s, 0.8 + 0.01 * s) for kind in design.ADAPTIVE for s in SEEDS[:3]]
     lines.append(line("windows 4", EQUAL, 3, 0.6))  # run again: it counts, not that of the core
-    empty_task = "windows 12, recurrent: not run"
-    none = "0 of 3 seeds of each kind on"
-    said = f"So far there are {none} windows 4 and {none} windows 12, recurrent. The rest is missing."
-    assert adaptation.state(results) == said
-    asked = len(adaptation.ASKED)
-    assert [row[1:] for row in adaptation.compared(results).rows] == 2 * asked * [["not run", "", "0"]]
     (results.folder / "adaptation.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     found = Results(results.folder, adaptation.PREDICTIONS)
     rows = {row[0]: row[1:] for row in adaptation.table(found).rows}
     assert rows["windows 4: equal, no adaptation"] == ["67.7 %", "", "3"]  # 71, 72 and 60
     assert rows["windows 4: adaptation learned"][0] == "82.0 %"
     assert rows["windows 4: adaptation learned"][1].startswith("+14.3 (")  # 10, 10 and 23
-    assert rows["windows 12, recurrent: adaptation learned"] == ["not run", "not run", "0"]
+    assert rows["windows 4: \N{GREEK SMALL LETTER TAU} syn learned"] == ["not run", "not run", "0"]
+    assert {name.partition(":")[0] for name in rows} == {"windows 4"}  # of the other task there is nothing
     (ax,) = adaptation.gains(found).axes
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels == ["", *[adaptation.TITLES[kind] for kind in (SYN, *design.ADAPTIVE)], ""]
-    assert [text.get_text() for text in ax.texts] == ["windows 4", empty_task]
+    assert labels == ["", *[adaptation.TITLES[kind] for kind in (SYN, *design.ADAPTIVE)]]
+    assert [text.get_text() for text in ax.texts] == ["windows 4"]
     plt.close("all")
     outcomes = found.outcomes()
     assert outcomes["learned adaptation"].verdict == "miss"  # 0, where more than 3 was said
@@ -274,7 +269,10 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
         "0 to 3 of 3 seeds of each kind on windows 4 and 0 of 3 seeds of each kind on windows 12"  # no learned synapses
     )
     assert some in adaptation.state(found)
+    assert f"`{adaptation.COMMAND}` runs what is missing" in adaptation.state(found)
+    assert adaptation.predictions(found).header[-1] == "verdict"
     rows = {row[0]: row[1:] for row in adaptation.compared(found).rows}
+    assert len(rows) == len(adaptation.ASKED)
     gained = rows["windows 4: equal adaptation \N{MINUS SIGN} equal, no adaptation"]
     assert gained[0].startswith("+14.3 (")
     expected = mean_contrast([10, 10, 23])
@@ -302,14 +300,14 @@ def test_adaptation_says_when_all_has_been_run_and_what_failed(results, monkeypa
     whole = (
         "Settings of the new kinds were chosen from 2 tries each. All of it has been run: 3 seeds of each kind on each"
     )
-    assert adaptation.state(given()) == f"{whole} task."
+    assert adaptation.state(given()) == f"{whole} task.{adaptation.LEGEND}"
     assert {row[3] for row in adaptation.compared(given()).rows} == {"3"}
     assert "not run" not in str(adaptation.compared(given()).rows) + str(adaptation.table(given()).rows)
     labels = [label.get_text() for label in adaptation.gains(given()).axes[0].get_yticklabels()]
     plt.close("all")
     assert len(labels) == 2 * len(kinds)
     broken = given({**line("windows 4", kinds[4], 3, 0.5), "result": {"failed": "no scale gives the rate"}})
-    assert adaptation.state(broken).endswith("The rest is missing. Runs that failed and are left out: 1.")
+    assert adaptation.state(broken).endswith(f" Runs that failed and are left out: 1.{adaptation.LEGEND}")
     assert {row[3] for row in adaptation.compared(broken).rows} == {"2", "3"}
 
 
