@@ -1116,8 +1116,9 @@ def test_what_chapter_5_says_of_the_race(shared):
     assert ends["no constraint"] < 13
     assert ends["clamp"] == pytest.approx(1000)
     assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("projection", "softplus", "decay", "log"))
-    (fast,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 1, "map": "no constraint, own learning rate"}])
-    assert fast["paths"]["no constraint, own learning rate"][-1]["value"] <= 0
+    own = "no constraint, own learning rate"
+    (fast,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 1, "map": own}])
+    assert fast["paths"][own][-1]["value"] <= 0
     assert "no neuron" in shared.locator("#race .live-text").inner_text()
     ends = {name: 1000 / path[-1]["value"] for name, path in fast["paths"].items()}
     assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("no constraint", "softplus", "decay", "log"))

@@ -119,7 +119,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 			yTicks: [0, 500, 1000]
 		})
 		const [from, to] = map.range
-		for (const low of [-150, 1000]) curve.shade(map.range, [low, low + 150])
+		for (const low of [1000, -150]) curve.shade(map.range, [low, low + 150])
 		const xs = list(121, k => from + ((to - from) * k) / 120)
 		curve.line(xs, x => map.of(x)[0], "line")
 		curve.level(1000 / state.target, "dashed")
