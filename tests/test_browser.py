@@ -700,6 +700,18 @@ def test_no_formula_in_a_line_of_text_fades_after_the_window_was_narrow(page, ad
     assert formulas.evaluate_all(left) == 0
 
 
+def test_a_box_fades_only_where_more_than_half_a_letter_is_hidden(page, address):
+    page.set_viewport_size(PHONE)
+    visit(page, address, "book/using.html")
+    box = page.locator("div.highlight pre.scrolls").first
+    room = box.evaluate("x => x.scrollWidth - x.clientWidth")
+    assert room > 40
+    for hidden, fades in ((20, True), (5, False), (30, True), (0, False)):
+        box.evaluate("(x, left) => { x.scrollLeft = left }", room - hidden)
+        page.evaluate(SETTLED)
+        assert (hidden, box.evaluate("x => x.matches('.more-right')")) == (hidden, fades)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_formula_of_the_text_is_there(name):
     html = (HTML / name).read_text()

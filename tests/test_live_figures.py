@@ -1045,8 +1045,8 @@ class Share(torch.nn.Module):
 
 
 WAYS = {
-    "raw": "none",
-    "raw, own rate": "none",
+    "no constraint": "none",
+    "no constraint, own learning rate": "none",
     "clamp": Share(cut=True),
     "projection": Share(cut=False),
     "softplus": "softplus",
@@ -1101,25 +1101,26 @@ def test_every_runner_is_told_apart_and_named_in_its_colour(page):
     looks = list(dict.fromkeys(map(tuple, lines)))
     assert len(looks) == len(WAYS)
     assert len(lines) == 2 * len(WAYS)  # one line in the graph and one beside its name
-    names = ["raw, rate 10" if "own" in name else name for name in WAYS]
+    names = ["learning rate 10" if "own" in name else name for name in WAYS]
     assert [text for text in texts if text[0] in names] == [
         [name, colour] for name, (_, colour) in zip(names, looks, strict=True)
     ]
     page.locator("#race-rate").press("End")
     idle(page, "race")
-    assert "raw, rate 100" in page.locator("#race svg").first.inner_html()
+    assert "learning rate 100" in page.locator("#race svg").first.inner_html()
 
 
 def test_what_chapter_5_says_of_the_race(shared):
     (first,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 0.1}])
     ends = {name: 1000 / path[-1]["value"] for name, path in first["paths"].items()}
-    assert ends["raw"] < 13
+    assert ends["no constraint"] < 13
     assert ends["clamp"] == pytest.approx(1000)
     assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("projection", "softplus", "decay", "log"))
-    (fast,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 1, "map": "raw, own rate"}])
-    assert fast["paths"]["raw, own rate"][-1]["value"] <= 0
+    own = "no constraint, own learning rate"
+    (fast,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 1, "map": own}])
+    assert fast["paths"][own][-1]["value"] <= 0
     assert "no neuron" in shared.locator("#race .live-text").inner_text()
     ends = {name: 1000 / path[-1]["value"] for name, path in fast["paths"].items()}
-    assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("raw", "softplus", "decay", "log"))
+    assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("no constraint", "softplus", "decay", "log"))
     assert abs(ends["projection"] - 50) > 10
     assert ends["clamp"] == pytest.approx(1000)

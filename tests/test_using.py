@@ -32,6 +32,26 @@ assert not [name for name in sys.modules if name.startswith("snnparams")]
 """
 
 
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def _shown(recipe):
+    """Return what the comment at the end of a recipe says that it prints."""
+    comment = re.search(r"(?:^# .*\n)*\Z", recipe, re.M).group()
+    return " ".join(re.sub("^# ", "", comment, flags=re.M).split())
+
+
+def _assert_printed(recipe, printed):
+    """Compare with what is shown: word by word, but numbers of what has learned depend on the processor."""
+    shown, printed = _shown(recipe), " ".join(printed.split())
+    if "sp.fit(" not in recipe:
+        assert printed == shown
+        return
+    assert NUMBER.sub("", printed) == NUMBER.sub("", shown)
+    numbers = [[float(number) for number in NUMBER.findall(text)] for text in (printed, shown)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=0.5)
+
+
 def _spoken_digits_are_there():
     try:
         return bool(load_spoken_digits().waves)
@@ -40,7 +60,7 @@ def _spoken_digits_are_there():
 
 
 @pytest.mark.filterwarnings("ignore")  # those of the packages that recipes are about
-def test_every_recipe_runs_and_what_it_claims_is_so(tmp_path, monkeypatch):
+def test_every_recipe_runs_and_what_it_claims_is_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # for jobs of their own
     recipes = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
@@ -53,7 +73,12 @@ def test_every_recipe_runs_and_what_it_claims_is_so(tmp_path, monkeypatch):
                 pytest.importorskip(extra)
         if "load_spoken_digits" in recipe and not there:
             continue  # no other recipe needs what this one makes
+        capsys.readouterr()
         exec(compile(recipe, "using.md", "exec"), scope)
+        printed = capsys.readouterr().out
+        assert ("print(" in recipe) == bool(_shown(recipe))
+        if _shown(recipe):
+            _assert_printed(recipe, printed)
     assert (tmp_path / "run.pt").exists()
     assert torch.get_num_threads() == threads
     beside = os.pathsep.join(path for path in sys.path if path and not (Path(path) / "snnparams").exists())

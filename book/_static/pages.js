@@ -14,14 +14,16 @@
   ].join(", ");
   const NAMES = [["mjx-container, .math", "Formula"], ["pre", "Text"], [".wide-picture", "Figure"], ["*", "Table"]];
 
+  const HIDDEN = 8; // pixels, about half a letter: a fade where less is hidden would cover more than it hints at
+
   // A box that is wider than it shows can be reached with the keyboard, has a name, and fades where it goes on.
   function mark(box) {
     const room = box.scrollWidth - box.clientWidth;
     const inText = box.matches("span.math:not(.wide)"); // of a line again, after the window grew
     const scrolls = room > 0 && !inText;
     box.classList.toggle("scrolls", scrolls);
-    box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
-    box.classList.toggle("more-right", scrolls && box.scrollLeft < room - 1);
+    box.classList.toggle("more-left", scrolls && box.scrollLeft > HIDDEN);
+    box.classList.toggle("more-right", scrolls && room - box.scrollLeft > HIDDEN);
     if (scrolls) {
       const name = NAMES.find(([selector]) => box.matches(selector))[1];
       box.setAttribute("tabindex", "0");

@@ -28,7 +28,7 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		const last = STEPS - 1
 		for (let t = last; t >= 0; t--) {
 			if (spikes.includes(t)) {
-				const later = t === spike && t < last ? ms(1) : 0 // by how much the loss grows if this spike is a step later
+				const later = t === spike && t < last ? ms(1) : 0 // what the loss gains if it is a step later
 				const steep = Math.max(slopes[t], 0)
 				const before = (lambdaV * (steep + (threshold - RESET)) - later / A) / Math.max(steep, GRAZING)
 				jumps.push({t, before, after: lambdaV, slope: steep})
@@ -70,7 +70,7 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		for (const {t, slope} of found.jumps) {
 			const at = ms(t + 1)
 			voltage.tangent(at, state.threshold, (A * slope) / ms(1), 1.2, "green thick")
-			voltage.dot(at, state.threshold, t === found.spike ? "knob" : "green", t === found.spike ? 6 : 4)
+			voltage.dot(at, state.threshold, ...(t === found.spike ? ["knob", 6] : ["green", 4]))
 		}
 		if (found.jumps.length) voltage.text(0, 1.6, "green: slope s⁻ at the crossing", "green", 8, 12)
 		voltage.marks([ms(ARRIVES)], 28 + high, 8, "mark")

@@ -66,8 +66,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		})
 
 		const top = 68 + 48 * Math.ceil(MOST / columns)
-		const low = Math.min(0, ...differences)
-		const high = Math.max(0, ...differences)
+		const [low, high] = [Math.min, Math.max].map(end => end(0, ...differences))
 		const room = 0.5 * (high - low) || 1
 		const rows = draws[0] ? 24 : 5
 		const panel = figure.panel([62, top, width - 76, 10 * rows], [low - room, high + room], [24 - rows, 24], {

@@ -1,4 +1,4 @@
-// What figures that compute in the page share: classic scripts, which a page in a folder loads too.
+// What live figures share: classic scripts, which a page in a folder loads too.
 // `define` takes a plan (see CONTRIBUTING.md), which replaces the pictures of the class `live-NAME`.
 ;(() => {
 	const UPDATES_PER_FRAME = 5000 // of a neuron by a time step: what a phone can do
@@ -72,7 +72,7 @@
 		return found
 	}
 
-	/** The ends of a list of numbers as texts, one if they are alike. */
+	/** The ends of a list of numbers as texts, one if alike. */
 	const range = (values, digits) => [...new Set([values[0], values.at(-1)].map(value => format(value, digits)))]
 
 	/** A colour for a time constant, as in all figures of the book: yellow is 3 ms, blue the slowest. */
@@ -152,7 +152,6 @@
 		level(y, kind) {
 			this.line(this.rangeX, [y, y], kind)
 		}
-		/** A line with a slope through a point. */
 		tangent(x, y, slope, reach, kind) {
 			this.line([x - reach, x + reach], [y - slope * reach, y + slope * reach], kind)
 		}
@@ -182,7 +181,7 @@
 
 	class Figure {
 		constructor(place, plan) {
-			Object.assign(this, {place, plan, panels: {}, cache: {}, ahead: 0, updates: 0, busy: false, id: place.id})
+			Object.assign(this, {place, plan, panels: {}, cache: {}, updates: 0, id: place.id})
 			this.defaults = {...plan.state}
 			for (const {name, value} of plan.controls) if (name) this.defaults[name] = value
 			this.state = structuredClone(this.defaults)
@@ -436,7 +435,7 @@
 			return panel
 		}
 
-		/** Left edge and width of panels on the left; and what returns the box of one beside them, or below on a phone. */
+		/** Left edge and width of panels on the left, and a function to the box of one beside them, or below. */
 		columns(share) {
 			const wide = this.narrow ? this.width - 58 : Math.round(this.width * share) - 44
 			const [left, right] = [44, wide + 114]

@@ -66,6 +66,7 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 			const at = times.map(t => t * DT * 1e3)
 			raster.marks(at, raster.y(k + 0.95), (0.9 * high) / NEURONS, "mark", bySpeed(found.taus[k]))
 		})
+		if (!found.spikes.flat().length) raster.text(100, 30, "no spikes", "muted middle")
 		const share = figure.panel([left, high + 68, wide, narrow ? 54 : 90], [0, end], [0, 1], {
 			title: "share that fires in each ms (%)",
 			xLabel: "time (ms)",

@@ -29,9 +29,9 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	const share = {look: "pink", range: [-0.15, 1.15], inverse: rate => rate * DT}
 	// how it is drawn, what is stored for a rate, the rate and its slope, and what else a step does
 	const MAPS = {
-		raw,
-		"raw, own rate": {...raw, look: "muted dashed", faster: 100},
-		clamp: {...share, of: x => [cut(x) / DT, x >= 1e-3 && x <= 0.999 ? 1 / DT : 0]},
+		"no constraint": raw,
+		"no constraint, own learning rate": {...raw, look: "muted dashed", faster: 100},
+		clamp: {...share, of: x => [cut(x) / DT, x === cut(x) ? 1 / DT : 0]},
 		projection: {...share, look: "pink dashed", of: x => [x / DT, 1 / DT], after: cut},
 		softplus: smooth(
 			"blue",
@@ -57,7 +57,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 		for (let step = 1; ; step++) {
 			const [value, derivative] = map.of(stored)
 			yield {value, stored}
-			if (!(value > 0 && value < 1000)) return
+			if (!valid({value})) return
 			const {voltages, derivatives} = respond(value)
 			const gradient = derivative * DT * total(voltages.map((v, t) => 2 * (v - wanted[t]) * derivatives[t]))
 			mean = mean + (gradient - mean) * (1 - 0.9)
@@ -109,7 +109,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 			if (last >= 0 && last < path.length - 1) race.text(last, taus[last], "✕", "pink middle", 0, 4)
 			const [x, y] = [left + wide + 10, 42 + 18 * k]
 			figure.parts.push(`<path class="${kind}" d="M${x} ${y - 4}h14"/>`)
-			figure.write(x + 19, y, faster ? `raw, rate ${format(faster * state.rate)}` : name, look)
+			figure.write(x + 19, y, faster ? `learning rate ${format(faster * state.rate)}` : name, look)
 		}
 
 		const map = MAPS[state.map]
@@ -119,8 +119,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 			yTicks: [0, 500, 1000]
 		})
 		const [from, to] = map.range
-		curve.shade(map.range, [1000, 1150])
-		curve.shade(map.range, [-150, 0])
+		for (const low of [1000, -150]) curve.shade(map.range, [low, low + 150])
 		const xs = list(121, k => from + ((to - from) * k) / 120)
 		curve.line(xs, x => map.of(x)[0], "line")
 		curve.level(1000 / state.target, "dashed")

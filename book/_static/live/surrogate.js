@@ -50,10 +50,9 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 	function* compute(state, figure) {
 		const alpha = state.method === "circ" ? 1 / state.steepness : state.steepness
 		const lossOf = weight => loss(weight, state.method, alpha)
-		const key = `${state.method} ${alpha}`
-		figure.cache[key] ??= yield* each(WEIGHTS, STEPS, lossOf)
+		figure.cache[[state.method, alpha]] ??= yield* each(WEIGHTS, STEPS, lossOf)
+		const along = figure.cache[[state.method, alpha]]
 		yield STEPS
-		const along = figure.cache[key]
 		const [losses, gradients] = ["loss", "gradient"].map(name => along.map(one => one[name]))
 		const here = lossOf(state.weight)
 		// a step is as long as the slope times a rate, but for slopes beyond 1
@@ -91,9 +90,8 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 
 		below.level(0, "axis")
 		below.line(WEIGHTS, found.gradients, "green line")
-		below.dot(state.weight, clamp(gradient, -40, 40), "green", 5)
+		below.dot(state.weight, clamp(gradient, -40, 40), "green")
 
-		const distances = list(181, k => -1.5 + k / 60)
 		const shape = figure.panel(beside(28, 180, 316, 52), [-1.5, 1.5], [0, 1.2], {
 			title: "derivative of the spike",
 			xLabel: "voltage − threshold",
@@ -101,7 +99,8 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 			xTicks: [-1, 0, 1]
 		})
 		shape.line([0, 0], [0, 1.2], "faint")
-		shape.line(distances, x => SHAPES[state.method](x, found.alpha), "green line")
+		const xs = list(181, k => -1.5 + k / 60)
+		shape.line(xs, x => SHAPES[state.method](x, found.alpha), "green line")
 		shape.text(-1.45, 1.2, `alpha = ${format(found.alpha, 3)}`, "muted", 0, 12)
 		return narrow ? 404 : 384
 	}
@@ -110,7 +109,10 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		const {count, gradient, next, losses, gradients} = found
 		const silent = gradients.filter((_, k) => losses[k] === WANTED ** 2 / 2)
 		const felt = silent.filter(slope => Math.abs(slope) > 0.1).length / silent.length
-		const known = `Of all weights without a spike, ${Math.round(100 * felt)} % have a slope beyond 0.1.`
+		const known =
+			state.path.length < ROLL
+				? `Of all weights without a spike, ${Math.round(100 * felt)} % have a slope beyond 0.1.`
+				: `The ball stops after ${ROLL} steps.`
 		const now = `At a weight of ${format(state.weight, 3)} the neuron fires ${count} of ${WANTED} spikes`
 		if (count === WANTED) return `${now}: it has arrived, and the slope is 0. ${known}`
 		const why = Math.abs(gradient) > 1 ? "the longest, as the slope is beyond 1" : "the longest times the slope"

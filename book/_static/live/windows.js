@@ -47,9 +47,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		const newest = k => steps - LONG * (k + 1) // windows are numbered from the first, filters go back in time
 		const held = unit.map(f => list(state.windows, k => total(f.slice(newest(k), newest(k) + LONG)) / Math.sqrt(LONG)))
 		const overlap = held.map((f, i) => held.map((g, j) => dot(f, g) + (i === j ? noise ** 2 : 0)))
-		const sums = []
-		const accuracies = []
-		const answers = []
+		const [sums, accuracies, answers] = [[], [], []]
 		for (let k = 0; k < state.windows; k++) {
 			const wanted = held.map(row => row[k])
 			const weights = solve(overlap, wanted)
