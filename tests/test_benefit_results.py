@@ -230,7 +230,7 @@ def test_delays_on_xor_are_what_the_chapter_says():
     assert f"delays learned from equal ones {said[1].format('')})" in text
     assert f"different synapses {said[2].format('')}, {c[2].n} seeds) and equal delays {said[3].format('')})" in text
     equal = RESULTS.by_seed("delays_later", "xor", EQUAL)
-    assert f"one network of equal neurons reached only {min(equal.values()):.0f} %" in text
+    assert f"One network of equal neurons reached only {min(equal.values()):.0f} %" in text
     assert sorted(equal.values())[1] > 65
     tries = {len(RESULTS.tries("delays_later_tuning", "xor", kind)) for kind in design.DELAYED}
     assert tries == {len(RESULTS.tries("tuning", "xor", EQUAL))} == {36}

@@ -108,7 +108,7 @@ def test_times_are_those_of_the_chapters():
 def test_as_long_to_read_as_it_says():
     cells = [cell for chapter in CHAPTERS for cell in read(chapter).cells if cell.cell_type == "markdown"]
     words = sum(len(cell.source.split()) for cell in cells)
-    promised = int(re.search(r"about ([\d ]+) words", TEXT)[1].replace(" ", ""))
+    promised = int(re.search(r"about ([\d,]+) words", TEXT)[1].replace(",", ""))
     assert words == pytest.approx(promised, rel=0.1)
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import triton
 from torch import Tensor
@@ -62,8 +64,8 @@ def sequence_backward(
 
 
 def go_back(
-    step, alpha: float, grad_out: Tensor | None, grad_state: Tensor, kept: Tensor, w: Tensor | None, p: Tensor,
-    with_p: bool, with_w: bool,
+    step: Callable, alpha: float, grad_out: Tensor | None, grad_state: Tensor, kept: Tensor, w: Tensor | None,
+    p: Tensor, with_p: bool, with_w: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Compute the gradients by a step that goes back, see `snnparams.kernels.gpu_steps.backward`."""
     members, _, steps, rows, neurons = kept.shape
