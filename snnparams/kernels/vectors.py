@@ -18,6 +18,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
+from torch.nn.functional import pad
 
 
 def _features() -> set[str]:
@@ -52,14 +53,11 @@ def width(dtype: torch.dtype) -> int:
 
 def panels(w: torch.Tensor) -> torch.Tensor:
     """Return weights (..., K, N) as panels (..., panels, K, width), with zeros after the last column."""
-    *batch, depth, given = w.shape
-    columns = width(w.dtype)
-    shape = *batch, -(-given // columns), depth, columns
-    out = w.new_zeros(shape) if given % columns else w.new_empty(shape)
-    for k, panel in enumerate(out.unbind(-3)):
-        part = w[..., k * columns : (k + 1) * columns]
-        panel[..., : part.shape[-1]] = part
-    return out
+    given, columns = w.shape[-1], width(w.dtype)
+    count = -(-given // columns)
+    padded = pad(w, (0, count * columns - given))
+    # one copy for all: a copy for each panel would be more operators where registers are narrower
+    return padded.unflatten(-1, (count, columns)).movedim(-2, -3).contiguous()
 
 
 class _Writer:
