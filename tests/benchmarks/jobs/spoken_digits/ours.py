@@ -17,10 +17,10 @@ def run(file):
         train,
         test,
         optimizer,
-        epochs=8,
+        epochs=16,
         loss=nn.functional.cross_entropy,
         decode=lambda out: out[0].mean(0),
-        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8),
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 16),
         checkpoint=file,
     )
 
@@ -29,4 +29,4 @@ run_and_kill(run, "killed.pt")
 killed, whole = run("killed.pt"), run("whole.pt")
 assert killed.test_losses == whole.test_losses
 result = killed.accuracies[-1]
-assert result > 0.3, result  # three times chance; how much, after so few epochs, depends on the processor
+assert result > 0.5, result

@@ -24,14 +24,14 @@ def run(file):
         snntorch.Leaky(beta=0.9, reset_mechanism="none", init_hidden=True, output=True),
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 16)
     parts = network, optimizer, scheduler
     if Path(file).exists():
         order, *saved = torch.load(file)
         train.generator.set_state(order)
         for part, state in zip(parts, saved, strict=True):
             part.load_state_dict(state)
-    while scheduler.last_epoch < 8:
+    while scheduler.last_epoch < 16:
         for x, labels in train:
             optimizer.zero_grad()
             nn.functional.cross_entropy(mean(network, x), labels).backward()
@@ -46,4 +46,4 @@ run_and_kill(run, "killed.pt")
 (killed, labels), (whole, _) = run("killed.pt"), run("whole.pt")
 assert torch.equal(killed, whole)
 result = (killed.argmax(1) == labels).float().mean().item()
-assert result > 0.3, result  # three times chance; how much, after so few epochs, depends on the processor
+assert result > 0.5, result
