@@ -57,11 +57,12 @@ def test_a_view_gives_the_numbers_of_its_copy(kind, kernel, view):
     out, state = layer(x, states)
     expected = torch.autograd.grad(weighted((out, *state)), list(layer.parameters()))
     out_same, state_same = layer(same, views)
-    for a, b in zip((out_same, *state_same), (out, *state), strict=True):
-        assert torch.equal(a, b)
     found = torch.autograd.grad(weighted((out_same, *state_same)), list(layer.parameters()))
-    for a, b in zip(found, expected, strict=True):
-        assert torch.equal(a, b)
+    # Kernels give the same bits. So does the reference without weights; with some it multiplies by MKL, which on some
+    # processors adds in another order where memory begins at another place.
+    last_bits = 1e-14 if kernel == "reference" and kind == "LIFRecurrent" else 0.0
+    for a, b in zip((out_same, *state_same, *found), (out, *state, *expected), strict=True):
+        torch.testing.assert_close(a, b, rtol=last_bits, atol=last_bits * (1 + b.abs().max().item()))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
