@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 from llvmlite.binding import get_host_cpu_features
 from notebooks import ROOT
@@ -52,18 +53,21 @@ def here() -> dict[str, dict[str, str]]:
     return {name: PROCESSORS[name] for name, names in needed.items() if all(features.get(f) for f in names)}
 
 
+def run(name: str, variables: dict[str, str], threads: str, cache: str) -> str | None:
+    """Run the tests in one setting and print what they said; return its name if one failed."""
+    count = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "NUMBA")}
+    environment = os.environ | variables | count | {"NUMBA_CACHE_DIR": cache, "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CHOICE, *TESTS]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(f"\n=== {name}, {threads} thread{'s' * (threads != '1')}\n{done.stdout.decode()}", flush=True)
+    return f"{name} with {threads}" if done.returncode else None
+
+
 def main() -> None:
-    """Run the tests in each setting, to the end even if one fails."""
-    failed = []
-    with tempfile.TemporaryDirectory() as cache:  # compiled once for each processor
-        for name, variables in here().items():
-            for threads in ("1", "2"):
-                count = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "NUMBA")}
-                print(f"\n=== {name}, {threads} thread{'s' * (threads != '1')}", flush=True)
-                environment = os.environ | variables | count | {"NUMBA_CACHE_DIR": cache}
-                command = [sys.executable, "-m", "pytest", "-q", *CHOICE, *TESTS]
-                if subprocess.run(command, cwd=ROOT, env=environment).returncode:
-                    failed.append(f"{name} with {threads}")
+    """Run the tests in all settings, two at once, to the end even if one fails."""
+    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(2) as pool:  # compiled once for each processor
+        settings = [(*processor, threads, cache) for threads in ("1", "2") for processor in here().items()]
+        failed = [name for name in pool.map(run, *zip(*settings, strict=True)) if name]
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 

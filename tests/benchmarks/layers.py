@@ -7,7 +7,7 @@ Run from the repository root, about twenty minutes on two cores:
 
 All contestants take turns in one process, and each value is a time of forward and backward pass together. All share
 the allocator that the CPU kernel sets to keep freed memory. Peak memory on a CPU is that of a process of its own. With
---device cuda, the same on a GPU; the results of the other device stay.
+--device cuda, the same on a GPU. Results of the other device, and of CPUs with other registers, stay.
 
 What is compared. All spike functions have the derivative 1 / (1 + |v - v_th|)^2, which is that of Norse 1.1 for every
 alpha. Ours and Norse's neurons have a synapse and learn three values each; those of snnTorch have no synapse and learn
@@ -28,6 +28,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import stored
@@ -216,15 +217,16 @@ def ensembles(sizes: list[int], turns: int, device: str) -> list[dict]:
     return rows
 
 
-def measure(device: str, turns: int, small: bool) -> dict:
-    """Measure everything on one device; small leaves out the slowest shapes, for a look at the page."""
+def measure(device: str, turns: int, small: bool) -> Iterator[dict]:
+    """Measure everything on one device and yield all so far; small leaves out the slowest shapes, for a look."""
     where = torch.cuda.get_device_name() if device == "cuda" else stored.processor()
     result = stored.header_of_device(where, "torch", "numba", "triton", "norse", "snntorch", "spikingjelly")
-    result["agreement"] = agreement(device)
-    rows = []
+    rows: list[dict] = []
+    result |= {"agreement": agreement(device), "layers": rows}
     peers = ["snnparams", "loop", "loop, compiled", "Norse", *WITHOUT_SYNAPSE]
     for n in (512, 2048) if small else (512, 2048, 8192, 16384):
         rows.append(compare("feed-forward", peers, (500, 16, n), turns if n < 4096 else min(turns, 3), device))
+        yield result
     layers = ["snnparams", "snnparams, sparse input", "nn.RNN", "loop", "Norse"]
     if device == "cuda":
         layers.remove("snnparams, sparse input")
@@ -233,15 +235,16 @@ def measure(device: str, turns: int, small: bool) -> dict:
     shapes += [(t, 64, 128) for t in (128, 256, 512, 1024)]
     for shape in shapes:
         rows.append(compare("recurrent", layers, shape, turns, device))
-    result |= {"layers": rows, "ensembles": ensembles([1, 2, 5, 10, 20], turns, device)}
+        yield result
+    result["ensembles"] = ensembles([1, 2, 5, 10, 20], turns, device)
     if device == "cuda":  # as much again with TF32 allowed, for all
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         result["layers, TF32"] = [compare("recurrent", layers, shape, turns, device) for shape in shapes[:4]]
-    return result
+    yield result
 
 
-def grid(device: str, turns: int):
+def grid(device: str, turns: int) -> Iterator[list[dict]]:
     """Measure recurrent layers of dense input for small to large layers and batches; yield all rows so far."""
     rows = []
     for h in (64, 128, 256, 512, 1024, 2048):
@@ -266,18 +269,18 @@ def main() -> None:
         print(peak_here(kind, name, tuple(shape), "cpu"))
         return
     torch.backends.cudnn.allow_tf32 = False  # float32 for all, until "high" precision is asked for
-    results = (
-        json.loads(args.output.read_text()) if args.output.exists() else {"cpu": "not measured", "cuda": "not measured"}
-    )
+    here = stored.part(args.device)
+    results = stored.parts(args.output, "cpu, avx512f", "cpu, avx2", "cuda")
     if args.grid:
         head = stored.header_of_device(stored.processor(), "torch", "numba")
         for rows in grid(args.device, args.turns):  # written as it goes
-            results[f"grid, {args.device}"] = head | {"layers": rows}
+            results[f"grid, {here}"] = head | {"layers": rows}
             stored.write(args.output, results)
         return
     results["command"] = "python tests/benchmarks/layers.py"
-    results[args.device] = measure(args.device, args.turns, args.small)
-    stored.write(args.output, results)
+    for found in measure(args.device, args.turns, args.small):  # written as it goes
+        results[here] = found
+        stored.write(args.output, results)
 
 
 if __name__ == "__main__":

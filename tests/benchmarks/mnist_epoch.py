@@ -4,7 +4,7 @@ Run from the repository root, one to two minutes on two cores: python tests/benc
 Both train on the same batches in memory, from images to updated weights, encoder included; the time of some batches is
 scaled up to that of 60,000 images. Each library has processes of its own, in turns, so that neither profits from what
 the other sets.
-With --device cuda, the same on a GPU; the results of the other device stay.
+With --device cuda, the same on a GPU. Results of the other device, and of CPUs with other registers, stay.
 """
 
 import argparse
@@ -116,11 +116,10 @@ def main() -> None:
             epoch[name] += in_own_process(name)
             print(name, epoch[name], flush=True)
     median = {name: round(statistics.median(values), 3) for name, values in epoch.items()}
-    results = {"command": "python tests/benchmarks/mnist_epoch.py", "cpu": "not measured", "cuda": "not measured"}
-    if args.output.exists():
-        results |= {key: value for key, value in json.loads(args.output.read_text()).items() if key in results}
+    results = stored.parts(args.output, "cpu, avx512f", "cpu, avx2", "cuda")
+    results["command"] = "python tests/benchmarks/mnist_epoch.py"
     where = torch.cuda.get_device_name() if args.device == "cuda" else stored.processor()
-    results[args.device] = stored.header_of_device(where, "torch", "numba", "norse") | {
+    results[stored.part(args.device)] = stored.header_of_device(where, "torch", "numba", "norse") | {
         "largest_difference_of_log_probabilities_before_training": difference(),
         "seconds_per_epoch": {name: {"median": median[name], "turns": epoch[name]} for name in epoch},
         "ratio": round(median["Norse"] / median["snnparams"], 2),

@@ -44,13 +44,30 @@ def header_of_device(machine: str, *packages: str) -> dict:
     }
 
 
+def _cpuinfo(field: str) -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith(field)), "")
+
+
+def registers() -> str:
+    """Return the name of the processor's widest registers, where the system tells it."""
+    return next((name for name in ("avx512f", "avx2") if name in _cpuinfo("flags").split()), "narrower")
+
+
 def processor() -> str:
     """Return the name of the processor and its widest registers, where the system tells them."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    features = next((line for line in lines if line.startswith("flags")), "").split()
-    widest = next((name for name in ("avx512f", "avx2") if name in features), "neither AVX2 nor AVX-512")
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
-    return f"{CPU}, {name}, {widest}"
+    return f"{CPU}, {_cpuinfo('model name') or 'unknown processor'}, {registers()}"
+
+
+def part(device: str) -> str:
+    """Return under which name a file that holds several devices has this one: CPUs differ by their registers."""
+    return f"cpu, {registers()}" if device == "cpu" else device
+
+
+def parts(path: Path, *unmeasured: str) -> dict:
+    """Return what such a file holds, with "not measured" for each of the names that it does not have."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found | {name: "not measured" for name in unmeasured if name not in found}
 
 
 def kept_runs(path: Path, versions: dict) -> dict:
