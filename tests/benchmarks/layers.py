@@ -39,6 +39,7 @@ from torch import nn
 import snnparams as sp
 from snnparams.training.models import mnist_model
 
+CPUS = ("avx512f", "avx2")  # kinds of processor of which results are wanted
 GRID = 2**24  # inputs of a layer in all steps, at most: so that the loop needs less than 8 GB
 WARM_UP = 1  # turns that do not count: the first one compiles
 
@@ -270,7 +271,7 @@ def main() -> None:
         return
     torch.backends.cudnn.allow_tf32 = False  # float32 for all, until "high" precision is asked for
     here = stored.part(args.device)
-    results = stored.parts(args.output, "cpu, avx512f", "cpu, avx2", "cuda")
+    results = stored.parts(args.output, *(f"{grid}cpu, {kind}" for grid in ("", "grid, ") for kind in CPUS), "cuda")
     if args.grid:
         head = stored.header_of_device(stored.processor(), "torch", "numba")
         for rows in grid(args.device, args.turns):  # written as it goes
