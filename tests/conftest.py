@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import importlib.util
 import os
 
 import pytest
@@ -7,6 +8,32 @@ import torch
 
 if not torch.cuda.is_available():  # Triton decides when it is imported
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def _prepare_triton_once():
+    """Spare Triton's interpreter what takes almost half of its time.
+
+    Before each call of a function by a kernel it looks through its whole language for functions to replace, though
+    the launch of the kernel has replaced them. A version of Triton that has other names for this is left as it is.
+    """
+    from triton import language
+    from triton.runtime import interpreter
+
+    if not hasattr(interpreter, "_patch_lang") or not hasattr(interpreter, "_LangPatchScope"):
+        return
+    prepare = interpreter._patch_lang
+
+    def prepare_once(function):
+        used = [value for value in function.__globals__.values() if value is language or value is language.core]
+        if used and not any(language.core.is_builtin(module.load) for module in used):
+            return interpreter._LangPatchScope()
+        return prepare(function)
+
+    interpreter._patch_lang = prepare_once
+
+
+if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton"):
+    _prepare_triton_once()
 
 
 @pytest.fixture(autouse=True)
