@@ -58,6 +58,7 @@ _build/executed-with: venv FORCE
 FORCE:
 
 book: _build/executed-with ## execute all notebooks and build the HTML, warnings are errors
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/notebooks.py cache $(NOTEBOOKS)
 	$(BIN)/jupyter-book build . -n -W --keep-going
 	@echo "Open _build/html/index.html"
 

@@ -1,4 +1,4 @@
-"""Run notebooks from the first cell to the last and store what they show: `make notebooks`.
+"""Run notebooks from the first cell to the last and store what they show: `make notebooks`; or execute them for a book.
 
 Each stored notebook carries a stamp of the code that made its outputs, its own and the package's. nbval does not
 compare pictures; the stamp lets a test say that a stored one may be out of date.
@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import tokenize
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -93,8 +94,48 @@ def run(path: Path) -> None:
     print(f"{path}: done", flush=True)
 
 
+def execute_into_cache(paths: list[Path], folder: Path) -> None:
+    """Execute notebooks, two at a time, into the cache from which a book is built, which would take one at a time.
+
+    Raises:
+        SystemExit: some failed; the tracebacks are printed, and the others are in the cache.
+    """
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+    from jupyter_cache.executors.utils import single_nb_execution
+
+    cache, missing = get_cache(folder), []
+    for path in paths:
+        notebook = nbformat.read(path, as_version=4)
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            missing.append((path, notebook))
+
+    def execute(path, notebook):
+        print(f"{path}: executing", flush=True)
+        return single_nb_execution(notebook, cwd=str(path.parent), timeout=1800, allow_errors=False)
+
+    failed = []
+    with ThreadPoolExecutor(2) as pool:
+        for (path, _), result in zip(missing, pool.map(lambda given: execute(*given), missing), strict=True):
+            if result.err is not None:
+                print(result.exc_string)
+                failed.append(path.name)
+                continue
+            found = CacheBundleIn(result.nb, str(path.resolve()), data={"execution_seconds": result.time})
+            cache.cache_notebook_bundle(found, check_validity=False, overwrite=True)
+            print(f"{path}: executed in {result.time:.0f} s", flush=True)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or sys.argv[1] != "run":
-        raise SystemExit("usage: python tests/notebooks.py run NOTEBOOK [NOTEBOOK ...]")
-    for name in sys.argv[2:]:
-        run(Path(name))
+    if len(sys.argv) < 3 or sys.argv[1] not in ("run", "cache"):
+        raise SystemExit("usage: python tests/notebooks.py run|cache NOTEBOOK [NOTEBOOK ...]")
+    given = list(map(Path, sys.argv[2:]))
+    if sys.argv[1] == "cache":
+        execute_into_cache(given, ROOT / "_build" / ".jupyter_cache")
+    else:
+        for path in given:
+            run(path)
