@@ -112,13 +112,14 @@ def execute_into_cache(paths: list[Path], folder: Path) -> None:
         except KeyError:
             missing.append((path, notebook))
 
-    def execute(path, notebook):
+    def execute(given):
+        path, notebook = given
         print(f"{path}: executing", flush=True)
         return single_nb_execution(notebook, cwd=str(path.parent), timeout=1800, allow_errors=False)
 
     failed = []
     with ThreadPoolExecutor(2) as pool:
-        for (path, _), result in zip(missing, pool.map(lambda given: execute(*given), missing), strict=True):
+        for (path, _), result in zip(missing, pool.map(execute, missing), strict=True):
             if result.err is not None:
                 print(result.exc_string)
                 failed.append(path.name)

@@ -15,7 +15,7 @@ RESULTS = ROOT / "book" / "results"
 LAYERS = json.loads((RESULTS / "layers.json").read_text())
 EPOCH = json.loads((RESULTS / "mnist_epoch.json").read_text())
 NEURON_KERNELS = json.loads((RESULTS / "neuron_kernels.json").read_text())
-CPUS = ("cpu, avx512f", "cpu, avx2")
+CPUS = stored.CPUS
 DEVICES = (*CPUS, "cuda")
 OF_RNN = dict.fromkeys(CPUS, 1.0) | {"cuda": 1.5}  # time of a recurrent layer, at most, in multiples of torch.nn.RNN's
 EPOCHS = dict.fromkeys(CPUS, 4.0) | {"cuda": 30.0}  # time of Norse's epoch, at least, in multiples of ours
@@ -181,6 +181,25 @@ def test_headers_say_how_where_and_with_what():
     assert list(of_device) == ["date", "machine", "threads", "versions"]
     assert of_device["versions"]["torch"] in torch.__version__
     assert of_device["versions"]["no-such-package"] == "not installed"
+
+
+def test_an_unfinished_measurement_replaces_nothing(tmp_path):
+    path = tmp_path / "a.json"
+    stored.write(path, {"cuda": 1})
+    results = stored.parts(path, "cuda", "cpu, avx2")
+    assert results == {"cuda": 1, "cpu, avx2": "not measured"}
+
+    def found(*values):
+        yield from values
+        assert json.loads(path.read_text())["cuda"] == 1  # as long as more may come
+        if values == (2, 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stored.write_as_it_comes(path, results, "cuda", found(2, 3))
+    assert json.loads(path.read_text()) == {"cuda": 1, "cpu, avx2": "not measured", "cuda, unfinished": 3}
+    stored.write_as_it_comes(path, results, "cuda", found(4))
+    assert json.loads(path.read_text()) == {"cuda": 4, "cpu, avx2": "not measured"}
 
 
 def test_a_crash_while_writing_keeps_the_last_whole_file_and_other_versions_are_refused(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ PRODUCT = """
 import os, torch
 torch.set_num_threads(3)
 torch.rand(2**22).exp_()  # OpenMP has threads now
+print("ready", flush=True)
 child = os.fork()
 if child == 0:
     torch.set_num_threads(3)
@@ -38,8 +39,9 @@ os.waitpid(child, 0)
 @functools.cache
 def pytorch_multiplies_in_a_fork():
     """Say whether PyTorch's products of these tests return in a forked process with threads."""
-    process = subprocess.Popen([sys.executable, "-c", PRODUCT], start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", PRODUCT], start_new_session=True, stdout=subprocess.PIPE)
     try:
+        assert process.stdout.readline() == b"ready\n"  # only then time counts: a busy machine imports slowly
         return process.wait(timeout=30) == 0
     except subprocess.TimeoutExpired:
         return False
@@ -47,6 +49,7 @@ def pytorch_multiplies_in_a_fork():
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # the child too, which waits for ever
             process.wait()
+        process.stdout.close()
 
 
 def numbers(seed, threads=None, layouts=(torch.strided, torch.sparse_coo)):

@@ -39,7 +39,6 @@ from torch import nn
 import snnparams as sp
 from snnparams.training.models import mnist_model
 
-CPUS = ("avx512f", "avx2")  # kinds of processor of which results are wanted
 GRID = 2**24  # inputs of a layer in all steps, at most: so that the loop needs less than 8 GB
 WARM_UP = 1  # turns that do not count: the first one compiles
 
@@ -271,17 +270,14 @@ def main() -> None:
         return
     torch.backends.cudnn.allow_tf32 = False  # float32 for all, until "high" precision is asked for
     here = stored.part(args.device)
-    results = stored.parts(args.output, *(f"{grid}cpu, {kind}" for grid in ("", "grid, ") for kind in CPUS), "cuda")
+    results = stored.parts(args.output, *stored.CPUS, *(f"grid, {cpu}" for cpu in stored.CPUS), "cuda")
     if args.grid:
         head = stored.header_of_device(stored.processor(), "torch", "numba")
-        for rows in grid(args.device, args.turns):  # written as it goes
-            results[f"grid, {here}"] = head | {"layers": rows}
-            stored.write(args.output, results)
+        found = (head | {"layers": rows} for rows in grid(args.device, args.turns))
+        stored.write_as_it_comes(args.output, results, f"grid, {here}", found)
         return
     results["command"] = "python tests/benchmarks/layers.py"
-    for found in measure(args.device, args.turns, args.small):  # written as it goes
-        results[here] = found
-        stored.write(args.output, results)
+    stored.write_as_it_comes(args.output, results, here, measure(args.device, args.turns, args.small))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def main() -> None:
             epoch[name] += in_own_process(name)
             print(name, epoch[name], flush=True)
     median = {name: round(statistics.median(values), 3) for name, values in epoch.items()}
-    results = stored.parts(args.output, "cpu, avx512f", "cpu, avx2", "cuda")
+    results = stored.parts(args.output, *stored.CPUS, "cuda")
     results["command"] = "python tests/benchmarks/mnist_epoch.py"
     where = torch.cuda.get_device_name() if args.device == "cuda" else stored.processor()
     results[stored.part(args.device)] = stored.header_of_device(where, "torch", "numba", "norse") | {

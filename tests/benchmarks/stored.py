@@ -5,10 +5,12 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
+CPUS = ("cpu, avx512f", "cpu, avx2")  # of which results are wanted, as `part` names them
 CPU = f"{platform.machine()}, {os.cpu_count()} cores"
 
 
@@ -68,6 +70,16 @@ def parts(path: Path, *unmeasured: str) -> dict:
     """Return what such a file holds, with "not measured" for each of the names that it does not have."""
     found = json.loads(path.read_text()) if path.exists() else {}
     return found | {name: "not measured" for name in unmeasured if name not in found}
+
+
+def write_as_it_comes(path: Path, results: dict, name: str, found: Iterable) -> None:
+    """Write what is found so far, again and again, beside what the file has; only all of it replaces part `name`."""
+    unfinished = f"{name}, unfinished"
+    for so_far in found:
+        results[unfinished] = so_far
+        write(path, results)
+    results[name] = results.pop(unfinished)
+    write(path, results)
 
 
 def kept_runs(path: Path, versions: dict) -> dict:
