@@ -8,7 +8,8 @@ from notebooks import ROOT
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 from benefit_side_by_side import run_trials
 
-from snnparams.experiments.trial import run_trial
+from snnparams.data.tasks import smooth_random_manifolds
+from snnparams.experiments import trial
 
 SIZES = {"train": 120, "validation": 40, "test": 60}
 WINDOWS = {"name": "windows", "count": 2, "length": 10, **SIZES}
@@ -25,6 +26,12 @@ ADAPTIVE = [
     {"tau_adapt": 20, "spread_adapt": 4, "beta": 0.5},
     {"tau_adapt": 20, "learned": ["tau_adapt", "beta"]},
 ]
+DELAYED = [
+    {"delay": 7, "tau_syn": 10},
+    {"delay": 7.5, "different_delays": True},
+    {"delay": 7.5, "different_delays": True, "learned": ["delay"]},
+    {"delay": 9, "learned": ["delay", "tau_syn"]},
+]
 CASES = {
     "windows": (WINDOWS, {}, {}),
     "recurrent": (WINDOWS, {"recurrent": True}, {}),
@@ -36,6 +43,10 @@ CASES = {
     "readout per output": (WINDOWS, {"readout_tau": "per output"}, {}),
     "adaptation": (WINDOWS, {}, {}, ADAPTIVE),
     "adaptation, recurrent": (WINDOWS, {"recurrent": True}, {}, ADAPTIVE),
+    "delays": (WINDOWS, {}, {}, DELAYED),
+    "delays, recurrent": (WINDOWS, {"recurrent": True}, {}, DELAYED),
+    "delays, answers at different times": (XOR, {}, {}, DELAYED),
+    "delays, readout per output": (WINDOWS, {"readout_tau": "per output"}, {}, DELAYED),
 }
 
 
@@ -64,12 +75,22 @@ def distance(found, expected):
     return abs(found - expected) / max(1, abs(expected))
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_trials_side_by_side_are_what_each_is_alone(name):
-    cells = cells_of(*CASES[name])
+def check_each_alone(cells):
     found = run_trials(cells, "cpu")
-    distances = [distance(result, run_trial(cell)) for cell, result in zip(cells, found, strict=True)]
+    distances = [distance(result, trial.run_trial(cell)) for cell, result in zip(cells, found, strict=True)]
     # Sums are rounded in another order. On some processor that can add or remove a spike of one network, which is an
     # answer of a hundred, say; of the other networks nothing but rounding is left.
     assert sorted(distances)[-2] < 1e-4
     assert max(distances) < 0.03
+
+
+def test_delays_of_classes_side_by_side_are_what_each_is_alone(monkeypatch):
+    monkeypatch.setitem(trial.TASKS, "manifolds", smooth_random_manifolds)
+    task = {"name": "manifolds", "train": 120, "validation": 40, "test": 60}
+    for cells in (cells_of(task, {"readout": "max"}, {}, kinds) for kinds in (KINDS[:2], DELAYED)):
+        check_each_alone(cells)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_trials_side_by_side_are_what_each_is_alone(name):
+    check_each_alone(cells_of(*CASES[name]))

@@ -347,9 +347,8 @@ def test_no_choice_ends_at_an_edge(tmp_path, monkeypatch):
     assert found["windows 4", "equal, 192 neurons"]["knobs"]["learning_rate"] == 0.04
 
 
-def test_runs_of_one_size_are_computed_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr(benefit_store, "MEMBERS", 2)
-    store = Store(tmp_path, 1)
+def test_runs_of_one_size_are_computed_side_by_side(tmp_path):
+    store = Store(tmp_path, 1, members=2)
     store.together = True  # as on a GPU
     planned_runs = planned(1, 2, 3) + planned(1, condition="larger")
     planned_runs[-1]["cell"] = {**CELL, "architecture": {"hidden": 8}}

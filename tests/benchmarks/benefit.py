@@ -95,7 +95,7 @@ from benefit_design import CAUSES, EQUAL, KINDS, MEM, SYN, Kind, Problem, cell_o
 from benefit_grid import GRIDS
 from benefit_natural_stages import NaturalStages
 from benefit_settings import Settings
-from benefit_store import Store
+from benefit_store import MEMBERS, Store
 
 from snnparams.experiments.designs import Architecture, Neurons
 from snnparams.experiments.networks import build
@@ -312,10 +312,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where runs are kept")
     parser.add_argument("--accept-older", action="store_true", help="use kept runs of other source, too")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: trials side by side")
+    parser.add_argument("--members", type=int, default=MEMBERS, help="trials side by side, at most")
     parser.add_argument("--task", action="append", help="in core and references only these, in this order; no summary")
     args = parser.parse_args()
     folder = args.folder or Path("book/results/benefit" if args.grid == "default" else "_build/benefit_quick")
-    experiment = Experiment(GRIDS[args.grid], Store(folder, args.processes, args.accept_older, args.device))
+    store = Store(folder, args.processes, args.accept_older, args.device, args.members)
+    experiment = Experiment(GRIDS[args.grid], store)
     experiment.only = args.task
     if args.task and (unknown := set(args.task) - set(experiment.problems)):
         parser.error(f"--task: expected some of {', '.join(experiment.problems)}, got {', '.join(unknown)}")

@@ -200,7 +200,7 @@ class SideBySide(Stacked):
             for name, x in weights.items():
                 own[name].copy_(x[k])
             for place, (layer, name) in enumerate(self.slots):
-                p, stored = network.layers[layer].p, STORED[name]
+                p, stored = self._parameters_of(network, layer), STORED[name]
                 if p.constraint(stored) is not None:
                     original = p.parametrizations[stored].original
                     original.copy_(neurons[k, place] if original.dim() else neurons[k, place, 0])

@@ -8,16 +8,18 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from snnparams.experiments.designs import ADAPTATION, DETACH, DT, LEARNABLE, RESETS, Architecture, Neurons
-from snnparams.experiments.networks import build
+from snnparams.experiments.networks import build, filters
 from snnparams.experiments.trial import Training, make_task
 from snnparams.kernels import fused_sequence
+from snnparams.layers.delay_parameters import _whole_and_fraction
 from snnparams.layers.initialisation import RateError
 from snnparams.neurons import AdaptiveLIF, LIFParameters, PartialResetLIF
 from snnparams.neurons.step import PROGRAMS
 
 RATES = ("learning_rate", "neuron_learning_rate")
 # under which a neuron parameter is stored
-STORED = {name: f"{name}_inv" if name.startswith("tau") else name for name in LEARNABLE + ADAPTATION}
+STORED = {name: f"{name}_inv" if name.startswith("tau") else name for name in (*LEARNABLE, *ADAPTATION, "delay")}
+TO_READOUT = -1  # stands for a layer where delays to the readout are meant, which belong to none
 CONSTANTS = {"a": "tau_mem", "b": "tau_syn", "r": "tau_adapt"}  # of a step, by the time constant in each
 
 
@@ -28,7 +30,9 @@ def size_of(cell: dict) -> str:
     alike = {name: getattr(architecture, name) for name in ("hidden", "layers", "recurrent", "alpha", "readout")}
     alike["standard reset"] = architecture.reset == "zero" and not architecture.clear_synapse
     alike["adaptation"] = cell["neurons"].get("tau_adapt") is not None
-    alike["readout_tau"] = None if task["name"] in ("windows", "multi-timescale xor") else architecture.readout_tau
+    alike["delays"] = bool(cell["neurons"].get("delay"))
+    answers = task["name"] in ("windows", "multi-timescale xor")
+    alike["readout_tau"] = None if answers and not alike["delays"] else architecture.readout_tau
     training = {name: x for name, x in cell["training"].items() if name not in RATES}
     folds = "fold" in cell["task"]  # their training splits are smaller
     rest = cell["test"], cell.get("disturbed", False)
@@ -106,12 +110,15 @@ class Stacked:
         self.adapts = self.cells[0]["neurons"].get("tau_adapt") is not None
         names = LEARNABLE + ADAPTATION if self.adapts else LEARNABLE
         self.slots = [(k, name) for k in self.layers for name in names]  # of neuron parameters, each (E, H)
+        self.delayed = first.delay is not None
+        if self.delayed:
+            self.slots.append((TO_READOUT, "delay"))
         hidden = first.layers[0].weights.shape[0]
         raw, fixed = [], []
         self.constraints: dict = {}
         for network in networks:
             for k, name in self.slots:
-                p, stored = network.layers[k].p, STORED[name]
+                p, stored = self._parameters_of(network, k), STORED[name]
                 if p.constraint(stored) is None:
                     raw.append(torch.zeros(hidden))
                     fixed.append(getattr(p, stored).detach().expand(hidden))
@@ -133,8 +140,17 @@ class Stacked:
         self.of_reset = dict(zip(("of_voltage", "of_threshold", "of_current"), of_reset, strict=True))
         outputs = torch.tensor([output for _, output in self.task.answers], dtype=torch.long)
         self.output = one_hot(outputs, self.task.outputs).float().to(self.device)  # that of each answer, (A, O)
+        if self.delayed and self.task.answers:
+            steps, self.answer = self.task.steps, first.answer.to(self.device)
+            self.by_lag = filters(first.distinct_taus, steps).T[..., None].to(self.device)  # (T, R, 1)
+            self.lags = (first.distinct_due.long() - torch.arange(steps)[:, None]).to(self.device)  # (T, R)
         self._kernels: dict[int, torch.Tensor] = {}
         self.splits: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @staticmethod
+    def _parameters_of(network, layer: int):
+        """Return the module that holds the neuron parameters of a layer, or the delays to the readout."""
+        return network.delay.p if layer == TO_READOUT else network.layers[layer].p
 
     def _kernel(self, steps: int) -> torch.Tensor:
         """Return the readouts' filters: (E, A, T) for answers, for classes those of the first network."""
@@ -187,19 +203,42 @@ class Stacked:
             of_layer = {name: value for (layer, name), value in p.items() if layer == k}
             x = self._spikes(currents, of_layer, given.get("recurrent_weights"))
             hidden.append(x)
-        return self._decode(x, w["readout_weights"], w["bias"]), hidden
+        return self._decode(x, w["readout_weights"], w["bias"], p.get((TO_READOUT, "delay"))), hidden
 
     @property
     def standard_reset(self) -> bool:
         """Whether all networks have the reset of the kernels."""
         return all(a.reset == "zero" and not a.clear_synapse for a in self.architectures)
 
-    def _decode(self, z: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        kernel = self._kernel(z.shape[1])
+    def _late(self, x: torch.Tensor, delay: torch.Tensor) -> torch.Tensor:
+        """Return what arrives of (E, T, n, H) with delays (E, H) in s, between two steps by interpolation."""
+        whole, fraction = _whole_and_fraction(delay / DT)
+        before = torch.cat([torch.zeros_like(x[:, :1]), x], dim=1)  # what has not come in yet
+        at = torch.arange(1, x.shape[1] + 1, device=x.device)[:, None, None] - whole[:, None, None]  # (E, T, 1, H)
+        later, earlier = (before.gather(1, k.clamp(min=0).expand(x.shape)) for k in (at, at - 1))
+        return later + fraction[:, None, None] * (earlier - later)
+
+    def _late_kernel(self, delay: torch.Tensor) -> torch.Tensor:
+        """Return what a spike at each time counts for the distinct answers (E, T, R, H), see `networks.Network`."""
+        late = self._late(self.by_lag.expand(len(delay), -1, -1, delay.shape[1]), delay)
+        answers = torch.arange(self.lags.shape[1], device=self.device)
+        return late[:, self.lags.clamp(min=0), answers] * (self.lags >= 0)[..., None]
+
+    def _filtered(self, z: torch.Tensor, delay: torch.Tensor | None) -> torch.Tensor:
+        """Return the spikes (E, T, B, H) as the answers see them: (E, A, B, H)."""
+        if delay is None:
+            return (self._kernel(z.shape[1]) @ z.flatten(2)).unflatten(2, z.shape[2:])
+        kernel = self._late_kernel(delay)
+        distinct = [(kernel[:, :, k, None] * z).sum(dim=1) for k in range(kernel.shape[2])]
+        return torch.stack(distinct, dim=1)[:, self.answer]
+
+    def _decode(self, z: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor, delay: torch.Tensor | None):
         if self.task.answers:
-            filtered = (kernel @ z.flatten(2)).unflatten(2, z.shape[2:])  # (E, A, B, H)
-            logits = torch.einsum("eabh,eah->eba", filtered, self.output @ weights)
+            logits = torch.einsum("eabh,eah->eba", self._filtered(z, delay), self.output @ weights)
             return logits + (bias @ self.output.T)[:, None]
+        kernel = self._kernel(z.shape[1])
+        if delay is not None:
+            z = self._late(z, delay)
         outputs = z @ weights.mT[:, None]  # (E, T, B, O)
         if self.architectures[0].readout == "mean":
             return torch.einsum("etbo,ot->ebo", outputs, kernel) + bias[:, None]

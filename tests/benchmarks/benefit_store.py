@@ -25,7 +25,7 @@ from snnparams.experiments.experiment import versions
 from snnparams.experiments.reference_levels import run_reference
 from snnparams.experiments.trial import run_raster, run_trial
 
-MEMBERS = 50  # trials computed side by side, at most: enough to fill a GPU, and little is lost when one is stopped
+MEMBERS = 100  # trials computed side by side, at most: they fill a GPU, and little is lost when one is stopped
 JOBS = {"trial": run_trial, "reference": run_reference, "gradients": run_drift, "raster": run_raster}
 
 
@@ -93,8 +93,7 @@ def compute(runs: list[tuple[str, dict]], side_by_side: str | None) -> tuple[lis
         side_by_side: device on which trials, then of one size, are computed at once; None for one after the other.
     """
     start = time.perf_counter()
-    delayed = any(cell["neurons"].get("delay") for job, cell in runs if job == "trial")  # each alone, on the CPU
-    if side_by_side and runs[0][0] == "trial" and not delayed:
+    if side_by_side and runs[0][0] == "trial":
         results = run_trials([cell for _, cell in runs], side_by_side)
     else:
         results = [JOBS[job](cell) for job, cell in runs]
@@ -111,13 +110,16 @@ class Store:
         accept_older: whether runs of other source or another PyTorch count. Each line says with what it was made.
         device: "cpu", or "cuda" to compute trials of one size side by side on a GPU. References, gradients and rasters
             are computed on the CPU all the same.
+        members: trials computed side by side, at most.
 
     Raises:
         SystemExit: if there are such runs and they do not count.
     """
 
-    def __init__(self, folder: Path, processes: int, accept_older: bool = False, device: str = "cpu") -> None:
-        self.folder, self.processes, self.device = folder, processes, device
+    def __init__(
+        self, folder: Path, processes: int, accept_older: bool = False, device: str = "cpu", members: int = MEMBERS
+    ) -> None:
+        self.folder, self.processes, self.device, self.members = folder, processes, device, members
         self.together = device != "cpu"
         self.pool: concurrent.futures.Executor | None = None
         self.made_by = {job: {k: v for k, v in versions(f).items() if k != "snnparams"} for job, f in JOBS.items()}
@@ -182,7 +184,7 @@ class Store:
             of_size.setdefault(size_of(run["cell"]) if run["job"] == "trial" else key, []).append(key)
         groups = []
         for keys in of_size.values():
-            parts = math.ceil(len(keys) / MEMBERS)
+            parts = math.ceil(len(keys) / self.members)
             groups += [keys[len(keys) * k // parts : len(keys) * (k + 1) // parts] for k in range(parts)]
         return groups[::-1]  # those that take longest stand last
 

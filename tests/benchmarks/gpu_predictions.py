@@ -1,11 +1,12 @@
-"""Predicted times of recurrent layers on GPUs; writes book/results/gpu_predictions.json. Nothing in it was measured.
+"""Predicted times of recurrent layers on GPUs; writes book/results/gpu_predictions.json. No prediction was measured.
 
 Run from the repository root, in a second, without a GPU: python tests/benchmarks/gpu_predictions.py
 
 **What is predicted.** One pass, forward or backward, of `LIFRecurrent` with as many inputs as neurons, 100 steps of 256
 rows of float32, as the package computes it (`snnparams.kernels.gpu`): what of it is the input product, what the steps,
 and what a readout of ten neurons takes behind it. Beside it stands what other numbers of rows in a program would take,
-and how many neurons' weights would fit into which memory.
+how many neurons' weights would fit into which memory, and of cards for which book/results/gpu_times.json has times,
+what gpu_times.py measured.
 
 **The model.** A product over all time steps, and every tensor that is read or written once, take the larger of FLOPs
 over the card's peak and bytes over its bandwidth; each operator costs a launch besides. A step of the recurrence takes
@@ -30,7 +31,9 @@ et al. (2025), arXiv 2501.12084, for Ampere and Hopper.
 """
 
 import argparse
+import json
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +50,8 @@ OPERATORS = {"forward": 2, "backward": 5}  # of the layer: products, sums, the k
 BYTES = {"forward": 4, "backward": 5}  # numbers of a neuron and step: x, out, v, i; or v, i, two gradients, out
 ON_CHIP, FROM_CACHE = 128, 64  # bytes a cycle of a multiprocessor
 REGISTERS = 256 * 1024  # bytes of a multiprocessor
+TIMES = Path(__file__).resolve().parents[2] / "book" / "results" / "gpu_times.json"  # what gpu_times.py measured
+MEASURED = ("measured_us", "of_the_gpu_us", "readout_us")  # what of it stands beside the predictions
 
 
 class Card(NamedTuple):
@@ -138,7 +143,6 @@ def predicted(card: Card, neurons: int, direction: str, tf32: bool) -> dict:
         "of_it_steps_us": round(1e6 * steps(how.rows), 1),
         "steps_us_by_rows": {str(rows): round(1e6 * steps(rows), 1) for rows in ROWS},
         "readout_us": round(1e6 * readout, 1),
-        "measured": "not measured",
     }
 
 
@@ -154,24 +158,48 @@ def capacity(card: Card) -> dict:
     return {place: math.isqrt(room // ITEM) for place, room in places.items()}
 
 
+def card_of(device_name: str) -> str | None:
+    """Return which card a device is by its name, or None. Whole words count: an A100 is no A10."""
+    words = re.split(r"[^A-Za-z0-9]+", device_name)
+    return next((name for name in CARDS if name in words), None)
+
+
+def measured() -> dict[tuple, dict]:
+    """Return the times in microseconds that were measured, by card, neurons, direction and precision.
+
+    Of several devices with one card's name, those of the first in the file.
+    """
+    found: dict[tuple, dict] = {}
+    for device_name, device in (json.loads(TIMES.read_text()) if TIMES.exists() else {}).items():
+        for row in device["rows"]:
+            key = card_of(device_name), row["neurons"], row["direction"], row["precision"]
+            found.setdefault(key, {name: row[name] for name in MEASURED})
+    return found
+
+
 def rows() -> list[dict]:
     """Return the table."""
+    times = measured()
     return [
-        {"card": name, "neurons": neurons, "direction": direction, "precision": "high" if tf32 else "highest"}
-        | predicted(card, neurons, direction, tf32)
+        {"card": name, "neurons": neurons, "direction": direction, "precision": precision}
+        | predicted(card, neurons, direction, precision == "high")
+        | {"measured": times.get((name, neurons, direction, precision), "not measured")}
         for name, card in CARDS.items()
         for neurons in NEURONS
         for direction in OPERATORS
-        for tf32 in (False, True)
+        for precision in ("highest", "high")
     ]
 
 
 def content() -> dict:
     """Return what the file holds besides its head."""
+    table = rows()
     about = "predictions by the model in the script's docstring; not one of these times was measured"
+    if any(row["measured"] != "not measured" for row in table):
+        about += ", but those that stand under measured, by gpu_times.py"
     cards = {name: card._asdict() | {"neurons_that_fit": capacity(card)} for name, card in CARDS.items()}
     sizes = {"steps": STEPS, "batch": BATCH, "dtype": "float32", "outputs_of_the_readout": OUTPUTS}
-    return {"kind": "predicted", "about": about, "sizes": sizes, "cards": cards, "rows": rows()}
+    return {"kind": "predicted", "about": about, "sizes": sizes, "cards": cards, "rows": table}
 
 
 if __name__ == "__main__":

@@ -141,8 +141,8 @@ def compare(
     return row
 
 
-def agreement(device: str) -> dict[str, dict | str]:
-    """Compare spikes and the gradient by the input, in float32, with ours.
+def agreement(device: str, without: list[str]) -> dict[str, dict | str]:
+    """Compare spikes and the gradient by the input, in float32, with ours, but for some contestants.
 
     Returns:
         For each contestant: the share of spikes of either that only one of the two has; and, over all neurons of which
@@ -151,7 +151,7 @@ def agreement(device: str) -> dict[str, dict | str]:
     cases = [("feed-forward", name, (100, 16, 512)) for name in ("loop, compiled", "Norse", *WITHOUT_SYNAPSE)]
     cases += [("recurrent", "Norse", (100, 256, 128))]
     found = {}
-    for kind, name, shape in cases:
+    for kind, name, shape in (case for case in cases if case[1] not in without):
         key = f"{name}, {kind}"
         theirs = problem(kind, name, shape, device)
         if theirs is None:
@@ -217,17 +217,22 @@ def ensembles(sizes: list[int], turns: int, device: str) -> list[dict]:
     return rows
 
 
-def measure(device: str, turns: int, small: bool) -> Iterator[dict]:
-    """Measure everything on one device and yield all so far; small leaves out the slowest shapes, for a look."""
+def measure(device: str, turns: int, small: bool, without: list[str]) -> Iterator[dict]:
+    """Measure everything on one device, but for some contestants, and yield all so far.
+
+    small leaves out the slowest shapes, for a look.
+    """
     where = torch.cuda.get_device_name() if device == "cuda" else stored.processor()
     result = stored.header_of_device(where, "torch", "numba", "triton", "norse", "snntorch", "spikingjelly")
     rows: list[dict] = []
-    result |= {"agreement": agreement(device), "layers": rows}
+    result |= {"agreement": agreement(device, without), "layers": rows}
     peers = ["snnparams", "loop", "loop, compiled", "Norse", *WITHOUT_SYNAPSE]
+    peers = [name for name in peers if name not in without]
     for n in (512, 2048) if small else (512, 2048, 8192, 16384):
         rows.append(compare("feed-forward", peers, (500, 16, n), turns if n < 4096 else min(turns, 3), device))
         yield result
     layers = ["snnparams", "snnparams, sparse input", "nn.RNN", "loop", "Norse"]
+    layers = [name for name in layers if name not in without]
     if device == "cuda":
         layers.remove("snnparams, sparse input")
     shapes = [(100, 256, h) for h in (128, 256, 512, 1024)]
@@ -261,6 +266,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--small", action="store_true", help="leave out the largest feed-forward layers")
     parser.add_argument("--output", type=Path, default=Path("book/results/layers.json"))
+    parser.add_argument("--without", action="append", default=[], help="leave out a contestant, as 'loop, compiled'")
     parser.add_argument("--grid", action="store_true", help="only recurrent layers of many sizes, T at most 100")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -277,7 +283,7 @@ def main() -> None:
         stored.write_as_it_comes(args.output, results, f"grid, {here}", found)
         return
     results["command"] = "python tests/benchmarks/layers.py"
-    stored.write_as_it_comes(args.output, results, here, measure(args.device, args.turns, args.small))
+    stored.write_as_it_comes(args.output, results, here, measure(args.device, args.turns, args.small, args.without))
 
 
 if __name__ == "__main__":
