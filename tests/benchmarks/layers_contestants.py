@@ -94,20 +94,20 @@ class First(nn.Module):
         return self.layer(x)[0]
 
 
-def parameters(n: int, synapse: bool = True) -> sp.LIFParameters:
+def parameters(n: int, synapse: bool = True, device: str = "cpu") -> sp.LIFParameters:
     """Return learned values of n neurons; without synapse, the current lasts one step."""
     given = {"tau_mem_inv": A / DT, "tau_syn_inv": (B if synapse else 0.999999) / DT, "v_th": 1.0}
-    learned = {name: nn.Parameter(torch.full((n,), value)) for name, value in given.items()}
+    learned = {name: nn.Parameter(torch.full((n,), value, device=device)) for name, value in given.items()}
     return sp.LIFParameters(**learned, alpha=ALPHA)
 
 
-def norse_parameters(n: int):
-    """Return the same values for Norse, which ignores alpha."""
-    p = parameters(n)
+def norse_parameters(n: int, device: str):
+    """Return the same values for Norse, which ignores alpha, on a device: a layer of Norse's does not move them."""
+    p = parameters(n, device=device)
     return norse.LIFParameters(tau_mem_inv=p.tau_mem_inv, tau_syn_inv=p.tau_syn_inv, v_th=p.v_th)
 
 
-def feed_forward(name: str, n: int) -> nn.Module | None:
+def feed_forward(name: str, n: int, device: str) -> nn.Module | None:
     """Return a layer of n LIF neurons with learned parameters, or None if what it needs is missing."""
     if name == "snnparams":
         return First(sp.LIF(parameters(n)))
@@ -116,7 +116,7 @@ def feed_forward(name: str, n: int) -> nn.Module | None:
     if name == "loop, compiled":
         return CompiledSteps(parameters(n)) if shutil.which("c++") or shutil.which("g++") else None
     if name == "Norse":
-        return norse and OverTime(norse.LIFCell(p=norse_parameters(n)))
+        return norse and OverTime(norse.LIFCell(p=norse_parameters(n, device)))
     if name == "snnTorch":
         if snntorch is None:
             return None
@@ -127,7 +127,7 @@ def feed_forward(name: str, n: int) -> nn.Module | None:
     return neuron and FromRest(neuron.ParametricLIFNode(init_tau=1 / A, v_reset=0.0, **how))
 
 
-def recurrent(name: str, h: int) -> nn.Module | None:
+def recurrent(name: str, h: int, device: str) -> nn.Module | None:
     """Return a recurrent layer of h neurons with h inputs, or None if its library is missing."""
     if name == "nn.RNN":
         return First(nn.RNN(h, h, bias=False))
@@ -135,7 +135,7 @@ def recurrent(name: str, h: int) -> nn.Module | None:
     w_in, w_rec = torch.randn(h, h) * (32 / h) ** 0.5, torch.randn(h, h) * (0.5 / h) ** 0.5
     weights = {"input_weights": w_in, "recurrent_weights": w_rec.fill_diagonal_(0.0)}
     if name == "Norse":
-        return norse and First(norse.LIFRecurrent(h, h, p=norse_parameters(h), **weights))
+        return norse and First(norse.LIFRecurrent(h, h, p=norse_parameters(h, device), **weights))
     kernel = "reference" if name == "loop" else None
     return First(sp.LIFRecurrent(h, h, parameters(h), **weights, kernel=kernel))
 
@@ -155,7 +155,7 @@ def drawn(what: str, shape: tuple[int, int, int], device: str) -> torch.Tensor:
 
 def problem(kind: str, name: str, shape: tuple[int, int, int], device: str):
     """Return a module, its input and the gradient by its output, or None."""
-    module = (feed_forward if kind == "feed-forward" else recurrent)(name, shape[2])
+    module = (feed_forward if kind == "feed-forward" else recurrent)(name, shape[2], device)
     if module is None:
         return None
     what = "spikes" if kind == "recurrent" else "currents"
