@@ -23,8 +23,10 @@ from snnparams.experiments.statistics import equivalence, mean_contrast
 
 
 def changed(monkeypatch, name, value):
-    """Change what both modules have read out of `benefit_terms`."""
-    for module in (analysis, benefit_results):
+    """Change what the modules have read out of `benefit_terms`."""
+    modules = [module for module in (analysis, benefit_results) if hasattr(module, name)]
+    assert modules
+    for module in modules:
         monkeypatch.setattr(module, name, value)
 
 
@@ -228,16 +230,6 @@ def test_predictions_are_decided_from_the_lines(results, monkeypatch):
         assert int(row[1]) == sum(map(int, row[2:]))
     assert int(known[1]) + int(new[1]) == len(outcomes)
     assert int(known[4]) + int(new[4]) == sum(outcome.verdict == "undecided" for outcome in outcomes.values())
-
-
-def test_what_is_to_be_run_is_what_has_not_all_seeds(results, monkeypatch):
-    changed(monkeypatch, "TASKS", ("windows 4", "xor"))
-    assert analysis.to_be_run(results) == "the core with 20 seeds on windows 4; xor"  # 4 seeds of 20
-    changed(monkeypatch, "CORE_SEEDS", 4)
-    changed(monkeypatch, "KINDS", (EQUAL, SYN))
-    assert analysis.to_be_run(results) == "the core with 4 seeds on xor"
-    changed(monkeypatch, "TASKS", ("windows 4",))
-    assert analysis.to_be_run(results) == ""
 
 
 def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(results, monkeypatch):

@@ -13,7 +13,6 @@ from benefit_results import Difference, Results, measured, natural_name, signed
 from benefit_terms import (
     ALL_FROM_EQUAL,
     COLOR,
-    CORE_SEEDS,
     DECLARED,
     DELAY_STAGES,
     FLAT_EPOCHS,
@@ -156,12 +155,6 @@ def counted(results: Results) -> Table:
     return Table(["predictions", "all", *verdicts], rows)
 
 
-def to_be_run(results: Results) -> str:
-    """Return in words which tasks of the core wait for runs with all seeds."""
-    left = [natural_name(task) for task in TASKS if task not in results.tasks]
-    return f"the core with {CORE_SEEDS} seeds on {'; '.join(left)}" if left else ""
-
-
 def bounds(prediction: Mapping) -> str:
     """Return the predicted interval in words."""
     low, high = prediction["low"], prediction["high"]
@@ -250,19 +243,6 @@ def settings(results: Results, tasks: Sequence[str]) -> Table:
         "Times in steps, at the start where they are learned; different ones go from about τ/spread to about τ·spread."
     )
     return Table(header, rows, note)
-
-
-def searches(results: Results) -> Table:
-    """Return what the best try of every search reached: chosen on the validation split that measures it."""
-    rows = []
-    for task in (*TASKS, *NATURAL):
-        stage = "natural_tuning" if task in NATURAL else "tuning"
-        best = {kind: results.choice(stage, task, kind) for kind in KINDS}
-        neurons = best[EQUAL].run["cell"]["architecture"].get("hidden", 48)
-        row = [natural_name(task), f"{neurons}", *(percent(x.accuracy) for x in best.values())]
-        row.append(percent(results.choice(stage, task, ALL).accuracy) if task in NATURAL else "\N{EN DASH}")
-        rows.append(row)
-    return Table(["best setting of each search (%)", "neurons", *(TITLE[kind] for kind in (*KINDS, ALL))], rows)
 
 
 def drifts(results: Results) -> Table:

@@ -6,7 +6,8 @@ which the chapter reads them: the core where all its seeds have run, or else the
 
 import json
 
-from benefit_analysis import CORE_SEEDS, KINDS, TASKS, TITLE, Results
+from benefit_analysis import KINDS, TASKS, TITLE, Results
+from benefit_terms import CORE_SEEDS
 from scipy import stats
 
 LEVEL = 0.95  # of the intervals

@@ -223,31 +223,28 @@ def without_reset(reached: Mapping[tuple[str, str], float]) -> plt.Figure:
 
 def causes(results: Results) -> plt.Figure:
     """What is gained under other resets, and with other numbers of distinct values."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 4.4), width_ratios=(3, 2))
+    fig, (above, below) = plt.subplots(2, 1, figsize=(WIDTH - 0.1, 6.6), height_ratios=(5, 3))
     rows: list = []
     for change in RESETS:
         ending = f", {change}" if change else ""
-        rows.append((change or "as in the core", None, "k"))
+        rows.append((change or "reset to zero, as above", None, "k"))
         for kind in (SYN, MEM):
             found = results.difference("causes", "windows 4", kind + ending, EQUAL + ending)
             rows.append((TITLE[kind], found, COLOR[kind]))
-    forest(axes[0], rows, "gain over equal neurons under\nthe same control (percentage points)")
+    forest(above, rows, "gain over equal neurons with that reset (points)")
     counts = (1, 2, 3, 4, 8, 48)
     for place, count in enumerate(counts):
         values = list(results.by_seed("causes", "windows 4", f"{SYN}, {count} values").values())
-        axes[1].plot([place] * len(values), values, "o", color=COLOR[SYN], alpha=0.35, markersize=3.5)
-        axes[1].plot(place, np.mean(values), "_", color="k", markersize=14)
-    level = results.mean("causes", "windows 4", EQUAL)
-    axes[1].axhline(level, color=COLOR[EQUAL], linewidth=1, linestyle="--")
-    axes[1].text(5.4, level, "equal, tuned", fontsize=9.5, ha="right", va="top")
-    axes[1].set(xlabel="distinct τ syn", ylabel="accuracy (%)")
-    axes[1].set_xticks(range(len(counts)), counts)
+        below.plot([place] * len(values), values, "o", color=COLOR[SYN], alpha=0.35, markersize=3.5)
+        below.plot(place, np.mean(values), "_", color="k", markersize=14)
+    below.set(xlabel="distinct τ syn of 48 neurons", ylabel="accuracy (%)")
+    below.set_xticks(range(len(counts)), counts)
     return fig
 
 
 def spikes(results: Results) -> plt.Figure:
     """Accuracy against spikes for each example, at three rates and without a bound."""
-    fig, ax = plt.subplots(figsize=(7.2, 3.3))
+    fig, ax = plt.subplots(figsize=(WIDTH, 4.2))
     for kind in KINDS:
         means = []
         for task in (f"windows 4, rate {rate:g}" for rate in (0.05, 0.1, 0.2)):
@@ -258,7 +255,7 @@ def spikes(results: Results) -> plt.Figure:
         free = [results.mean("core", "windows 4", kind, x) for x in ("spikes", "accuracy")]
         ax.plot(*free, "x", color=COLOR[kind], markersize=7, markeredgewidth=2)
     ax.set(xlabel="hidden spikes for each example", ylabel="accuracy (%)")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", fontsize=9.5)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
 
 
@@ -277,9 +274,9 @@ def natural(results: Results, names: Sequence[str]) -> plt.Figure:
 def gradients(results: Results, task: str = "windows 4") -> plt.Figure:
     """Where gradients and the loss itself push: slope of the loss by a logarithm, before and after training."""
     how = ["surrogate", "exact", *(f"difference {step:g}" for step in (0.02, 0.05, 0.1, 0.2))]
-    fig, axes = plt.subplots(2, 3, figsize=(7.2, 4.8), sharex=True)
-    for row, held in zip(axes, ("", ", rate held"), strict=True):
-        for ax, (name, symbol) in zip(row, SYMBOL.items(), strict=True):
+    fig, axes = plt.subplots(3, 2, figsize=(WIDTH, 7.0), sharex=True)
+    for column, held in zip(axes.T, ("", ", rate held"), strict=True):
+        for ax, (name, symbol) in zip(column, SYMBOL.items(), strict=True):
             ax.axhline(0, color="0.6", linewidth=1)
             for when, color, shift in (("initial", "C0", -0.14), ("trained", "C1", 0.14)):
                 for place, way in enumerate(how):
@@ -289,11 +286,12 @@ def gradients(results: Results, task: str = "windows 4") -> plt.Figure:
                     ax.plot([place + shift] * len(values), values, "o", color=color, alpha=0.3, markersize=2.5)
                     label = when if place == 0 else None
                     ax.plot(place + shift, np.mean(values), "_", color=color, markersize=9, mew=2, label=label)
-            ax.set_title(symbol + held, fontsize=9.5)
-            ax.set_xticks(range(len(how)), [x.replace("difference ", "step ") for x in how], rotation=60, fontsize=9.5)
+            ax.set_title(symbol + held, fontsize=10)
+            ax.set_xticks(range(len(how)), [x.replace("difference ", "step ") for x in how], rotation=60, fontsize=10)
             ax.grid(axis="x", visible=False)
-        row[0].set_ylabel("slope of the loss")
-    axes[0, 0].legend(fontsize=9.5)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("slope of the loss")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 

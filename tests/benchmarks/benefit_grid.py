@@ -15,6 +15,7 @@ class Grid:
     epochs: int = 8  # of tuning
     natural_epochs: int = 10
     most_epochs: int = 32
+    most_natural_epochs: int = 160  # 32 at first: from 20 to 40 most kinds improved
     most_spoken_epochs: int = 80  # of delays on spoken digits; 40 at first, after which equal neurons still improved
     tries: int = 24
     most_tries: int = 54
@@ -36,7 +37,7 @@ class Grid:
 GRIDS = {
     "default": Grid(),
     "quick": Grid(
-        *(200, 60, 60, 1, 1, 4, 4, 2, 2, 2, 2),
+        *(200, 60, 60, 1, 1, 4, 4, 4, 2, 2, 2, 2),
         core_seeds=2,
         seeds=2,
         splits=2,

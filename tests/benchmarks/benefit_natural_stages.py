@@ -29,7 +29,7 @@ class NaturalStages:
 
     def natural_flat(self) -> dict[str, int]:
         """Return the epochs of each natural task."""
-        tuned, most = self.stage("natural_tuning"), self.grid.most_epochs
+        tuned, most = self.stage("natural_tuning"), self.grid.most_natural_epochs
         return self.flatten("natural_flat", self.natural_problems, tuned, self.natural_kinds, most)
 
     def natural(self) -> list[dict]:
