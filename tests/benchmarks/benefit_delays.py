@@ -1,5 +1,7 @@
 """What chapter 9 reads out of the stages of delays, of whatever lines there are."""
 
+import math
+
 import matplotlib.pyplot as plt
 import torch
 from benefit_analysis import COLOR, TITLE, Results
@@ -11,16 +13,19 @@ from benefit_design import (
     DELAYS,
     DELAYS_DIFFERENT_LEARN,
     DELAYS_LEARN,
+    EASY_DELAY_TASKS,
     EQUAL,
     EQUAL_DELAYS,
     LATER_DELAY_TASKS,
     LEARNS,
     SPOKEN,
     SYN,
+    delayed_from,
 )
 from benefit_forest import forest, ink
 
 import snnparams as sp
+from snnparams.experiments.tuning import enclosed
 from snnparams.plot import Table
 
 PREDICTIONS = "delays_predictions.json"
@@ -44,16 +49,46 @@ def later(results: Results) -> plt.Figure:
     return LATER.gains(results, "gain over equal neurons (points)")
 
 
+def at_edge(results: Results, task: str, kind: str) -> bool:
+    """Return whether the search of a kind on one of the other tasks ended at an edge."""
+    if kind not in DELAYED:
+        return not results.encloses("tuning", task, kind)
+    kinds = DELAYED
+    if task not in EASY_DELAY_TASKS:
+        begun = results.choice("tuning", task, EQUAL).run["cell"]
+        kinds = delayed_from(begun["neurons"] | begun["training"])
+    knobs, scores = kinds[kind].knobs, {}
+    for found in results.tries("delays_later_tuning", task, kind):
+        values = found.run["cell"]["neurons"] | found.run["cell"]["training"]
+        place = [round(math.log(values[name] / knob.start, knob.factor)) for name, knob in knobs.items()]
+        scores[tuple(place)] = found.accuracy
+    return not enclosed(knobs, scores)
+
+
 def later_accuracies(results: Results) -> Table:
-    """Return the accuracy of each kind on the other tasks, and of how many seeds it is the mean."""
-    rows = []
+    """Return the accuracy of each kind on the other tasks, and of how many seeds it is the mean.
+
+    A star says that a search ended at an edge, a note on which processors the seeds ran.
+    """
+    rows: list[list[str]] = []
+    ran: dict[tuple[str, str], set[int]] = {}
     for kind in LATER.kinds:
         cells = []
         for task, stage in LATER.stages.items():
-            count = len(LATER.seeds(results, task, kind))
-            cells.append(f"{results.mean(stage, task, kind):.1f} % ({count})" if count else NOT_RUN)
+            seeds = LATER.seeds(results, task, kind)
+            if not seeds:
+                cells.append(NOT_RUN)
+                continue
+            star = " *" if at_edge(results, task, kind) else ""
+            cells.append(f"{results.mean(stage, task, kind):.1f} % ({len(seeds)}){star}")
+            for seed in seeds:
+                name = results.runs(stage)[task, kind][seed]["processor"]
+                place = " ".join(name.split()[:2]) if name.startswith("NVIDIA") else "a CPU"
+                ran.setdefault((task, place), set()).add(seed)
         rows.append([TITLES[kind], *cells])
-    return Table(["accuracy (seeds)", *LATER.stages], rows)
+    where = "; ".join(f"{task}, seeds {min(x)} to {max(x)}, on {place}" for (task, place), x in ran.items())
+    note = f"* the search for settings ended at an edge. Computed: {where}." if ran else ""
+    return Table(["accuracy (seeds)", *LATER.stages], rows, note)
 
 
 def spikes(results: Results) -> Table:
