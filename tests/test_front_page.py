@@ -19,7 +19,7 @@ from snnparams import load_mnist, plot
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import benefit_analysis as analysis
 import benefit_front
-from benefit_design import DELAY_TASK, DELAYS, LEARNS, MEM, SHARED, SYN
+from benefit_design import DELAY_TASK, DELAYS, EQUAL, LEARNS, MEM, SHARED, SYN
 
 TEXT = (ROOT / "book" / "index.md").read_text()
 CHAPTERS = re.findall(r"- file: (book/\d\w+)", (ROOT / "_toc.yml").read_text())
@@ -50,10 +50,15 @@ def test_the_findings_are_those_of_the_experiment():
     late = RESULTS.difference("delays", DELAY_TASK, DELAYS).contrast
     assert f"different {{ref}}`delays <ch-delays>` gain {late.mean:.1f} points, and solve this task" in text
     assert RESULTS.mean("delays", DELAY_TASK, DELAYS) > 99.9
-    assert "three seeds saw no gain at four windows, and some at twelve" in text
     few, many = (gain(SYN, f"windows {count}, recurrent") for count in (4, 12))
-    assert few.n == many.n == 3
-    assert few.low < 0 < many.low
+    assert f"24 on twelve windows gain {many.mean:.1f} points, two on four nothing" in text
+    assert few.low < 0 < few.high < 1
+    for kind in (SYN, MEM):  # "in networks without a reset both gain 20 points"
+        free = RESULTS.difference("causes", DELAY_TASK, f"{kind}, no reset", f"{EQUAL}, no reset").contrast
+        assert round(free.mean) == 20
+    assert RESULTS.difference("causes", DELAY_TASK, f"{EQUAL}, 192 neurons").contrast.high < 1
+    held = [RESULTS.difference("equal_spikes", f"{DELAY_TASK}, rate {r:g}", SYN).contrast for r in (0.05, 0.1, 0.2)]
+    assert all(x.low < synapses.mean < x.high for x in held)
 
 
 def test_its_figure_shows_the_findings():

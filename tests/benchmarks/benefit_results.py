@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from benefit_design import ALL, ALL_LEARNED, DELAYS, EQUAL, KINDS, LEARNS, SYN
+from benefit_design import ALL, CAUSES, DELAYS, EQUAL, KINDS, LEARNS, SYN
 from benefit_terms import (
     BESIDE_THE_CORE,
     COLLAPSED,
@@ -246,7 +246,7 @@ class Results:
 
     def encloses(self, stage: str, task: str, condition: str) -> bool:
         """Return whether a search ended at no edge: all neighbours of its choice have been tried."""
-        knobs = (KINDS | {ALL: ALL_LEARNED})[condition].knobs
+        knobs = (KINDS | {name: kind for name, (kind, _) in CAUSES.items()})[condition].knobs
         scores = {}
         for found in self.tries(stage, task, condition):
             values = {**found.run["cell"]["neurons"], **found.run["cell"]["training"]}
