@@ -72,8 +72,7 @@ were meant at first. While they ran, a rule was added that does not continue the
 first kept, in `flat` and `core`, what equal neurons and one for all had found in 30 of their 48 tries; all tries count,
 and those runs were repeated with the best of them. Sizes, tuning (also of natural tasks) and flatness, 6,826 runs, were
 computed on one H100 in eleven minutes; later the rest of the core, causes, equal spikes, the searches of adaptation and
-of delays, and delays on XOR, 4,776 runs, in eight, with 100 trials side by side. The others ran on CPUs; each line says
-where.
+of delays, and delays on XOR, 4,776 runs, in eight, with 100 trials side by side. The rest ran on CPUs, as lines say.
 
 Networks on natural tasks were allowed at most 32 epochs at first, so that 20 were compared with 40. They gained up to
 21 points from that; 160 are allowed since, before any of their results was run.
