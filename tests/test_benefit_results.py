@@ -14,6 +14,8 @@ import benefit_design as design
 from benefit_analysis import TASKS, Results
 from benefit_design import EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
 
+from snnparams.experiments.designs import spaced
+
 RESULTS = Results()
 CHOICES = ("dial", "tuning", "flat", "causes_tuning", "natural_tuning", "natural_flat", "adaptation_tuning")
 CHOICES += tuple(f"{stage}_tuning" for stage in analysis.DELAY_STAGES)
@@ -110,9 +112,9 @@ def test_four_windows_have_their_reference_levels():
 
 def test_different_synapses_reach_further_than_receptors():
     neurons = RESULTS.runs("core")["windows 4", SYN][1]["cell"]["neurons"]
-    low, high = neurons["tau_syn"] / neurons["spread_syn"], neurons["tau_syn"] * neurons["spread_syn"]
+    taus = spaced(neurons["tau_syn"], neurons["spread_syn"], 48)
     text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "6_benefit.ipynb", as_version=4).cells)
-    assert f"reach further, from {low:.0f} to {high:,.0f} ms" in text
+    assert f"{min(taus):.0f} to {max(taus):,.0f} ms, reach further than any of these" in text
 
 
 def test_with_recurrence_different_synapses_gain_on_twelve_windows_and_nothing_else_is_seen():

@@ -11,7 +11,7 @@ from benefit_forest import LOOK, forest, ink
 from snnparams import plot
 from snnparams.data import tasks
 
-SYMBOL = {"tau_mem": "τ mem", "tau_syn": "τ syn", "v_th": "threshold"}  # subscripts would be too small to read
+SYMBOL = {"tau_mem": "τ mem", "tau_syn": "τ syn"}  # subscripts would be too small to read
 OTHERS = [kind for kind in KINDS if kind != EQUAL]
 RESETS = ("", "reset by subtraction", "no reset", "synapse cleared", "no reset, synapse cleared")
 WIDTH = 5.05  # inches: a wider figure does not fit a phone; 0.1 less where a label stands out of it
@@ -35,9 +35,7 @@ def verdict(results: Results) -> plt.Figure:
         stages = [results.stage(f"windows {k}") for k in counts]
         held = [results.mean(s, f"windows {k}", kind, "remembered") for s, k in zip(stages, counts, strict=True)]
         above.plot(counts, held, "-", color=COLOR[kind])
-        for count, stage, y in zip(counts, stages, held, strict=True):  # open where three seeds saw no test split
-            fill = "w" if stage == "flat" else COLOR[kind]
-            above.plot(count, y, "o", markersize=5, color=COLOR[kind], markerfacecolor=fill)
+        above.plot(counts, held, "o", markersize=5, color=COLOR[kind])
     above.plot([1.5, 5], [1.5, 5], ":", color="0.6", linewidth=1)
     above.text(4.55, 4.75, "all of them", color="0.4", ha="right")
     heights = {LEARNS: 4.6, SYN: 4.1, MEM: 3.45, SHARED: 2.85, EQUAL: 2.35}  # as the lines lie, apart
@@ -222,16 +220,20 @@ def without_reset(reached: Mapping[tuple[str, str], float]) -> plt.Figure:
 
 
 def causes(results: Results) -> plt.Figure:
-    """What is gained under other resets, and with other numbers of distinct values."""
-    fig, (above, below) = plt.subplots(2, 1, figsize=(WIDTH - 0.1, 6.6), height_ratios=(5, 3))
-    rows: list = []
-    for change in RESETS:
-        ending = f", {change}" if change else ""
-        rows.append((change or "reset to zero, as above", None, "k"))
-        for kind in (SYN, MEM):
-            found = results.difference("causes", "windows 4", kind + ending, EQUAL + ending)
-            rows.append((TITLE[kind], found, COLOR[kind]))
-    forest(above, rows, "gain over equal neurons with that reset (points)")
+    """What networks reach under other resets, and with other numbers of distinct values."""
+    fig, (above, below) = plt.subplots(2, 1, figsize=(WIDTH - 0.1, 6.4), height_ratios=(5, 3))
+    for row, change in enumerate(RESETS):
+        for kind, shift in ((EQUAL, -0.25), (MEM, 0.0), (SYN, 0.25)):
+            condition = f"{kind}, {change}" if change else kind
+            values = list(results.by_seed("causes", "windows 4", condition).values())
+            above.plot(values, [row + shift] * len(values), "o", color=COLOR[kind], alpha=0.3, markersize=3)
+            label = None if row else TITLE[kind]
+            above.plot(np.mean(values), row + shift, "o", color=COLOR[kind], markersize=6, label=label)
+        above.axhline(row + 0.5, color="0.9", linewidth=0.7)
+    above.set(xlabel="accuracy (%)", yticks=range(len(RESETS)), ylim=(len(RESETS) - 0.5, -0.5))
+    above.set_yticklabels([(change or "reset to zero").replace(", ", ",\n") for change in RESETS])
+    above.grid(axis="y", visible=False)
+    fig.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     counts = (1, 2, 3, 4, 8, 48)
     for place, count in enumerate(counts):
         values = list(results.by_seed("causes", "windows 4", f"{SYN}, {count} values").values())
@@ -268,30 +270,6 @@ def natural(results: Results, names: Sequence[str]) -> plt.Figure:
     for ax in axes[:, 1]:
         ax.set_yticklabels([])
     fig.supxlabel("gain over equal neurons (percentage points)", fontsize=9.5)
-    return fig
-
-
-def gradients(results: Results, task: str = "windows 4") -> plt.Figure:
-    """Where gradients and the loss itself push: slope of the loss by a logarithm, before and after training."""
-    how = ["surrogate", "exact", *(f"difference {step:g}" for step in (0.02, 0.05, 0.1, 0.2))]
-    fig, axes = plt.subplots(3, 2, figsize=(WIDTH, 7.0), sharex=True)
-    for column, held in zip(axes.T, ("", ", rate held"), strict=True):
-        for ax, (name, symbol) in zip(column, SYMBOL.items(), strict=True):
-            ax.axhline(0, color="0.6", linewidth=1)
-            for when, color, shift in (("initial", "C0", -0.14), ("trained", "C1", 0.14)):
-                for place, way in enumerate(how):
-                    if way == "exact" and held:
-                        continue
-                    values = list(results.derivatives(task, f"{name}, {way}, {when}{held}").values())
-                    ax.plot([place + shift] * len(values), values, "o", color=color, alpha=0.3, markersize=2.5)
-                    label = when if place == 0 else None
-                    ax.plot(place + shift, np.mean(values), "_", color=color, markersize=9, mew=2, label=label)
-            ax.set_title(symbol + held, fontsize=10)
-            ax.set_xticks(range(len(how)), [x.replace("difference ", "step ") for x in how], rotation=60, fontsize=10)
-            ax.grid(axis="x", visible=False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("slope of the loss")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 
