@@ -234,8 +234,9 @@ def test_predictions_are_decided_from_the_lines(results, monkeypatch):
 
 def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(results, monkeypatch):
     changed(monkeypatch, "SEEDS", 3)
+    drawn = plt.get_fignums()
     assert adaptation.table(results) is adaptation.compared(results) is adaptation.gains(results) is None
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == drawn
     assert adaptation.state(results).startswith(f"**Nothing of this has been run yet.** `{adaptation.COMMAND}` runs it")
     assert adaptation.predictions(results).header == ["prediction", "", "predicted"]
     lines = [line("windows 4", kind, s, 0.8 + 0.01 * s) for kind in design.ADAPTIVE for s in SEEDS[:3]]
