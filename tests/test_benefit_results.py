@@ -272,7 +272,7 @@ def test_delays_on_xor_are_what_the_chapter_says():
     assert f"On XOR different delays gain {gain.mean:.1f} points, as predicted" in text
     assert f"{ahead.mean:.1f} ahead of different synapses ({ahead.low:.1f} to {ahead.high:.1f})" in text
     assert f"{learned.mean:.1f} ahead of different ones ({learned.low:.1f} to {learned.high:.1f})" in text
-    assert f"On XOR different delays gain {gain.mean:.0f}, with recurrence nothing is decided" in text
+    assert f"On XOR different delays gain {gain.mean:.0f}, with recurrence this stays undecided" in text
     assert RESULTS.difference("delays_later", "xor", design.EQUAL_DELAYS).same < 0.05  # "less than a point"
     equal = RESULTS.by_seed("delays_later", "xor", EQUAL)
     assert f"One network of equal neurons collapsed to {min(equal.values()):.0f} %" in text
@@ -290,17 +290,18 @@ def test_delays_on_xor_with_recurrence_are_what_the_chapter_says():
     kinds = (EQUAL, SYN, *design.DELAYED)
     for kind in kinds:
         assert set(RESULTS.runs("delays_later")[task, kind]) == set(range(1, 11))
-        if kind != EQUAL:  # "nothing is decided"
+        if kind != EQUAL:  # "this stays undecided"
             found = RESULTS.difference("delays_later", task, kind)
             assert found.contrast.low < 0 < found.contrast.high
             assert found.same > 0.05
     assert Results(predictions="delays_predictions.json").outcomes()[task].verdict == "undecided"
     reached = [x for kind in kinds for x in RESULTS.by_seed("delays_later", task, kind).values()]
-    assert f"runs end at {min(reached):.0f} to {max(reached):.0f} %" in text
-    c = RESULTS.difference("delays_later", task, LEARNS).contrast
-    assert f"gain {c.mean:.1f} ({c.low:.1f} to {c.high:.1f}). Equal neurons" in text
-    chosen, ten = RESULTS.choice("tuning", task, EQUAL).accuracy, RESULTS.mean("delays_later", task, EQUAL)
-    assert f"reached {chosen:.0f} % with the two seeds that chose their settings, {ten:.0f} % with ten others" in text
+    assert f"runs in the table end at {min(reached):.0f} to {max(reached):.0f} %" in text
+    c = RESULTS.difference("core", task, LEARNS).contrast
+    assert c.n == 20 == len(RESULTS.by_seed("core", task, EQUAL))
+    assert f"gain {c.mean:.1f} ({c.n} seeds, {{ref}}`ch-benefit`). Equal neurons" in text
+    chosen, twenty = RESULTS.choice("tuning", task, EQUAL).accuracy, RESULTS.mean("core", task, EQUAL)
+    assert f"reached {chosen:.0f} % with the two seeds that chose their settings, {twenty:.0f} % with twenty" in text
 
 
 def test_searches_with_delays_on_xor_were_as_long_as_others_and_ended_where_the_chapter_says():
