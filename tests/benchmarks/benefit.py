@@ -51,8 +51,8 @@ dial            100 x  6 s                                                      
 tuning         3000 x 10 s    5 kinds x 10 tasks x about 30 tries x 2 seeds, 8 epochs          8
 flat            300 x 30 s    16 against 32 epochs; more where that is not flat                3 to 6
 core           1000 x 40 s                                                                    11
-causes_tuning  1500 x 13 s    34 controls x about 22 tries x 2 seeds                           5
-causes          390 x 50 s    34 controls and 5 kinds x 10 seeds                               5
+causes_tuning  1500 x 13 s    32 controls x about 22 tries x 2 seeds                           5
+causes          370 x 50 s    32 controls and 5 kinds x 10 seeds                               5
 equal_spikes    210 x 33 s                                                                     2
 adaptation      450 x 40 s    3 kinds x 2 tasks x about 30 tries x 2 seeds; 6 kinds x 2 tasks x 10 seeds of 32 epochs;
                               an epoch takes 1.5 s with fused kernels, 4 s without                     5
