@@ -239,6 +239,10 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     assert plt.get_fignums() == drawn
     assert adaptation.state(results).startswith(f"**Nothing of this has been run yet.** `{adaptation.COMMAND}` runs it")
     assert adaptation.predictions(results).header == ["prediction", "", "predicted"]
+    (results.folder / "adaptation_tuning.jsonl").write_text(json.dumps(line("windows 4", EQUAL, 8, 0.7)) + "\n")
+    found = Results(results.folder, adaptation.PREDICTIONS)
+    assert adaptation.state(found).startswith("**Only settings have been searched for so far.**")
+    (results.folder / "adaptation_tuning.jsonl").unlink()
     lines = [line("windows 4", kind, s, 0.8 + 0.01 * s) for kind in design.ADAPTIVE for s in SEEDS[:3]]
     lines.append(line("windows 4", EQUAL, 3, 0.6))  # run again: it counts, not that of the core
     (results.folder / "adaptation.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))

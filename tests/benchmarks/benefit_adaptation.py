@@ -59,10 +59,9 @@ def started(results: Results) -> Study:
 def state(results: Results) -> str:
     """Say in a sentence or two how much of the experiment there is, what is missing, and how to read what there is."""
     if not started(results).stages:
-        return (
-            f"**Nothing of this has been run yet.** `{COMMAND}` runs it, in hours of computing; "
-            "what comes of it is then shown here."
-        )
+        searched = results.lines("adaptation_tuning")
+        what = "Only settings have been searched for so far" if searched else "Nothing of this has been run yet"
+        return f"**{what}.** `{COMMAND}` runs it, in hours of computing; what comes of it is then shown here."
     planned, tries = analysis.SEEDS, set()
     parts, failed = [], 0
     for task in STUDY.stages:
