@@ -16,6 +16,9 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000
 # those beside it.
 PYTEST = OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n auto --maxprocesses
 
+# Notebooks run two at a time: on two cores, threads of each would take the processor from the other.
+ONE_THREAD := OMP_NUM_THREADS=1
+
 # progress bars are for people at a screen, not for stored pages
 export TQDM_DISABLE := 1
 # frozen-module notices of the debugger have no place in a notebook
@@ -58,7 +61,7 @@ _build/executed-with: venv FORCE
 FORCE:
 
 book: _build/executed-with ## execute all notebooks and build the HTML, warnings are errors
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/notebooks.py cache $(NOTEBOOKS)
+	OMP_WAIT_POLICY=PASSIVE $(ONE_THREAD) $(BIN)/python tests/notebooks.py cache $(NOTEBOOKS)
 	$(BIN)/jupyter-book build . -n -W --keep-going
 	@echo "Open _build/html/index.html"
 
@@ -74,7 +77,7 @@ test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygien
 	$(BIOME) ci --error-on-warnings
 	$(BIN)/mypy snnparams
 	$(PYTEST) 4 --dist worksteal --ignore tests/test_browser.py -m "not slow"
-	$(PYTEST) 2 --dist loadfile $(NBVAL) $(NOTEBOOKS)
+	$(ONE_THREAD) $(PYTEST) 2 --dist loadfile $(NBVAL) $(NOTEBOOKS)
 
 test-all: test test-processors test-offline ## test, and what takes longer: other processors, without a network, the browser
 	$(MAKE) test-browser
@@ -91,7 +94,7 @@ test-offline: venv ## all notebooks without data sets and without a network
 	export NUMBA_CACHE_DIR="$${NUMBA_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/snnparams/compiled}" && \
 	export XDG_CACHE_HOME="$$cache" && \
 	env -u SNNPARAMS_DATA $(BIN)/pytest tests/test_data.py && \
-	env -u SNNPARAMS_DATA $(PYTEST) 2 --dist loadfile $(NBVAL) $(NOTEBOOKS)
+	env -u SNNPARAMS_DATA $(ONE_THREAD) $(PYTEST) 2 --dist loadfile $(NBVAL) $(NOTEBOOKS)
 
 stills: venv ## draw the pictures of the first page, and those that stand in for figures that compute
 	$(BIN)/python tests/live_figures.py
