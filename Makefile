@@ -9,8 +9,11 @@ SOURCES := $(wildcard snnparams/*.py snnparams/*/*.py snnparams/*.mplstyle book/
 CHECKED := $(addprefix tests/test_,names.py imports.py sizes.py signatures.py declarations.py surrogate.py dynamics.py \
     constraints.py groups.py checkpoints.py)
 
+# those that read a data set; the others must run as well without
+WITH_DATA := $(shell grep -l 'load_mnist' $(NOTEBOOKS))
+
 # a cell may take half an hour on a slow machine; the limit behind it is for a kernel that does not answer at all
-NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000
+NBVAL := --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000
 
 # Tests in several processes. One that waits for its threads by turning round, as OpenMP does, takes the processor from
 # those beside it.
@@ -18,6 +21,14 @@ PYTEST = OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n auto --maxprocesses
 
 # Notebooks run two at a time: on two cores, threads of each would take the processor from the other.
 ONE_THREAD := OMP_NUM_THREADS=1
+
+# without data sets and without a network; what was compiled for this processor is kept
+WITHOUT_DATA = export NUMBA_CACHE_DIR="$${NUMBA_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/snnparams/compiled}" && \
+    cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && \
+    env -u SNNPARAMS_DATA SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache"
+
+# what notebooks show when they are tested is what the book is built from
+KEPT := PYTHONPATH=tests
 
 # progress bars are for people at a screen, not for stored pages
 export TQDM_DISABLE := 1
@@ -57,7 +68,7 @@ _build/executed-with: venv FORCE
 	@mkdir -p _build
 	@$(BIN)/python -c 'import snnparams; print("data:", snnparams.load_mnist().name)' | tee _build/data
 	@{ cat $(SOURCES); $(BIN)/pip freeze; tail -n 1 _build/data; } | cksum > $@.new
-	@if ! cmp -s $@.new $@; then rm -rf _build/.jupyter_cache _build/.doctrees; mv $@.new $@; else rm $@.new; fi
+	@if ! cmp -s $@.new $@; then rm -rf _build/.jupyter_cache _build/.doctrees _build/executed; mv $@.new $@; else rm $@.new; fi
 FORCE:
 
 book: _build/executed-with ## execute all notebooks and build the HTML, warnings are errors
@@ -71,13 +82,14 @@ check: venv ## ruff, types and the tests that matter most, in about a minute
 	$(BIN)/mypy snnparams
 	$(BIN)/pytest -q -x $(CHECKED)
 
-test: venv ## everything that must pass: ruff, mypy, unit tests, notebook hygiene, all notebooks
+test: _build/executed-with ## everything that must pass: ruff, mypy, unit tests, notebook hygiene, all notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIOME) ci --error-on-warnings
 	$(BIN)/mypy snnparams
 	$(PYTEST) 4 --dist worksteal --ignore tests/test_browser.py -m "not slow"
-	$(ONE_THREAD) $(PYTEST) 2 --dist loadfile $(NBVAL) $(NOTEBOOKS)
+	$(KEPT) $(ONE_THREAD) $(PYTEST) 2 -p kept_outputs $(NBVAL) $(WITH_DATA)
+	$(WITHOUT_DATA) $(KEPT) $(ONE_THREAD) $(PYTEST) 2 -p kept_outputs $(NBVAL) $(filter-out $(WITH_DATA),$(NOTEBOOKS))
 
 test-all: test test-processors test-offline ## test, and what takes longer: other processors, without a network, the browser
 	$(MAKE) test-browser
@@ -89,12 +101,9 @@ test-processors: venv ## kernels as on other processors, and as far as can be to
 test-browser: book ## the built book in headless Chromium; without one the tests are skipped
 	$(PYTEST) 2 --dist worksteal tests/test_browser.py
 
-test-offline: venv ## all notebooks without data sets and without a network
-	cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && export SNNPARAMS_OFFLINE=1 && \
-	export NUMBA_CACHE_DIR="$${NUMBA_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/snnparams/compiled}" && \
-	export XDG_CACHE_HOME="$$cache" && \
-	env -u SNNPARAMS_DATA $(BIN)/pytest tests/test_data.py && \
-	env -u SNNPARAMS_DATA $(ONE_THREAD) $(PYTEST) 2 --dist loadfile $(NBVAL) $(NOTEBOOKS)
+test-offline: venv ## what reads a data set, without data sets and without a network; test has all else
+	$(WITHOUT_DATA) $(BIN)/pytest tests/test_data.py
+	$(WITHOUT_DATA) $(ONE_THREAD) $(PYTEST) 2 $(NBVAL) $(WITH_DATA)
 
 stills: venv ## draw the pictures of the first page, and those that stand in for figures that compute
 	$(BIN)/python tests/live_figures.py

@@ -20,6 +20,7 @@ from address import current, is_setup, put_setup
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snnparams"
 RESULTS = ROOT / "book" / "results"
+EXECUTED = ROOT / "_build" / "executed"  # notebooks as nbval has run them, see kept_outputs.py
 SMALLEST_LETTERS = 9.5  # points, in figures: of one that is 5 inches wide a phone shows them 9 pixels high
 READERS = [
     ROOT / "tests" / "benchmarks" / f"benefit_{name}.py"
@@ -94,8 +95,28 @@ def run(path: Path) -> None:
     print(f"{path}: done", flush=True)
 
 
+def executed_by_nbval(path: Path, notebook):
+    """Return a notebook with the outputs that nbval has kept, or None if its code was another then."""
+
+    def code(notebook):
+        return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+    kept = EXECUTED / path.name
+    if not kept.exists():
+        return None
+    there = code(nbformat.read(kept, as_version=4))
+    if [cell.source for cell in there] != [cell.source for cell in code(notebook)]:
+        return None
+    filled = nbformat.from_dict(notebook)
+    for cell, old in zip(code(filled), there, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    return filled
+
+
 def execute_into_cache(paths: list[Path], folder: Path) -> None:
     """Execute notebooks, two at a time, into the cache from which a book is built, which would take one at a time.
+
+    What nbval has run and passed is not run again.
 
     Raises:
         SystemExit: some failed; the tracebacks are printed, and the others are in the cache.
@@ -105,12 +126,21 @@ def execute_into_cache(paths: list[Path], folder: Path) -> None:
     from jupyter_cache.executors.utils import single_nb_execution
 
     cache, missing = get_cache(folder), []
+
+    def keep(path, notebook, **data):
+        found = CacheBundleIn(notebook, str(path.resolve()), data=data)
+        cache.cache_notebook_bundle(found, check_validity=False, overwrite=True)
+
     for path in paths:
         notebook = nbformat.read(path, as_version=4)
         try:
             cache.match_cache_notebook(notebook)
         except KeyError:
-            missing.append((path, notebook))
+            if (executed := executed_by_nbval(path, notebook)) is not None:
+                keep(path, executed)
+                print(f"{path}: as nbval has run it", flush=True)
+            else:
+                missing.append((path, notebook))
 
     def execute(given):
         path, notebook = given
@@ -124,8 +154,7 @@ def execute_into_cache(paths: list[Path], folder: Path) -> None:
                 print(result.exc_string)
                 failed.append(path.name)
                 continue
-            found = CacheBundleIn(result.nb, str(path.resolve()), data={"execution_seconds": result.time})
-            cache.cache_notebook_bundle(found, check_validity=False, overwrite=True)
+            keep(path, result.nb, execution_seconds=result.time)
             print(f"{path}: executed in {result.time:.0f} s", flush=True)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")

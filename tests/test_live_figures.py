@@ -1045,8 +1045,8 @@ class Share(torch.nn.Module):
 
 
 WAYS = {
-    "no constraint": "none",
-    "no constraint, own learning rate": "none",
+    "raw": "none",
+    "raw, own learning rate": "none",
     "clamp": Share(cut=True),
     "projection": Share(cut=False),
     "softplus": "softplus",
@@ -1113,14 +1113,14 @@ def test_every_runner_is_told_apart_and_named_in_its_colour(page):
 def test_what_chapter_5_says_of_the_race(shared):
     (first,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 0.1}])
     ends = {name: 1000 / path[-1]["value"] for name, path in first["paths"].items()}
-    assert ends["no constraint"] < 13
+    assert ends["raw"] < 13
     assert ends["clamp"] == pytest.approx(1000)
     assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("projection", "softplus", "decay", "log"))
-    own = "no constraint, own learning rate"
+    own = "raw, own learning rate"
     (fast,) = values(shared, "race", [{"start": 10, "target": 50, "rate": 1, "map": own}])
     assert fast["paths"][own][-1]["value"] <= 0
     assert "no neuron" in shared.locator("#race .live-text").inner_text()
     ends = {name: 1000 / path[-1]["value"] for name, path in fast["paths"].items()}
-    assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("no constraint", "softplus", "decay", "log"))
+    assert all(ends[name] == pytest.approx(50, rel=0.05) for name in ("raw", "softplus", "decay", "log"))
     assert abs(ends["projection"] - 50) > 10
     assert ends["clamp"] == pytest.approx(1000)

@@ -4,19 +4,25 @@ import ast
 import json
 import math
 import re
+import subprocess
+import sys
+from types import SimpleNamespace
 
+import kept_outputs
 import nbformat
 import notebooks
 import pytest
 import torch
 from address import TAGS, current, is_setup, put_setup, setup
+from jupyter_cache import get_cache
 from notebooks import ROOT, SMALLEST_LETTERS, stamp, without_words
 
 import snnparams as sp
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 LONGEST_CELL = 25  # lines that are not blank
-MOST_WORDS = {"6_benefit": 30}  # for a line of code that one sees: it reports an experiment, whose code is elsewhere
+# for a line of code that one sees: these report an experiment, whose code is elsewhere
+MOST_WORDS = {"6_benefit": 30, "fair_comparison": 30}
 LARGEST_OUTPUT = 1_000_000  # characters
 EXPENSIVE = re.compile(r"load_mnist|\brun\(|\bmnist\.|\bimitate\(")  # cells whose output depends on data or training
 
@@ -221,6 +227,70 @@ def test_the_setup_cell_comes_first_and_is_not_stamped():
         assert is_setup(notebook.cells[1])
         assert address in notebook.cells[1].source
         assert stamp(notebook) == before
+
+
+# What nbval has run is what a book is built from
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """Return a path for a notebook, and a function that passes it through the plugin as if nbval had run its cells."""
+    for module in (notebooks, kept_outputs):
+        monkeypatch.setattr(module, "EXECUTED", tmp_path / "executed")
+    monkeypatch.setattr(kept_outputs, "failed", set())
+    path = tmp_path / "one.ipynb"
+
+    def pass_through(*outputs, error=None):
+        session = SimpleNamespace(items=[])
+        cells = [SimpleNamespace(path=path, session=session, test_outputs=found) for found in outputs]
+        session.items += cells
+        for cell, following in zip(cells, [*cells[1:], None], strict=True):
+            kept_outputs.pytest_runtest_makereport(cell, SimpleNamespace(excinfo=error))
+            kept_outputs.pytest_runtest_teardown(cell, following)
+
+    return path, pass_through
+
+
+def cached(path, folder):
+    """Return the outputs of the notebook in the cache for a book."""
+    cache = get_cache(folder)
+    found = cache.get_cache_bundle(cache.match_cache_notebook(read(path)).pk).nb
+    return [output.data["text/plain"] for cell in code_cells(found) for output in cell.outputs]
+
+
+def result(text):
+    return nbformat.v4.new_output("execute_result", {"text/plain": text}, execution_count=1)
+
+
+def test_a_book_is_built_from_what_nbval_has_run(kept, tmp_path, capsys):
+    path, pass_through = kept
+    nbformat.write(make([("1 + 1", [result("stored")]), ("2", [])]), path)
+    pass_through([result("seen")], [])
+    notebooks.execute_into_cache([path], tmp_path / "cache")
+    assert cached(path, tmp_path / "cache") == ["seen"]
+    assert "as nbval has run it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("why", ["a cell failed", "a cell was left out", "other code"])
+def test_what_nbval_has_not_passed_is_not_taken(kept, why):
+    path, pass_through = kept
+    notebook = make([("1 + 1", [result("stored")]), ("2", [])])
+    nbformat.write(notebook, path)
+    second = None if why == "a cell was left out" else []
+    pass_through([result("seen")], second, error=why == "a cell failed" or None)
+    if why == "other code":
+        notebook.cells[0].source = "1 + 2"
+    assert notebooks.executed_by_nbval(path, notebook) is None
+
+
+def test_a_notebook_is_executed_for_a_book(tmp_path):
+    path, code = tmp_path / "never run by nbval.ipynb", "import notebooks, sys; from pathlib import Path; "
+    nbformat.write(make([("1 + 1", [result("stored")]), ("2", [])]), path)
+    code += "notebooks.execute_into_cache([Path(sys.argv[1])], Path(sys.argv[2]))"
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "cache")]
+    said = subprocess.run(command, cwd=ROOT / "tests", check=True, capture_output=True, text=True).stdout
+    assert "executed in" in said
+    assert cached(path, tmp_path / "cache") == ["2", "2"]
 
 
 # What a page writes out and the package repeats is the same

@@ -12,7 +12,7 @@ import re
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-APPENDICES = {"book/when_it_does_not_learn": "A"}
+APPENDICES = {"book/when_it_does_not_learn": "A", "book/fair_comparison": "B"}
 AFTER = re.compile(r"[.,;:!?)\]\u2019\u201d]+")
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|kB|MB|KiB|MiB)(?!\w))")
 AS_IT_IS = (nodes.FixedTextElement, nodes.literal, nodes.math, nodes.math_block)
@@ -54,8 +54,8 @@ def _number_appendices(app, env) -> list[str]:
         env.toc_secnumbers[name][title["anchorname"]] = (letter,)
         env.titles[name]["secnumber"] = title["secnumber"] = [letter]
         for numbers in env.toc_fignumbers.get(name, {}).values():
-            for anchor, number in numbers.items():
-                numbers[anchor] = (letter, *number)
+            for count, anchor in enumerate(numbers, start=1):
+                numbers[anchor] = (letter, count)
     return list(APPENDICES)
 
 

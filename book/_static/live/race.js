@@ -29,8 +29,8 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 	const share = {look: "pink", range: [-0.15, 1.15], inverse: rate => rate * DT}
 	// how it is drawn, what is stored for a rate, the rate and its slope, and what else a step does
 	const MAPS = {
-		"no constraint": raw,
-		"no constraint, own learning rate": {...raw, look: "muted dashed", faster: 100},
+		raw,
+		"raw, own learning rate": {...raw, look: "muted dashed", faster: 100},
 		clamp: {...share, of: x => [cut(x) / DT, x === cut(x) ? 1 / DT : 0]},
 		projection: {...share, look: "pink dashed", of: x => [x / DT, 1 / DT], after: cut},
 		softplus: smooth(
