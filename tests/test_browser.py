@@ -584,9 +584,9 @@ def test_broad_tables_show_all_of_a_row_on_a_phone(page, address):
     assert page.locator(".table-wrapper.scrolls table.stacked").count() == 0
     dashes = page.locator("table.stacked td.dash")
     assert dashes.count() == dashes.locator("visible=false").count() > 0
-    gains = page.locator("table.stacked", has=page.locator("td[data-column='minus equal']")).first
+    gains = page.locator("table.stacked", has=page.locator("td[data-column='minus equal (points)']")).first
     for row in gains.locator("tbody tr").all()[1:5]:
-        for part in ("th", "td[data-column='minus equal']"):
+        for part in ("th", "td[data-column='minus equal (points)']"):
             assert row.locator(part).evaluate("x => x.getBoundingClientRect().right <= innerWidth")
 
 

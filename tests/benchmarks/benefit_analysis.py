@@ -104,7 +104,7 @@ def declared(results: Results) -> Table:
         found = results.declared(name)
         c = found.contrast
         rows.append([name, str(found), f"{c.p:.1g}", str(c.n), f"{c.detectable:.1f}"])
-    return Table(["declared contrast", "points (95 %)", "p", "seeds", "could be seen"], rows)
+    return Table(["declared contrast", "points (95 %)", "p", "seeds", "could be seen (points)"], rows)
 
 
 def every_difference(results: Results) -> Table:
@@ -119,9 +119,10 @@ def every_difference(results: Results) -> Table:
                 gain, seen = str(found), f"{found.contrast.detectable:.1f}"
                 same = "yes" if found.same < 0.05 else "no"
             reached = [percent(float(measure(values))) for measure in (np.mean, np.median)]
-            collapsed = f"{results.collapsed('core', task, kind):.0%}"
+            collapsed = f"{100 * results.collapsed('core', task, kind):.0f}"
             rows.append([f"{task}: {TITLE[kind]}", gain, *reached, collapsed, seen, same])
-    header = ["test split", "minus equal", "mean (%)", "median", "collapsed", "could be seen", "within 1 point"]
+    header = ["test split", "minus equal (points)", "mean (%)", "median (%)", "collapsed (%)", "could be seen (points)"]
+    header.append("within 1 point")
     return Table(header, rows)
 
 
@@ -141,7 +142,7 @@ def predictions(results: Results, with_outcome: bool = False) -> Table:
             row = [row[0], row[1], row[2], interval, verdict]
         rows.append(row)
     found = ["found (95 %)", "verdict"] if with_outcome else []
-    return Table(["prediction", "", "predicted", *found], rows)
+    return Table(["prediction", "when", "predicted", *found], rows)
 
 
 def counted(results: Results) -> Table:
@@ -238,7 +239,7 @@ def settings(results: Results, tasks: Sequence[str]) -> Table:
             row = [f"{task}: {TITLE[kind]}"]
             row += ["\N{EN DASH}" if x is None else f"{x:.3g}" for x in (*numbers, found.get("neuron_learning_rate"))]
             rows.append([*row, "no" if results.encloses("tuning", task, kind) else "yes"])
-    header = ["chosen", "τ mem", "τ syn", "spread", "learning rate", "of neurons", "at an edge"]
+    header = ["chosen", "τ mem", "τ syn", "spread", "learning rate", "learning rate of τ", "at an edge"]
     note = (
         "Times in steps, at the start where they are learned; different ones go from about τ/spread to about τ·spread."
     )

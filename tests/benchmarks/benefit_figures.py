@@ -70,7 +70,7 @@ def filters(equal: np.ndarray, different: np.ndarray, wanted: np.ndarray, sums: 
     for kind, found in sums.items():
         axes[2].plot(found, color=COLOR[kind])
     axes[2].text(42, 0.75, TITLE[SYN], color=ink(COLOR[SYN]))
-    axes[2].text(8, 0.52, TITLE[EQUAL], color=ink(COLOR[EQUAL]))
+    axes[2].text(52, 0.22, TITLE[EQUAL], color=ink(COLOR[EQUAL]))
     axes[2].set(title="best sum for one window")
     for ax in axes:
         ax.set(ylim=(-0.3, 1.1))
@@ -300,7 +300,7 @@ def untuned(gains: Mapping[str, tuple[float, float]], by_one: Mapping[str, tuple
         gains: by task, over a baseline that is the median of its trials, and over its best one.
         by_one: by task, the gain on the seed that chose, and on another one.
     """
-    fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.4))
+    fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.4), sharex=True)
     labels = ("baseline not tuned", "baseline tuned"), ("the seed that chose", "another seed")
     for ax, found, names in zip(axes, (gains, by_one), labels, strict=True):
         ax.axvline(0, color="0.6", linewidth=1)

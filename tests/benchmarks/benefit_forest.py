@@ -30,11 +30,14 @@ def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xla
             ax.plot(values, [row + 0.3] * len(values), "o", color=color, alpha=0.35, markersize=3, markeredgewidth=0)
             ax.plot([c.low, c.high], [row, row], color=color, **LOOK)
             ax.plot(c.mean, row, "o", color=color, markersize=5.5, markeredgecolor="white", markeredgewidth=0.7)
-    ax.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
-    ax.set_yticklabels([label if difference else "" for label, difference, _ in rows], fontsize=10)
+    named = {row: (label, color) for row, (label, difference, color) in enumerate(rows) if difference}
+    ax.set(ylim=(len(rows) - 0.3, -0.5), xlabel=xlabel)
+    ax.set_yticks([*named], [label for label, _ in named.values()], fontsize=10)
+    ax.tick_params(top=len(rows) > 20, labeltop=len(rows) > 20)  # a tall figure says its numbers at both ends
     ax.grid(axis="y", visible=False)
-    for row, (tick, (label, difference, color)) in enumerate(zip(ax.get_yticklabels(), rows, strict=True)):
+    for tick, (_, color) in zip(ax.get_yticklabels(), named.values(), strict=True):
         tick.set_color(ink(color))
+    for row, (label, difference, color) in enumerate(rows):
         if difference is None:
             look = {"fontsize": 10, "fontweight": "bold", "va": "center", "transform": ax.get_yaxis_transform()}
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # no line goes through the letters

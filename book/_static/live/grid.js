@@ -17,7 +17,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		return size === "0.0" ? size : (value > 0 ? "+" : "−") + size // what rounds to zero has no sign
 	}
 	const seen = ({low, high}) => low > 0 || high < 0
-	const look = one => (seen(one) ? (one.mean > 0 ? "green" : "pink") : "muted")
+	const look = one => (seen(one) ? "" : "muted")
 
 	function pick(figure, times) {
 		const {state} = figure
@@ -57,7 +57,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		figure.tiles = differences.map((value, k) => {
 			const place = {x: (k % columns) * wide, y: 28 + 48 * Math.floor(k / columns), width: wide}
 			const taken = picked.includes(k)
-			const kind = taken ? (value < 0 ? "pink" : "green") : ""
+			const kind = taken ? "ink" : ""
 			figure.block(place.x + 1, place.y, wide - 4, 44, kind)
 			const [middle, ink] = [place.x + wide / 2, taken ? "paper middle" : "middle"]
 			figure.write(middle, place.y + 17, seeds[k], `${ink} small`)
@@ -66,8 +66,11 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		})
 
 		const top = 68 + 48 * Math.ceil(MOST / columns)
-		const [low, high] = [Math.min, Math.max].map(end => end(0, ...differences))
-		const room = 0.5 * (high - low) || 1
+		const ends = [now, all, ...draws].flatMap(one => [one.low, one.high]).filter(Number.isFinite)
+		const farthest = Math.max(...differences.map(Math.abs)) // intervals of two seeds may reach ten times as far
+		const seenEnds = ends.map(end => Math.max(-2 * farthest, Math.min(2 * farthest, end)))
+		const [low, high] = [Math.min, Math.max].map(end => end(0, ...differences, ...seenEnds))
+		const room = 0.1 * (high - low) || 1
 		const rows = draws[0] ? 24 : 5
 		const panel = figure.panel([62, top, width - 76, 10 * rows], [low - room, high + room], [24 - rows, 24], {
 			title: "mean and 95 % interval",

@@ -106,7 +106,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			figure.write(left - 4, panel.y(0.2), k + 1, "tick end")
 			const [share, given] = [found.accuracies[k], name(found.answers[k])]
 			const answer = narrow ? "" : `${given} ${given === name(state.groups[k]) ? "✓" : "✗"} `
-			const kind = share > 0.9 ? "green" : "pink"
+			const kind = share > 0.9 ? "" : "muted"
 			figure.write(left + wide + 7, panel.y(0.2), answer + Math.round(100 * share), kind)
 		})
 		const bottom = top + row * count
