@@ -238,7 +238,7 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     assert adaptation.table(results) is adaptation.compared(results) is adaptation.gains(results) is None
     assert plt.get_fignums() == drawn
     assert adaptation.state(results).startswith(f"**Nothing of this has been run yet.** `{adaptation.COMMAND}` runs it")
-    assert adaptation.predictions(results).header == ["prediction", "", "predicted"]
+    assert adaptation.predictions(results).header == ["prediction", "when", "predicted"]
     (results.folder / "adaptation_tuning.jsonl").write_text(json.dumps(line("windows 4", EQUAL, 8, 0.7)) + "\n")
     found = Results(results.folder, adaptation.PREDICTIONS)
     assert adaptation.state(found).startswith("**Only settings have been searched for so far.**")
@@ -255,7 +255,7 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     assert {name.partition(":")[0] for name in rows} == {"windows 4"}  # of the other task there is nothing
     (ax,) = adaptation.gains(found).axes
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels == ["", *[adaptation.TITLES[kind] for kind in (SYN, *design.ADAPTIVE)]]
+    assert labels == [adaptation.TITLES[kind] for kind in (SYN, *design.ADAPTIVE)]
     assert [text.get_text() for text in ax.texts] == ["windows 4"]
     plt.close("all")
     outcomes = found.outcomes()
@@ -302,7 +302,7 @@ def test_adaptation_says_when_all_has_been_run_and_what_failed(results, monkeypa
     assert "not run" not in str(adaptation.compared(given()).rows) + str(adaptation.table(given()).rows)
     labels = [label.get_text() for label in adaptation.gains(given()).axes[0].get_yticklabels()]
     plt.close("all")
-    assert len(labels) == 2 * len(kinds)
+    assert len(labels) == 2 * (len(kinds) - 1)  # headings have none
     broken = given({**line("windows 4", kinds[4], 3, 0.5), "result": {"failed": "no scale gives the rate"}})
     assert adaptation.state(broken).endswith(f" Runs that failed and are left out: 1.{adaptation.LEGEND}")
     assert {row[3] for row in adaptation.compared(broken).rows} == {"2", "3"}
