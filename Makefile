@@ -67,7 +67,7 @@ python-venv:
 _build/executed-with: venv FORCE
 	@mkdir -p _build
 	@$(BIN)/python -c 'import snnparams; print("data:", snnparams.load_mnist().name)' | tee _build/data
-	@{ cat $(SOURCES); $(BIN)/pip freeze; tail -n 1 _build/data; } | cksum > $@.new
+	@{ cat $(SOURCES); $(BIN)/pip freeze --exclude-editable; tail -n 1 _build/data; } | cksum > $@.new
 	@if ! cmp -s $@.new $@; then rm -rf _build/.jupyter_cache _build/.doctrees _build/executed; mv $@.new $@; else rm $@.new; fi
 FORCE:
 
