@@ -52,10 +52,8 @@ def test_the_findings_are_those_of_the_experiment():
     assert RESULTS.mean("delays", DELAY_TASK, DELAYS) > 99.9
     few = gain(SYN, "windows 4, recurrent")
     many = RESULTS.difference("core", "windows 12, recurrent", SYN, SHARED).contrast
-    assert (
-        f"24 of them gain {many.mean:.1f} points over one learned value on twelve windows; with two, on four, no"
-        in text
-    )
+    of_them = f"24 of them gain {many.mean:.1f} points over one learned value on twelve windows"
+    assert f"{of_them}; with two, on four, no gain was seen" in text
     assert few.low < 0 < few.high < 1
     for kind in (SYN, MEM):  # "in networks without a reset both reach 96 %"
         assert round(RESULTS.mean("causes", DELAY_TASK, f"{kind}, no reset")) == 96
