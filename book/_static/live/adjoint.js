@@ -61,8 +61,7 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		const voltage = figure.panel([left, 28, wide, high], [0, end], [0, 1.6], {
 			name: "voltage",
 			title: "voltage, forward →",
-			yTicks: [0, 0.5, 1, 1.5],
-			xNames: () => ""
+			yTicks: [0, 0.5, 1, 1.5]
 		})
 		voltage.level(state.threshold, "dashed")
 		voltage.text(end, state.threshold, "threshold: drag it", "end", -12, -6)
@@ -84,10 +83,7 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		})
 		lambda.level(0, "axis")
 		lambda.line(times, found.ofV, "blue line")
-		for (const {t, before, after} of found.jumps) {
-			const at = ms(t + 1)
-			lambda.line([at, at], [after, before], "dashed blue")
-		}
+		for (const {t, before, after} of found.jumps) lambda.line([ms(t + 1), ms(t + 1)], [after, before], "dashed blue")
 
 		const curve = figure.panel(beside(28, 310, 292, 74), [LOW, HIGH], [0, end], {
 			title: `${ordinal} spike at (ms)`,
@@ -113,10 +109,11 @@ liveFigures.define("adjoint", ({each, format, list, simulate}) => {
 		if (found.spike === null)
 			return `There is no ${ordinal} spike: λ is zero everywhere, and no gradient says how to get one.`
 		const slope = found.slopes[found.spike]
+		const [byVoltage, byThreshold] = [found.ofV[found.spike], found.ofThreshold].map(later)
 		return (
-			`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. By the tangent, it ` +
-			`would come ${later(found.ofV[found.spike])} if the voltage before it were higher by 0.01, and ${later(found.ofThreshold)} if the ` +
-			`threshold were.${slope < 0.6 ? " It grazes the threshold, and soon is gone." : ""}`
+			`The ${ordinal} spike comes at ${format(ms(found.spike + 1), 3)} ms, with a slope s⁻ of ${format(slope)}. ` +
+			`By the tangent, it would come ${byVoltage} if the voltage before it were higher by 0.01, and ${byThreshold} ` +
+			`if the threshold were.${slope < 0.6 ? " It grazes the threshold, and soon is gone." : ""}`
 		)
 	}
 

@@ -1,5 +1,5 @@
 // An experiment, seed by seed: what few seeds would have said, and all say.
-liveFigures.define("grid", ({grid, list, spread}) => {
+liveFigures.define("grid", ({clamp, grid, list, spread}) => {
 	const {tasks, titles, measures, critical} = grid // of grid_data.js, which a build writes
 	const MOST = critical.length - 1 // seeds
 	const KEPT = 20 // draws
@@ -20,15 +20,13 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 	const look = one => (seen(one) ? "" : "muted")
 
 	function pick(figure, times) {
-		const {state} = figure
-		const count = tasks[state.task].seeds.length
-		const shuffled = () => list(count, k => [Math.random(), k]).sort((one, other) => one[0] - other[0])
-		const drawn = list(times, () =>
-			shuffled()
-				.slice(0, state.count)
-				.map(([, k]) => k)
-		)
-		figure.change({picked: drawn[0], draws: [...drawn, ...state.draws].slice(0, KEPT)})
+		const {task, count, draws} = figure.state
+		const drawn = list(times, () => {
+			const places = list(tasks[task].seeds.length, k => [Math.random(), k])
+			const shuffled = places.sort(([one], [other]) => one - other)
+			return shuffled.slice(0, count).map(([, k]) => k)
+		})
+		figure.change({picked: drawn[0], draws: [...drawn, ...draws].slice(0, KEPT)})
 	}
 
 	const kinds = Object.entries(titles)
@@ -43,8 +41,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		const valid = state.picked.filter(k => k in differences)
 		const picked = valid.length ? valid : list(Math.min(state.count, seeds.length), k => k)
 		const of = places => interval(places.map(k => differences[k]))
-		const draws = state.draws.map(of)
-		return {differences, picked, now: of(picked), all: interval(differences), draws}
+		return {differences, picked, now: of(picked), all: interval(differences), draws: state.draws.map(of)}
 	}
 
 	function draw(figure, {differences, picked, now, all, draws}) {
@@ -57,8 +54,7 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		figure.tiles = differences.map((value, k) => {
 			const place = {x: (k % columns) * wide, y: 28 + 48 * Math.floor(k / columns), width: wide}
 			const taken = picked.includes(k)
-			const kind = taken ? "ink" : ""
-			figure.block(place.x + 1, place.y, wide - 4, 44, kind)
+			figure.block(place.x + 1, place.y, wide - 4, 44, taken ? "ink" : "")
 			const [middle, ink] = [place.x + wide / 2, taken ? "paper middle" : "middle"]
 			figure.write(middle, place.y + 17, seeds[k], `${ink} small`)
 			figure.write(middle, place.y + 35, signed(value), ink)
@@ -66,10 +62,10 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		})
 
 		const top = 68 + 48 * Math.ceil(MOST / columns)
+		const farthest = 2 * Math.max(...differences.map(Math.abs)) // intervals of two seeds reach farther still
 		const ends = [now, all, ...draws].flatMap(one => [one.low, one.high]).filter(Number.isFinite)
-		const farthest = Math.max(...differences.map(Math.abs)) // intervals of two seeds may reach ten times as far
-		const seenEnds = ends.map(end => Math.max(-2 * farthest, Math.min(2 * farthest, end)))
-		const [low, high] = [Math.min, Math.max].map(end => end(0, ...differences, ...seenEnds))
+		const shown = [0, ...differences, ...ends.map(end => clamp(end, -farthest, farthest))]
+		const [low, high] = [Math.min(...shown), Math.max(...shown)]
 		const room = 0.1 * (high - low) || 1
 		const rows = draws[0] ? 24 : 5
 		const panel = figure.panel([62, top, width - 76, 10 * rows], [low - room, high + room], [24 - rows, 24], {
@@ -79,14 +75,17 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		})
 		panel.line([0, 0], panel.rangeY, "axis")
 		const row = (one, y, kind, radius) => {
-			panel.line([one.low, one.high], [y, y], kind)
+			panel.line([one.low, one.high], [y, y], `${look(one)} ${kind}`)
+			// where an interval goes on outside, an arrow says so
+			for (const [k, edge] of panel.rangeX.entries())
+				if ([one.low < edge, one.high > edge][k]) panel.text(edge, y, "◂▸"[k], "middle", 0, 4)
 			panel.dot(one.mean, y, look(one), radius)
 		}
 		const names = [`these ${picked.length}`, `all ${seeds.length}`, draws[0] ? "draws" : ""]
 		for (const [k, name] of names.entries()) figure.write(54, panel.y(22 - 2 * k) + 4, name, "tick end")
-		row(now, 22, `${look(now)} thick`, 6)
-		row(all, 20, `${look(all)} line`, 4)
-		for (const [k, one] of draws.entries()) row(one, 18 - 0.9 * k, look(one), 2.5)
+		row(now, 22, "thick", 6)
+		row(all, 20, "line", 4)
+		for (const [k, one] of draws.entries()) row(one, 18 - 0.9 * k, "", 2.5)
 		return top + 10 * rows + 40
 	}
 
@@ -95,9 +94,8 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 		const number = ({mean, low, high}) => signed(mean) + (low > -Infinity ? ` (${signed(low)} to ${signed(high)})` : "")
 		if (state.kind === state.other) return "Choose two different kinds."
 		const [ours, theirs] = [titles[state.kind], titles[state.other]]
-		const higher = `so that ${now.mean > 0 ? ours : theirs} is higher`
-		const what =
-			picked.length > 1 ? (seen(now) ? higher : "so that no difference is seen") : "and one seed has no interval"
+		const higher = seen(now) ? `${now.mean > 0 ? ours : theirs} is higher` : "no difference is seen"
+		const what = picked.length > 1 ? `so that ${higher}` : "and one seed has no interval"
 		const many = draws.length > 1 ? ` Of ${draws.length} draws ${draws.filter(seen).length} saw a difference.` : ""
 		return (
 			`With ${picked.length} of ${seeds.length} seeds, ${ours} minus ${theirs} is ` +
@@ -123,8 +121,8 @@ liveFigures.define("grid", ({grid, list, spread}) => {
 			list(MOST, k => ({
 				label: () => {
 					const {differences, picked} = figure.result
-					const how = picked.includes(k) ? "taken in" : "left out"
-					return `seed ${tasks[figure.state.task].seeds[k]}: ${signed(differences[k])}, ${how}; press to change`
+					const seed = tasks[figure.state.task].seeds[k]
+					return `seed ${seed}: ${signed(differences[k])}, ${picked.includes(k) ? "taken in" : "left out"}`
 				},
 				press: () => {
 					const {picked} = figure.result

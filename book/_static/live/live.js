@@ -124,7 +124,7 @@
 			const [low, high] = axis === "x" ? this.rangeX : this.rangeY
 			return low + (high - low) * (axis === "x" ? (x - this.left) / this.width : 1 - (y - this.top) / this.height)
 		}
-		axes({xLabel = "", title = "", xTicks, yTicks, xNames = format, yNames = format}) {
+		axes({xLabel = "", title = "", xTicks, yTicks, xNames = xLabel ? format : () => "", yNames = format}) {
 			const {parts, left, top, width, height} = this
 			const bottom = top + height
 			for (const v of yTicks ?? roundNumbers(...this.rangeY, height / 34))
@@ -196,7 +196,6 @@
 			const about = `role="img" aria-label="${plan.label}" aria-describedby="${id}-text"`
 			this.canvas = element(`<div class="live-canvas"><svg ${about}></svg></div>`)
 			this.drawing = this.canvas.firstChild
-			// seen at once, and heard when one pauses
 			this.message = element(`<p class="live-text" id="${id}-text" aria-hidden="true"></p>`)
 			this.voice = element('<p class="live-voice" aria-live="polite"></p>')
 			this.controls = element('<div class="live-controls"></div>')
@@ -356,8 +355,10 @@
 			}
 			if (!this.work || (this.result?.partial && !calm.matches)) this.redraw()
 			this.busy = Boolean(this.work || this.stale)
+			clearTimeout(this.timer)
 			if (this.busy) requestAnimationFrame(() => this.frame())
-			else this.say()
+			// what is seen is read out, so late that a voice can follow
+			else this.timer = setTimeout(() => this.voice.replaceChildren(this.message.textContent), 250)
 		}
 
 		/** Compute all that is due at once, without frames. */
@@ -410,14 +411,8 @@
 				button.hidden = !box
 				if (!box) continue
 				put(button, box.x, box.y, box.width)
-				button.setAttribute("aria-label", label())
+				button.setAttribute("aria-label", `${label()}; press to change`)
 			}
-		}
-
-		/** Have what is seen read out, so late that a voice can follow. */
-		say() {
-			clearTimeout(this.timer)
-			this.timer = setTimeout(() => this.voice.replaceChildren(this.message.textContent), 250)
 		}
 
 		write(...what) {
@@ -445,27 +440,11 @@
 		}
 	}
 
-	function mount() {
+	const shared = {bySpeed, calm, clamp, each, format, impulse, list, normal, range, simulate, spread, total}
+	const define = (name, make) => Object.assign(plans, {[name]: make(liveFigures)})
+	window.liveFigures = {...shared, define}
+	document.addEventListener("DOMContentLoaded", () => {
 		for (const [name, plan] of Object.entries(plans))
 			for (const place of document.querySelectorAll(`figure.live-${name}`)) place.figure = new Figure(place, plan)
-	}
-
-	window.liveFigures = {
-		bySpeed,
-		calm,
-		clamp,
-		each,
-		format,
-		impulse,
-		list,
-		normal,
-		range,
-		simulate,
-		spread,
-		total,
-		define(name, make) {
-			plans[name] = make(liveFigures)
-		}
-	}
-	document.addEventListener("DOMContentLoaded", mount)
+	})
 })()

@@ -35,10 +35,7 @@ liveFigures.define("neuron", ({format, list, simulate}) => {
 		figure.write(left, 16, "input spikes: drag them", "title")
 		input.marks(state.times, 41, 14, "mark")
 		for (const t of state.times) input.dot(t, 1, "knob", 6)
-		const current = figure.panel([left, 74, wide, narrow ? 80 : 100], time, [0, 6], {
-			yTicks: [0, 2, 4, 6],
-			xNames: () => ""
-		})
+		const current = figure.panel([left, 74, wide, narrow ? 80 : 100], time, [0, 6], {yTicks: [0, 2, 4, 6]})
 		current.line(times, usual.currents, "ghost", {stairs: true})
 		current.line(times, found.currents, "blue line", {stairs: true})
 		current.text(STEPS, 6, "synaptic current i", "blue end", 0, -7)
@@ -67,10 +64,10 @@ liveFigures.define("neuron", ({format, list, simulate}) => {
 	function text(figure, found) {
 		const {spikes, voltages, usual} = found
 		const most = format(Math.max(...voltages), 3)
-		const when = spikes.length ? `, the first at ${spikes[0]} ms` : `, as its voltage reaches at most ${most}`
+		const when = spikes.length ? `the first at ${spikes[0]} ms` : `as its voltage reaches at most ${most}`
 		const before = changed(figure) ? ` The grey one ${fires(usual.spikes)}.` : ""
 		return (
-			`The neuron ${fires(spikes)}${when}.${before}` +
+			`The neuron ${fires(spikes)}, ${when}.${before}` +
 			(overshoot("synaptic", "current", "", figure.state.tau_syn) ||
 				overshoot("membrane", "voltage", " until a reset", figure.state.tau_mem))
 		)

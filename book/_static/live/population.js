@@ -16,12 +16,6 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 		return x
 	})
 
-	/** Log-normal time constants in ms, from the shortest. */
-	function spreadOut({median, variation}) {
-		const width = Math.sqrt(Math.log1p(variation ** 2))
-		return DEVIATES.map(deviate => median * Math.exp(width * deviate))
-	}
-
 	/** The share that fires in each ms, and every neuron's spikes, in steps. */
 	function* respond(taus, current) {
 		const kept = current * DT * SYNAPSE // just what the synapse loses in a step
@@ -42,12 +36,13 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 
 	const deviation = share => spread(share.slice(LATE))[1]
 
-	function* compute(state) {
-		const taus = spreadOut(state)
-		const found = yield* respond(taus, state.current)
+	function* compute({variation, median, current}) {
+		const width = Math.sqrt(Math.log1p(variation ** 2))
+		const taus = DEVIATES.map(deviate => median * Math.exp(width * deviate)) // log-normal, in ms, from the shortest
+		const found = yield* respond(taus, current)
 		const tail = yield* remember(taus)
-		const equal = yield* respond([state.median], state.current)
-		const equalTail = yield* remember([state.median])
+		const equal = yield* respond([median], current)
+		const equalTail = yield* remember([median])
 		return {taus, ...found, deviation: deviation(found.share), tail, equalShare: equal.share, equalTail}
 	}
 
@@ -58,7 +53,6 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 		const high = narrow ? 108 : 182
 		const raster = figure.panel([left, 28, wide, high], [0, end], [0, NEURONS], {
 			title: "time constants (ms) and spikes",
-			xNames: () => "",
 			yTicks: state.variation ? [0.5, 30.5, 59.5] : [30.5],
 			yNames: row => format(found.taus[Math.floor(row)], 3)
 		})
@@ -95,7 +89,7 @@ liveFigures.define("population", ({bySpeed, each, format, impulse, list, normal,
 		const [first, last] = range(found.taus, 3)
 		const taus = last ? `Time constants lie between ${first} and ${last} ms` : `All time constants are ${first} ms`
 		if (!found.spikes.flat().length) return `${taus}. No neuron fires: the current stays below the threshold of 1.`
-		const [now, usual] = [found.share, found.equalShare].map(share => format(100 * deviation(share)))
+		const [now, usual] = [found.deviation, deviation(found.equalShare)].map(share => format(100 * share))
 		const swing = `the share that fires has a standard deviation of ${now} %`
 		if (!last) return `${taus}, so that all neurons fire together: ${swing}.`
 		const left = tail => tail[100] / Math.max(...tail)

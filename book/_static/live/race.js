@@ -134,14 +134,12 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 		const [last, {target}] = [path.at(-1), state]
 		const arrived = NAMES.filter(name => paths[name].length > RACE && near(paths[name].at(-1), target))
 		const there = `In the end ${arrived.join("; ") || "none"} came within 5 % of the target.`
-		if (!valid(last))
-			return `After ${path.length - 1} steps ${state.map} has a rate of ${format(last.value)} per second, as no neuron can have. ${there}`
-		if (near(last, target)) {
-			const since = path.findLastIndex(point => !near(point, target)) + 1
-			return `From step ${since} on, ${state.map} stays within 5 % of the target. ${there}`
-		}
+		const after = `After ${path.length - 1} steps ${state.map}`
+		if (!valid(last)) return `${after} has a rate of ${format(last.value)} per second, as no neuron can have. ${there}`
+		const since = path.findLastIndex(point => !near(point, target)) + 1
+		if (near(last, target)) return `From step ${since} on, ${state.map} stays within 5 % of the target. ${there}`
 		const frozen = path[1].value === last.value ? ", since its first step" : ""
-		return `After ${RACE} steps ${state.map} is at ${format(tau(last))} ms${frozen}. ${there}`
+		return `${after} is at ${format(tau(last))} ms${frozen}. ${there}`
 	}
 
 	return {

@@ -65,15 +65,11 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 		const [left, wide, beside] = figure.columns(0.62)
 		const range = [LOW, HIGH]
 		const high = narrow ? 120 : 180
-		const onLoss = figure.panel([left, 28, wide, high], range, [0, 20], {
-			name: "loss",
-			title: "loss: drag the ball",
-			xNames: () => ""
-		})
+		const onLoss = figure.panel([left, 28, wide, high], range, [0, 20], {name: "loss", title: "loss: drag the ball"})
 		const below = figure.panel([left, high + 68, wide, narrow ? 66 : 90], range, [-40, 40], {
 			title: "gradient, as learning sees it",
 			xLabel: "weight",
-			ofY: v => Math.sign(v) * Math.sqrt(Math.abs(v)), // so that small slopes are seen
+			ofY: Math.cbrt, // so that small slopes are seen
 			yTicks: [-40, -10, 0, 10, 40]
 		})
 
@@ -120,7 +116,7 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 	}
 
 	return {
-		label: "The loss against a weight, a staircase, with a ball on it; below, the surrogate gradient at every weight",
+		label: "A ball on the staircase of a loss; below, the surrogate gradient at every weight",
 		controls: [
 			{name: "method", label: "surrogate", options: Object.keys(SHAPES), value: "super"},
 			{name: "steepness", label: "steepness", low: 1, high: 300, log: true, value: 10},

@@ -4,7 +4,6 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 	const TAU_MEM = 4 // steps
 	const NOISE = 0.01
 	const MOST = 6 // windows
-	const scale = {log: true, digits: 2}
 
 	/** Time constants whose distance from 1 is spaced evenly on a logarithmic scale. */
 	function spaced({middle, spread, count}) {
@@ -19,22 +18,18 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		for (const [k, pivot] of rows.entries())
 			for (const row of rows) {
 				const share = row === pivot ? 0 : row[k] / pivot[k]
-				row.forEach((_, m) => {
-					row[m] -= share * pivot[m]
-				})
+				for (const m of row.keys()) row[m] -= share * pivot[m]
 			}
 		return rows.map((row, k) => row.at(-1) / row[k])
 	}
 
 	/** How often a sum of filters has the sign of a window, over all inputs, with noise on every state. */
 	function accuracy(kept, window, noise) {
-		const inputs = 2 ** kept.length
-		let right = 0
-		for (let input = 0; input < inputs; input++) {
+		const shares = list(2 ** kept.length, input => {
 			const signs = kept.map((_, j) => ((input >> j) & 1 ? 1 : -1))
-			right += normal((signs[window] * dot(kept, signs)) / noise)
-		}
-		return right / inputs
+			return normal((signs[window] * dot(kept, signs)) / noise)
+		})
+		return total(shares) / shares.length
 	}
 
 	function* compute(state) {
@@ -49,8 +44,10 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		const overlap = held.map((f, i) => held.map((g, j) => dot(f, g) + (i === j ? noise ** 2 : 0)))
 		const [sums, accuracies, answers] = [[], [], []]
 		for (let k = 0; k < state.windows; k++) {
-			const wanted = held.map(row => row[k])
-			const weights = solve(overlap, wanted)
+			const weights = solve(
+				overlap,
+				held.map(row => row[k])
+			)
 			const kept = held[0].map((_, j) => total(weights.map((w, i) => w * held[i][j])))
 			sums.push(unit[0].map((_, lag) => Math.sqrt(LONG) * total(weights.map((w, i) => w * unit[i][lag]))))
 			accuracies.push(accuracy(kept, k, noise * Math.sqrt(dot(weights, weights))))
@@ -81,11 +78,8 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			return {x, y: 22, width: block}
 		})
 
-		const filters = figure.panel([left, 94, wide, 92], time, [0, 1.05], {
-			title: "what each neuron still holds",
-			yTicks: [0, 1],
-			xNames: () => ""
-		})
+		const holds = {title: "what each neuron still holds", yTicks: [0, 1]}
+		const filters = figure.panel([left, 94, wide, 92], time, [0, 1.05], holds)
 		const look = k => bySpeed(found.taus[k], 300)
 		for (const [k, f] of found.filters.entries()) {
 			const share = value => value / Math.max(...f)
@@ -110,7 +104,7 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 			figure.write(left + wide + 7, panel.y(0.2), answer + Math.round(100 * share), kind)
 		})
 		const bottom = top + row * count
-		figure.panel([left, bottom, wide, 0], time, [0, 1], {xLabel: "time before the question (steps)", yTicks: []})
+		figure.panel([left, bottom, wide, 0], time, [0, 1], {xLabel: "steps before the question", yTicks: []})
 
 		const box = narrow ? [left, bottom + 72, wide, 50] : [width - 182, 94, 168, 92]
 		const states = figure.panel(box, [-1, 1], [0, state.count], {
@@ -140,14 +134,14 @@ liveFigures.define("windows", ({bySpeed, each, impulse, list, normal, range, tot
 		controls: [
 			{name: "count", label: "neurons", low: 1, high: 8, step: 1, value: 3},
 			{name: "windows", label: "windows", low: 2, high: MOST, step: 1, value: 4},
-			{...scale, name: "middle", label: "middle τ", low: 5, high: 60, unit: " steps", value: 20},
-			{...scale, name: "spread", label: "spread (1: equal)", low: 1, high: 10, value: 7}
+			{name: "middle", label: "middle τ", low: 5, high: 60, log: true, digits: 2, unit: " steps", value: 20},
+			{name: "spread", label: "spread (1: equal)", low: 1, high: 10, log: true, digits: 2, value: 7}
 		],
 		state: {groups: [1, -1, -1, 1, 1, -1]}, // the group of inputs that is active in each window
 
 		presses: figure =>
 			list(MOST, k => ({
-				label: () => `window ${k + 1}: group ${name(figure.state.groups[k])} is active; press to change`,
+				label: () => `window ${k + 1}: group ${name(figure.state.groups[k])} is active`,
 				press: () => {
 					figure.state.groups[k] *= -1
 					figure.change()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LIBRARIES = {"norse": "norse", "snntorch": "snntorch", "spikingjelly": "spikingjelly", "ours": "snnparams"}
-NAMES = {"norse": "Norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJelly", "ours": "here"}
+NAMES = {"ours": "here", "norse": "Norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}  # columns of the table
 JOBS = {
     "three_layers": "three layers",
     "convolution": "a convolutional network",
@@ -74,13 +74,13 @@ def table(jobs: dict[str, dict]) -> str:
     Args:
         jobs: the entry of that name of book/results/jobs.json.
     """
-    lines = ["| | " + " | ".join(NAMES[library] for library in LIBRARIES) + " |", "|---|" + "---|" * len(LIBRARIES)]
+    lines = ["| | " + " | ".join(NAMES.values()) + " |", "|---|" + "--:|" * len(NAMES)]
     for job, title in JOBS.items():
-        numbers = {library: jobs[job][library].get("statements") for library in LIBRARIES}
+        numbers = {library: jobs[job][library].get("statements") for library in NAMES}
         least = min(number for number in numbers.values() if number is not None)
         cells = []
         for library, number in numbers.items():
-            cell = "" if number is None else f"**{number}**" if number == least else f"{number}"
+            cell = "–" if number is None else f"**{number}**" if number == least else f"{number}"
             cells.append(cell if number is None or "result" in jobs[job][library] else f"{cell} ({NOT_RUN})")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
