@@ -248,33 +248,32 @@ def test_adaptation_says_what_has_not_been_run_and_stands_beside_the_core(result
     (results.folder / "adaptation.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     found = Results(results.folder, adaptation.PREDICTIONS)
     rows = {row[0]: row[1:] for row in adaptation.table(found).rows}
-    assert rows["windows 4: equal, no adaptation"] == ["67.7 %", "", "3"]  # 71, 72 and 60
-    assert rows["windows 4: adaptation learned"][0] == "82.0 %"
-    assert rows["windows 4: adaptation learned"][1].startswith("+14.3 (")  # 10, 10 and 23
-    assert rows["windows 4: \N{GREEK SMALL LETTER TAU} syn learned"] == ["not run", "not run", "0"]
-    assert {name.partition(":")[0] for name in rows} == {"windows 4"}  # of the other task there is nothing
+    assert rows["four windows: equal, no adaptation"] == ["67.7 %", "", "3"]  # 71, 72 and 60
+    assert rows["four windows: adaptation learned"][0] == "82.0 %"
+    assert rows["four windows: adaptation learned"][1].startswith("+14.3 (")  # 10, 10 and 23
+    assert rows["four windows: \N{GREEK SMALL LETTER TAU} syn learned"] == ["not run", "not run", "0"]
+    assert {name.partition(":")[0] for name in rows} == {"four windows"}  # of the other task there is nothing
     (ax,) = adaptation.gains(found).axes
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == [adaptation.TITLES[kind] for kind in (SYN, *design.ADAPTIVE)]
-    assert [text.get_text() for text in ax.texts] == ["windows 4"]
+    assert [text.get_text() for text in ax.texts] == ["four windows"]
     plt.close("all")
     outcomes = found.outcomes()
     assert outcomes["learned adaptation"].verdict == "miss"  # 0, where more than 3 was said
     assert outcomes["equal adaptation"].verdict != "not run"
     assert outcomes["recurrent"].verdict == "not run"
-    some = (
-        "0 to 3 of 3 seeds of each kind on windows 4 and 0 of 3 seeds of each kind on windows 12"  # no learned synapses
-    )
-    assert some in adaptation.state(found)
+    state = adaptation.state(found)
+    assert "0 to 3 of 3 seeds of each kind on four windows" in state  # no learned synapses
+    assert "0 of 3 seeds of each kind on twelve windows" in state
     assert f"`{adaptation.COMMAND}` runs what is missing" in adaptation.state(found)
     assert adaptation.predictions(found).header[-1] == "verdict"
     rows = {row[0]: row[1:] for row in adaptation.compared(found).rows}
     assert len(rows) == len(adaptation.ASKED)
-    gained = rows["windows 4: equal adaptation \N{MINUS SIGN} equal, no adaptation"]
+    gained = rows["four windows: equal adaptation \N{MINUS SIGN} equal, no adaptation"]
     assert gained[0].startswith("+14.3 (")
     expected = mean_contrast([10, 10, 23])
     assert gained[1:] == [f"{expected.detectable:.1f}", "3"]
-    nothing = rows["windows 4: different adaptation \N{MINUS SIGN} equal adaptation"]
+    nothing = rows["four windows: different adaptation \N{MINUS SIGN} equal adaptation"]
     assert nothing == ["+0.0 (+0.0 to +0.0)", "0.0", "3"]
 
 
@@ -314,14 +313,15 @@ def test_a_verdict_on_delays_waits_for_all_declared_seeds(results, monkeypatch):
     assert {cell for row in delays.later_accuracies(results).rows for cell in row[1:]} == {"not run"}
     headings = [text.get_text() for text in delays.later(results).axes[0].texts]
     plt.close("all")
-    assert headings == [f"{task}: not run" for task in design.LATER_DELAY_TASKS]
+    twelve = "twelve windows, recurrent: not run"
+    assert headings == ["six windows: not run", *(f"XOR{of}: not run" for of in ("", ", recurrent")), twelve]
     different = [line("windows 4", design.DELAYS, s, 0.99) for s in SEEDS[:2]]
     learned = [line("windows 4", design.DELAYS_LEARN, s, 0.98) for s in SEEDS[:2]]
     (results.folder / "delays.jsonl").write_text("".join(json.dumps(x) + "\n" for x in different + learned))
     found = Results(results.folder, delays.PREDICTIONS)
     rows = {row[0]: row[1:] for row in delays.table(found).rows}
-    assert rows["windows 4: different delays"][0] == "99.0 %"
-    assert rows["windows 4: equal delays"] == ["not run", "not run", "0"]
+    assert rows["four windows: different delays"][0] == "99.0 %"
+    assert rows["four windows: equal delays"] == ["not run", "not run", "0"]
     assert found.outcomes()["different delays"].verdict == "not run"  # one seed is missing
     different.append(line("windows 4", design.DELAYS, SEEDS[2], 0.99))
     (results.folder / "delays.jsonl").write_text("".join(json.dumps(x) + "\n" for x in different + learned))

@@ -901,7 +901,7 @@ def test_a_task_of_which_seeds_are_missing_is_called_incomplete(tmp_path):
         kept = [line for line in lines if stage == "flat" or json.loads(line)["seed"] <= 7]
         (tmp_path / f"{stage}.jsonl").write_text("".join(kept))
     found = benefit_explorer.seed_by_seed(benefit_analysis.Results(tmp_path), "windows 4")
-    assert found["title"] == "windows 4 (incomplete: 3 seeds)"
+    assert found["title"] == "four windows (incomplete: 3 seeds)"
     assert "of the 20 seeds of the experiment 7 have run" in found["note"]
     assert found["seeds"] == [1101, 1102, 1103]
 

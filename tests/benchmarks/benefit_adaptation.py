@@ -17,6 +17,7 @@ from benefit_design import (
     LEARNS,
     SYN,
 )
+from benefit_terms import task_name
 
 from snnparams.plot import Table
 
@@ -69,7 +70,7 @@ def state(results: Results) -> str:
         if min(counts) < planned:
             fewest, most = min(counts), max(counts)
             seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-            parts.append(f"{seeds} of {planned} seeds of each kind on {task}")
+            parts.append(f"{seeds} of {planned} seeds of each kind on {task_name(task)}")
         runs = results.runs("adaptation")
         failed += sum("failed" in x["result"] for kind in STUDY.kinds for x in runs.get((task, kind), {}).values())
         tries |= {len(results.tries("adaptation_tuning", task, kind)) for kind in ADAPTIVE}
@@ -94,7 +95,7 @@ def compared(results: Results) -> Table | None:
     rows = []
     for task, stage in started(results).stages.items():
         for kind, other in ASKED:
-            row = [f"{task}: {TITLES[kind]} \N{MINUS SIGN} {TITLES[other]}"]
+            row = [f"{task_name(task)}: {TITLES[kind]} \N{MINUS SIGN} {TITLES[other]}"]
             count = STUDY.shared_seeds(results, task, kind, other)
             if count > 1:
                 found = results.difference(stage, task, kind, other)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SYN
-from benefit_results import Difference, Results, measured, natural_name, signed
+from benefit_results import Difference, Results, measured, signed
 from benefit_terms import (
     ALL_FROM_EQUAL,
     COLOR,
@@ -24,12 +24,13 @@ from benefit_terms import (
     TASKS,
     TITLE,
     as_shown,
+    task_name,
 )
 
 from snnparams.plot import Table
 
 # besides the functions below: what those who read results need of the two other files
-__all__ = ["COLOR", "DELAY_STAGES", "FOLDER", "MARGIN", "SEEDS", "Results", "Table", "measured"]
+__all__ = ["COLOR", "DELAY_STAGES", "FOLDER", "MARGIN", "SEEDS", "Results", "Table", "measured", "task_name"]
 
 
 def percent(number: float | None, digits: int = 1) -> str:
@@ -47,7 +48,7 @@ def levels(results: Results) -> Table:
             best = max(reached, key=reached.__getitem__)
             mark = " *" if task in below_linear(results) else ""
             ours = [percent(reached[EQUAL]), f"{reached[best]:.1f} ({TITLE[best]})"]
-            rows.append([natural_name(task) + mark, *map(percent, known), *ours])
+            rows.append([task_name(task) + mark, *map(percent, known), *ours])
     note = "* a linear classifier on all bins is better: no general conclusion from this task"
     note = note if below_linear(results) else ""
     return Table(["correct (%)", *LEVELS.values(), "equal", "best kind"], rows, note)
@@ -120,7 +121,7 @@ def every_difference(results: Results) -> Table:
                 same = "yes" if found.same < 0.05 else "no"
             reached = [percent(float(measure(values))) for measure in (np.mean, np.median)]
             collapsed = f"{100 * results.collapsed('core', task, kind):.0f}"
-            rows.append([f"{task}: {TITLE[kind]}", gain, *reached, collapsed, seen, same])
+            rows.append([f"{task_name(task)}: {TITLE[kind]}", gain, *reached, collapsed, seen, same])
     header = ["test split", "minus equal (points)", "mean (%)", "median (%)", "collapsed (%)", "could be seen (points)"]
     header.append("within 1 point")
     return Table(header, rows)
@@ -236,7 +237,7 @@ def settings(results: Results, tasks: Sequence[str]) -> Table:
             found = cell["neurons"] | cell["training"]
             spread = found.get("spread_syn", found.get("spread_mem"))
             numbers = (found["tau_mem"], found["tau_syn"], spread, found["learning_rate"])
-            row = [f"{task}: {TITLE[kind]}"]
+            row = [f"{task_name(task)}: {TITLE[kind]}"]
             row += ["\N{EN DASH}" if x is None else f"{x:.3g}" for x in (*numbers, found.get("neuron_learning_rate"))]
             rows.append([*row, "no" if results.encloses("tuning", task, kind) else "yes"])
     header = ["chosen", "τ mem", "τ syn", "spread", "learning rate", "learning rate of τ", "at an edge"]
@@ -251,7 +252,7 @@ def drifts(results: Results) -> Table:
     rows = []
     learners = [("causes", "windows 4", ALL_FROM_EQUAL), ("causes", "windows 4", ALL)]
     for stage, task, kind in learners + [("natural", task, ALL) for task in NATURAL]:
-        row = [f"{natural_name(task)}: {TITLE[kind]}"]
+        row = [f"{task_name(task)}: {TITLE[kind]}"]
         for before, after in results.medians(stage, task, kind).values():
             row.append(f"{before:.3g} to {after:.3g}")
         rows.append(row)

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 from benefit_analysis import Results
 from benefit_design import EQUAL
 from benefit_forest import forest
+from benefit_terms import task_name
 
 from snnparams.plot import Table
 
@@ -49,7 +50,7 @@ class Study:
                 gain = "" if kind == EQUAL else NOT_RUN
                 if kind != EQUAL and self.shared_seeds(results, task, kind, EQUAL) > 1:
                     gain = str(results.difference(stage, task, kind, EQUAL))
-                rows.append([f"{task}: {self.titles[kind]}", reached, gain, str(count)])
+                rows.append([f"{task_name(task)}: {self.titles[kind]}", reached, gain, str(count)])
         return Table(["task and kind", "accuracy", "gain over equal (95 %)", "seeds"], rows)
 
     def gains(self, results: Results, xlabel: str) -> plt.Figure:
@@ -57,7 +58,7 @@ class Study:
         rows: list = []
         for task, stage in self.stages.items():
             found = [kind for kind in self.kinds if kind != EQUAL and self.shared_seeds(results, task, kind, EQUAL) > 1]
-            rows.append((task if found else f"{task}: {NOT_RUN}", None, "k"))
+            rows.append((task_name(task) if found else f"{task_name(task)}: {NOT_RUN}", None, "k"))
             rows += [
                 (self.titles[kind], results.difference(stage, task, kind, EQUAL), self.colors[kind]) for kind in found
             ]

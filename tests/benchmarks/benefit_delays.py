@@ -23,6 +23,7 @@ from benefit_design import (
     delayed_from,
 )
 from benefit_forest import forest, ink
+from benefit_terms import task_name
 
 import snnparams as sp
 from snnparams.experiments.tuning import enclosed
@@ -86,9 +87,9 @@ def later_accuracies(results: Results) -> Table:
                 place = " ".join(name.split()[:2]) if name.startswith("NVIDIA") else "a CPU"
                 ran.setdefault((task, place), set()).add(seed)
         rows.append([TITLES[kind], *cells])
-    where = "; ".join(f"{task}, seeds {min(x)} to {max(x)}, on {place}" for (task, place), x in ran.items())
+    where = "; ".join(f"{task_name(task)}, seeds {min(x)} to {max(x)}, on {place}" for (task, place), x in ran.items())
     note = f"* the search for settings ended at an edge. Computed: {where}." if ran else ""
-    return Table(["accuracy (seeds)", *LATER.stages], rows, note)
+    return Table(["accuracy (seeds)", *map(task_name, LATER.stages)], rows, note)
 
 
 def spikes(results: Results) -> Table:

@@ -7,7 +7,7 @@ which the chapter reads them: the core where all its seeds have run, or else the
 import json
 
 from benefit_analysis import KINDS, TASKS, TITLE, Results
-from benefit_terms import CORE_SEEDS
+from benefit_terms import CORE_SEEDS, task_name
 from scipy import stats
 
 LEVEL = 0.95  # of the intervals
@@ -38,10 +38,10 @@ def seed_by_seed(results: Results, task: str) -> dict:
             "rate": [round(100 * rate[kind][seed], 4) for seed in seeds],
             **{name: [_median(lines[seed], name) for seed in seeds] for name in ("tau_syn", "tau_mem")},
         }
-    title, note = f"{task} ({len(seeds)} seeds)", ""
+    title, note = f"{task_name(task)} ({len(seeds)} seeds)", ""
     if stage != "core":
         core = [set(results.runs("core").get((task, kind), ())) for kind in KINDS]
-        title = f"{task} (incomplete: {len(seeds)} seeds)"
+        title = f"{task_name(task)} (incomplete: {len(seeds)} seeds)"
         note = (
             f"This task is incomplete: of the {CORE_SEEDS} seeds of the experiment {len(set.intersection(*core))} have "
             f"run with all kinds. These are the {len(seeds)} of the stage before, on the validation split."

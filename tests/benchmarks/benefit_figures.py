@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from benefit_analysis import COLOR, TITLE, Results, natural_name
+from benefit_analysis import COLOR, TITLE, Results
 from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
 from benefit_forest import LOOK, forest, ink
+from benefit_terms import task_name
 
 from snnparams import plot
 from snnparams.data import tasks
@@ -44,14 +45,10 @@ def verdict(results: Results) -> plt.Figure:
     above.set(ylabel="windows remembered", xticks=counts, xlim=(1.5, 9.9), ylim=(0, 5.2))
     above.set_xlabel("windows to remember, without recurrence", loc="left")
     rows: list = []
-    for title, task in (
-        ("four windows", "windows 4"),
-        ("XOR, two layers", "xor, two layers"),
-        ("12 windows, recurrent", "windows 12, recurrent"),
-    ):
+    for task in ("windows 4", "xor, two layers", "windows 12, recurrent"):
         place = below.get_yaxis_transform()
         below.text(1, len(rows), seeds_of(results, task), fontsize=10, va="center", ha="right", transform=place)
-        rows.append((title, None, "k"))
+        rows.append((task_name(task), None, "k"))
         rows += kinds_of(results, results.stage(task), task)
     forest(below, rows, "gain over equal neurons (percentage points)")
     return fig
@@ -141,7 +138,7 @@ def gains(results: Results, stage: str, tasks_of: Sequence[str], limits: tuple[f
     """The gain of each kind over equal neurons on some tasks of a stage; an arrow where an interval leaves the axis."""
     rows: list = []
     for task in tasks_of:
-        rows.append((task, None, "k"))
+        rows.append((task_name(task), None, "k"))
         rows += kinds_of(results, stage, task)
     fig, ax = plt.subplots(figsize=(WIDTH - 0.1, 0.22 * len(rows) + 0.6))
     forest(ax, rows, "gain over equal neurons (percentage points)")
@@ -266,7 +263,7 @@ def natural(results: Results, names: Sequence[str]) -> plt.Figure:
     fig, axes = plt.subplots(2, 2, figsize=(7.2, 4.4))
     for ax, task in zip(axes.T.flat, names, strict=True):
         forest(ax, [(TITLE[k], results.natural(task, k), COLOR[k]) for k in (*OTHERS, ALL)])
-        ax.set_title(natural_name(task), fontsize=9.5)
+        ax.set_title(task_name(task), fontsize=9.5)
     for ax in axes[:, 1]:
         ax.set_yticklabels([])
     fig.supxlabel("gain over equal neurons (percentage points)", fontsize=9.5)
@@ -286,7 +283,7 @@ def robustness(results: Results, names: Sequence[str]) -> plt.Figure:
                 ax.plot(c.mean, y, "o", color=COLOR[kind], markersize=4, label=None if row else TITLE[kind])
         ax.set(yticks=range(len(changes)), ylim=(len(changes) - 0.5, -0.5))
         ax.set_yticklabels(changes.values(), fontsize=9.5)
-        ax.set_title(natural_name(task).replace(", ", ",\n"), fontsize=9.5)
+        ax.set_title(task_name(task).replace(", ", ",\n"), fontsize=9.5)
         ax.grid(axis="y", visible=False)
     fig.supxlabel("change of accuracy minus that of equal neurons (percentage points)", fontsize=9.5)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9.5)
@@ -310,7 +307,7 @@ def untuned(gains: Mapping[str, tuple[float, float]], by_one: Mapping[str, tuple
             ax.plot(first, row, **look, markerfacecolor="w", label=None if row else names[0])
             ax.plot(second, row, **look, label=None if row else names[1])
         ax.set(yticks=range(len(found)), ylim=(len(found) - 0.5, -0.5))
-        ax.set_yticklabels([natural_name(task) for task in found], fontsize=10)
+        ax.set_yticklabels([task_name(task) for task in found], fontsize=10)
         ax.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=2, handletextpad=0.1)
         ax.grid(axis="y", visible=False)
     axes[1].set_xlabel("gain over equal neurons (percentage points)", loc="right")

@@ -40,5 +40,6 @@ def forest(ax: plt.Axes, rows: Sequence[tuple[str, Difference | None, str]], xla
     for row, (label, difference, color) in enumerate(rows):
         if difference is None:
             look = {"fontsize": 10, "fontweight": "bold", "va": "center", "transform": ax.get_yaxis_transform()}
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # no line goes through the letters
-            ax.text(0.02, row, label, color=ink(color), bbox=box, **look)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # no line goes through the letters, which
+            # keep some distance from the dots above
+            ax.text(0.02, row + 0.12, label, color=ink(color), bbox=box, **look)

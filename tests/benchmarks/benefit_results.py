@@ -324,11 +324,6 @@ class Results:
         return found
 
 
-def natural_name(task: str) -> str:
-    """Return the name of a task as a page writes it."""
-    return task.replace("mnist", "MNIST")
-
-
 def _is_split(name: str, task: str) -> bool:
     return name.startswith(f"{task}, split")
 

@@ -35,6 +35,14 @@ LEVELS = {
     "gru": "GRU",
 }
 NATURAL = ("spoken digits", "sequential mnist", "spoken digits, recurrent", "sequential mnist, recurrent")
+TASK_WORDS = {
+    "windows 12": "twelve windows",
+    "windows 2": "two windows",
+    "windows 4": "four windows",
+    "windows 6": "six windows",
+    "xor": "XOR",
+    "mnist": "MNIST",
+}
 COLOR = {EQUAL: "0.35", SYN: "C0", MEM: "C1", LEARNS: "C2", SHARED: "C3", ALL: "C4", ALL_FROM_EQUAL: "C5"}
 
 # What is asked of the results, by name: stage, and the weight of each condition at four windows without recurrence
@@ -59,3 +67,8 @@ def as_shown(claim: str) -> str:
     claim = re.sub(r"\b(different|learned) synapses", r"\1 synaptic time constants", claim, flags=re.IGNORECASE)
     claim = re.sub(r"\b(different|shortens) membranes", r"\1 membrane time constants", claim, flags=re.IGNORECASE)
     return claim.replace("the dial has left few neurons", "tasks were made hard by leaving few neurons")
+
+
+def task_name(task: str) -> str:
+    """Return the name of a task in the words of the book: "four windows, recurrent" for "windows 4, recurrent"."""
+    return re.sub("|".join(map(re.escape, TASK_WORDS)), lambda found: TASK_WORDS[found[0]], task)

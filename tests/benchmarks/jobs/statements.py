@@ -9,7 +9,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LIBRARIES = {"norse": "norse", "snntorch": "snntorch", "spikingjelly": "spikingjelly", "ours": "snnparams"}
-NAMES = {"ours": "here", "norse": "Norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}  # columns of the table
+NAMES = {
+    "ours": "here",
+    "norse": "Norse",
+    "snntorch": "snnTorch",
+    "spikingjelly": "SpikingJelly",
+}  # columns of the table
 JOBS = {
     "three_layers": "three layers",
     "convolution": "a convolutional network",
@@ -80,7 +85,7 @@ def table(jobs: dict[str, dict]) -> str:
         least = min(number for number in numbers.values() if number is not None)
         cells = []
         for library, number in numbers.items():
-            cell = "–" if number is None else f"**{number}**" if number == least else f"{number}"
+            cell = "\N{EN DASH}" if number is None else f"**{number}**" if number == least else f"{number}"
             cells.append(cell if number is None or "result" in jobs[job][library] else f"{cell} ({NOT_RUN})")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
