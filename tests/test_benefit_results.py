@@ -105,7 +105,7 @@ def test_every_kind_of_a_task_had_as_many_tries():
 
 def test_the_table_of_settings_shows_what_the_core_ran_with():
     for row in analysis.settings(RESULTS, ("windows 4",)).rows:
-        (kind,) = (kind for kind in KINDS if row[0] == f"windows 4: {analysis.TITLE[kind]}")
+        (kind,) = (kind for kind in KINDS if row[0] == f"four windows: {analysis.TITLE[kind]}")
         cell = RESULTS.runs("core")["windows 4", kind][1]["cell"]
         assert [float(x) for x in row[1:3]] == [cell["neurons"][name] for name in ("tau_mem", "tau_syn")]
         assert float(row[4]) == cell["training"]["learning_rate"]
