@@ -858,7 +858,7 @@ def test_the_explorer_says_which_tasks_are_complete(shared):
     for task in benefit_analysis.TASKS:
         numbers, complete = stored(task, KINDS[0], "accuracy")
         title = shared.locator(f"#grid option[value='{task}']").inner_text()
-        assert title == f"{task} ({'' if complete else 'incomplete: '}{len(numbers)} seeds)"
+        assert title == f"{benefit_analysis.task_name(task)} ({'' if complete else 'incomplete: '}{len(numbers)} seeds)"
         assert shared.evaluate("task => liveFigures.grid.tasks[task].seeds", task) == list(numbers)
         note = shared.evaluate("task => liveFigures.grid.tasks[task].note", task)
         assert ("incomplete" in note) == (not complete)
