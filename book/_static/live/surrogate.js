@@ -70,7 +70,7 @@ liveFigures.define("surrogate", ({calm, clamp, each, format, list}) => {
 			title: "gradient, as learning sees it",
 			xLabel: "weight",
 			ofY: Math.cbrt, // so that small slopes are seen
-			yTicks: [-40, -10, 0, 10, 40]
+			yTicks: [-40, -5, 0, 5, 40]
 		})
 
 		onLoss.line(WEIGHTS, found.losses, "line", {stairs: true})
