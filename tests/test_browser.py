@@ -747,8 +747,11 @@ def test_the_index_names_all_that_the_pages_document(page, address):
     documented = {name for path in HTML.glob("book/api/*.html") for name in kinds.findall(path.read_text())}
     assert len(documented) > 100
     assert indexed == documented
+    broken = """all => all.filter(x => x.querySelectorAll('.pre').length && [...x.querySelectorAll('.pre')]
+        .some(part => part.getClientRects().length > 1)).map(x => x.innerText)"""
+    assert page.locator(".reference-index td:first-child code").evaluate_all(broken) == []  # but behind a dot
     said = page.locator(".reference-index td:nth-child(2)").all_inner_texts()
-    assert [text for text in said if not text.strip().endswith(".")] == []
+    assert [text for text in said if not text.strip().endswith(".") or ":math:" in text] == []
 
 
 def test_the_reference_and_the_chapters_lead_to_each_other(page, address):

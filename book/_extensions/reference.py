@@ -86,6 +86,16 @@ def _inline(text: str) -> list[nodes.Node]:
     return [part for part in made if part.astext()]
 
 
+def _name(name: str) -> nodes.literal:
+    """Return a name as code, which may be broken behind its dots."""
+    *modules, last = name.split(".")
+    code = nodes.literal()
+    for module in modules:
+        code += [nodes.Text(f"{module}."), nodes.raw("", "<wbr>", format="html")]
+    code += nodes.Text(last)
+    return code
+
+
 def _row(*cells: list[nodes.Node]) -> nodes.row:
     return nodes.row(
         "", *[nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells]
@@ -109,7 +119,7 @@ def _table(
                 chapters.append(
                     _link(app, docname, chapter, "", nodes.Text(str(number)))
                 )
-        link = _link(app, docname, page, anchor, nodes.literal("", short))
+        link = _link(app, docname, page, anchor, _name(short))
         rows.append(
             _row([link], _inline(app.env.reference_summaries.get(name, "")), chapters)
         )

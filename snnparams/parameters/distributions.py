@@ -83,7 +83,9 @@ def gamma(*, median: float | None = None, mean: float | None = None, variation: 
 
 
 def uniform(*, median: float | None = None, mean: float | None = None, variation: float) -> Uniform:
-    r"""Return a uniform distribution from :math:`(1 - \sqrt 3 c)` to :math:`(1 + \sqrt 3 c)` times its mean.
+    r"""Return a uniform distribution around a median, as wide as a coefficient of variation says.
+
+    It reaches from :math:`1 - \sqrt 3 c` to :math:`1 + \sqrt 3 c` times the median, which is its mean as well.
 
     Args:
         median: positive, in the unit of the values. It equals the mean.
