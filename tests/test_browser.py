@@ -491,7 +491,7 @@ def test_one_sees_where_the_keyboard_is(page, address, name, size, theme):
         assert any("dropdown-toggle" in what for what in seen), "the button that downloads"
 
 
-@pytest.mark.parametrize("name", ["book/6_benefit.html", "book/notation.html"])
+@pytest.mark.parametrize("name", ["book/5_conditioning.html", "book/notation.html"])
 def test_the_first_column_of_a_table_that_scrolls_stays(page, address, name):
     page.set_viewport_size(PHONE)
     visit(page, address, name)
