@@ -906,6 +906,31 @@ def test_a_task_of_which_seeds_are_missing_is_called_incomplete(tmp_path):
     assert found["seeds"] == [1101, 1102, 1103]
 
 
+def test_an_arrow_says_that_an_interval_goes_on(shared):
+    def arrows(picked):
+        state = {"picked": picked, "draws": []}
+        return shared.evaluate(
+            """state => {
+                const {figure} = document.getElementById('grid');
+                figure.set({...figure.defaults, ...state});
+                const {now, differences} = figure.result;
+                const far = 2 * Math.max(...differences.map(Math.abs));
+                const marks = [...figure.drawing.querySelectorAll('text')].map(text => text.textContent);
+                return [marks.filter(mark => mark === '◂').length, marks.filter(mark => mark === '▸').length,
+                    now.low / far, now.high / far];
+            }""",
+            state,
+        )
+
+    left, right, low, high = arrows([4, 5])
+    assert (left, right) == (1, 1)
+    assert low < -1.5
+    assert high > 1.5
+    left, right, low, high = arrows([0, 1, 2, 3, 4, 5])
+    assert (left, right) == (0, 0)
+    assert -1 < low < high < 1
+
+
 def test_what_chapter_6_says_of_seeds(shared):
     learned = {"task": "windows 4", "kind": LEARNS, "other": SYN, "measure": "accuracy"}
     (found,) = values(shared, "grid", [{**learned, "count": 3}])

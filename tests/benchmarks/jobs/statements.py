@@ -9,12 +9,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LIBRARIES = {"norse": "norse", "snntorch": "snntorch", "spikingjelly": "spikingjelly", "ours": "snnparams"}
-NAMES = {
-    "ours": "here",
-    "norse": "Norse",
-    "snntorch": "snnTorch",
-    "spikingjelly": "SpikingJelly",
-}  # columns of the table
+# in the order of the table's columns
+NAMES = {"ours": "here", "norse": "Norse", "snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
 JOBS = {
     "three_layers": "three layers",
     "convolution": "a convolutional network",
