@@ -10,19 +10,28 @@ from html import escape
 
 from docutils import nodes
 
-LENGTH = 200  # characters that are shown of a description, about
+LENGTH = 300  # characters of a description at most; what shows it may cut it
+SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 PICTURE = "_static/verdict.png"
 
 
 def description(doctree) -> str:
-    """Return the first paragraphs of a page, outside boxes, as one line."""
+    """Return what a page says of itself, or else its first sentences outside boxes, as one line."""
+    for said in doctree.findall(nodes.meta):  # `html_meta` at the top of a page; Sphinx writes that tag itself
+        if said.get("name") == "description":
+            return said["content"]
     text = ""
     for paragraph in doctree.findall(nodes.paragraph):
         if isinstance(paragraph.parent, nodes.section) and len(text) < LENGTH / 2:
             text = f"{text} {' '.join(paragraph.astext().split())}".strip()
     if len(text) <= LENGTH:
         return text
-    return text[:LENGTH].rsplit(" ", 1)[0].rstrip(",;:.") + " …"
+    whole = ""
+    for sentence in SENTENCE_END.split(text):
+        if len(whole) + len(sentence) >= LENGTH:
+            break
+        whole = f"{whole} {sentence}".strip()
+    return whole or text[:LENGTH].rsplit(" ", 1)[0].rstrip(",;:.") + " …"
 
 
 def _describe(app, pagename, templatename, context, doctree) -> None:
@@ -39,7 +48,9 @@ def _describe(app, pagename, templatename, context, doctree) -> None:
         base = app.config.html_baseurl.rstrip("/")
         properties["og:url"] = f"{base}/{app.builder.get_target_uri(pagename)}"
         properties["og:image"] = f"{base}/{PICTURE}"
-    tags = [f'<meta name="description" content="{escape(said)}" />']
+    tags = []
+    if said and "description" not in {tag.get("name") for tag in doctree.findall(nodes.meta)}:
+        tags = [f'<meta name="description" content="{escape(said)}" />']
     for name, content in properties.items():
         if content:
             tags.append(f'<meta property="{name}" content="{escape(content)}" />')
