@@ -313,8 +313,8 @@ def test_a_verdict_on_delays_waits_for_all_declared_seeds(results, monkeypatch):
     assert {cell for row in delays.later_accuracies(results).rows for cell in row[1:]} == {"not run"}
     headings = [text.get_text() for text in delays.later(results).axes[0].texts]
     plt.close("all")
-    twelve = "twelve windows, recurrent: not run"
-    assert headings == ["six windows: not run", *(f"XOR{of}: not run" for of in ("", ", recurrent")), twelve]
+    twelve = "twelve windows, recurrent:\nnot run"
+    assert headings == ["six windows:\nnot run", *(f"XOR{of}:\nnot run" for of in ("", ", recurrent")), twelve]
     different = [line("windows 4", design.DELAYS, s, 0.99) for s in SEEDS[:2]]
     learned = [line("windows 4", design.DELAYS_LEARN, s, 0.98) for s in SEEDS[:2]]
     (results.folder / "delays.jsonl").write_text("".join(json.dumps(x) + "\n" for x in different + learned))

@@ -58,7 +58,7 @@ class Study:
         rows: list = []
         for task, stage in self.stages.items():
             found = [kind for kind in self.kinds if kind != EQUAL and self.shared_seeds(results, task, kind, EQUAL) > 1]
-            rows.append((task_name(task) if found else f"{task_name(task)}: {NOT_RUN}", None, "k"))
+            rows.append((task_name(task) if found else f"{task_name(task)}:\n{NOT_RUN}", None, "k"))
             rows += [
                 (self.titles[kind], results.difference(stage, task, kind, EQUAL), self.colors[kind]) for kind in found
             ]

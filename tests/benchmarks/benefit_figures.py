@@ -30,7 +30,7 @@ def seeds_of(results: Results, task: str) -> str:
 
 def verdict(results: Results) -> plt.Figure:
     """Windows remembered without recurrence, and the gain over equal neurons on three tasks."""
-    fig, (above, below) = plt.subplots(2, 1, figsize=(WIDTH - 0.1, 6.0), height_ratios=(4, 6))
+    fig, (above, below) = plt.subplots(2, 1, figsize=(WIDTH - 0.1, 6.6), height_ratios=(4, 7))
     counts = (2, 4, 6)
     for kind in KINDS:
         stages = [results.stage(f"windows {k}") for k in counts]
@@ -113,7 +113,7 @@ def capacity(held: Mapping[str, Mapping[str, float]]) -> plt.Figure:
 
 def dials() -> plt.Figure:
     """One input of each generated task."""
-    fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.4))
+    fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.8))
     made = tasks.windows(4, train=100, validation=10, test=10), tasks.multi_timescale_xor(train=100, test=10)
     for ax, task, k in zip(axes, made, (2, 3), strict=True):
         steps, inputs = task.encode(task.train.inputs[k : k + 1])[:, 0].nonzero(as_tuple=True)
@@ -163,7 +163,7 @@ def windows(results: Results) -> plt.Figure:
             ax.plot(range(1, count + 1), answers, "o-", markersize=3.5, color=COLOR[kind], label=TITLE[kind])
         ax.axhline(50, color="0.6", linewidth=1)
         ax.set(xticks=range(1, count + 1), ylabel="right (%)")
-        ax.set_title(f"{count} windows, {seeds_of(results, task)}")
+        ax.set_title(f"{task_name(task)}, {seeds_of(results, task)}")
     axes[1].set(xlabel="window")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
