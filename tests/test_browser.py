@@ -487,17 +487,19 @@ def test_one_sees_where_the_keyboard_is(page, address, name, size, theme):
     seen = set()
     for _ in range(400):
         page.keyboard.press("Tab")
-        what, style, width = page.evaluate(
+        what, style, width, height = page.evaluate(
             """() => {
               const focused = document.activeElement
               const style = getComputedStyle(focused)
-              return [focused.outerHTML.slice(0, 300), style.outlineStyle, parseFloat(style.outlineWidth)]
+              const ring = [style.outlineStyle, parseFloat(style.outlineWidth)]
+              return [focused.outerHTML.slice(0, 300), ...ring, focused.getBoundingClientRect().height]
             }"""
         )
         if what.startswith("<body"):
             break
         assert style == "solid", what
         assert width >= 2, what
+        assert height >= 8, what  # a ring around nothing is a line
         seen.add(what)
     assert any("toggle" in what for what in seen)
     assert any("theme-switch" in what for what in seen)

@@ -44,6 +44,8 @@ class StackBroadTables(SphinxPostTransform):
             table["classes"].append("stacked")
             heads = rows[0].children
             for row in rows[1:]:
+                if not "".join(entry.astext() for entry in row.children[1:]).strip():
+                    row.children[0]["classes"].append("group")
                 for head, entry in list(zip(heads, row.children, strict=True))[1:]:
                     if not entry.astext().strip():
                         entry["classes"].append("dash")

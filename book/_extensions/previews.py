@@ -15,11 +15,15 @@ SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 PICTURE = "_static/verdict.png"
 
 
+def own_description(doctree) -> str:
+    """Return what a page says of itself by `html_meta`; Sphinx writes that tag."""
+    tags = doctree.findall(nodes.meta)
+    said = [tag["content"] for tag in tags if tag.get("name") == "description"]
+    return "".join(said)
+
+
 def description(doctree) -> str:
-    """Return what a page says of itself, or else its first sentences outside boxes, as one line."""
-    for said in doctree.findall(nodes.meta):  # `html_meta` at the top of a page; Sphinx writes that tag itself
-        if said.get("name") == "description":
-            return said["content"]
+    """Return the first sentences of a page, outside boxes, as one line."""
     text = ""
     for paragraph in doctree.findall(nodes.paragraph):
         if isinstance(paragraph.parent, nodes.section) and len(text) < LENGTH / 2:
@@ -37,7 +41,8 @@ def description(doctree) -> str:
 def _describe(app, pagename, templatename, context, doctree) -> None:
     if doctree is None:
         return
-    said = description(doctree)
+    own = own_description(doctree)
+    said = own or description(doctree)
     properties = {
         "og:title": re.sub("<[^>]*>", "", context.get("title", "")),
         "og:description": said,
@@ -49,7 +54,7 @@ def _describe(app, pagename, templatename, context, doctree) -> None:
         properties["og:url"] = f"{base}/{app.builder.get_target_uri(pagename)}"
         properties["og:image"] = f"{base}/{PICTURE}"
     tags = []
-    if said and "description" not in {tag.get("name") for tag in doctree.findall(nodes.meta)}:
+    if said and not own:
         tags = [f'<meta name="description" content="{escape(said)}" />']
     for name, content in properties.items():
         if content:

@@ -144,15 +144,28 @@ def _fill(app, doctree, docname: str) -> None:
     for place in list(doctree.findall(reference_index)):
         pages = env.toctree_includes.get(place["page"], [])  # in print all is one page
         public, code, sections = _public(env, pages), _sources(env), []
+        contents = nodes.bullet_list(classes=["index-contents"])
         for page in pages:
-            title = env.titles[page]
+            title = env.titles[page].astext()
             heading = nodes.title(
-                "", "", _link(app, docname, page, "", nodes.Text(title.astext()))
+                "", "", _link(app, docname, page, "", nodes.Text(title))
             )
-            table = _table(app, docname, public[page], page, code)
-            anchor = page.rpartition("/")[2]
-            sections.append(nodes.section("", heading, table, ids=[f"index-{anchor}"]))
-        place.replace_self(sections)
+            anchor = f"index-{page.rpartition('/')[2]}"
+            section = nodes.section("", heading, ids=[anchor])
+            exported = [entry for entry in public[page] if _exported(entry[0])]
+            others = [entry for entry in public[page] if not _exported(entry[0])]
+            if exported:
+                section += _table(app, docname, exported, page, code)
+            if exported and others:
+                section += nodes.paragraph("", "In modules of their own:")
+            if others:
+                section += _table(app, docname, others, page, code)
+            sections.append(section)
+            link = nodes.reference("", title, internal=True, refid=anchor)
+            count = nodes.Text(f" ({len(public[page])} names)")
+            item = nodes.list_item("", nodes.paragraph("", "", link, count))
+            contents += item
+        place.replace_self([contents, *sections])
 
 
 def _link_chapters(app, doctree, docname: str) -> None:
