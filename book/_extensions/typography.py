@@ -15,6 +15,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 APPENDICES = {"book/when_it_does_not_learn": "A", "book/fair_comparison": "B"}
 AFTER = re.compile(r"[.,;:!?)\]\u2019\u201d]+")
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|kB|MB|KiB|MiB)(?!\w))")
+TIME_CONSTANT = re.compile("τ (?=(?:mem|syn|adapt)\\b)")  # as tables and figures write it
 AS_IT_IS = (nodes.FixedTextElement, nodes.literal, nodes.math, nodes.math_block)
 
 
@@ -38,10 +39,15 @@ class KeepTogether(SphinxPostTransform):
                 parent[at : at + 2] = [both, rest]
         for text in list(self.document.findall(nodes.Text)):
             joined = BEFORE_UNIT.sub("\u00a0", text)
+            joined = TIME_CONSTANT.sub("τ\u00a0", joined)
             if joined != text and not isinstance(text.parent, AS_IT_IS):
                 siblings = text.parent.children
                 at = next(k for k, node in enumerate(siblings) if node is text)
                 text.parent[at] = nodes.Text(joined)
+        for raw in list(self.document.findall(nodes.raw)):  # tables of results
+            joined = TIME_CONSTANT.sub("τ\u00a0", raw.astext())
+            if raw.get("format") == "html" and joined != raw.astext():
+                raw.children[:] = [nodes.Text(joined)]
 
 
 def _number_appendices(app, env) -> list[str]:

@@ -64,6 +64,8 @@ class Study:
             ]
         fig, ax = plt.subplots(figsize=(4.95, 0.6 + 0.3 * len(rows)))
         forest(ax, rows, xlabel)
+        if rows[-1][1] is None:
+            ax.set(ylim=(len(rows) + 0.1, -0.5))  # the second line of a heading stands above the axis
         if len(rows) == len(self.stages):
             ax.set(xticks=[])
         return fig
