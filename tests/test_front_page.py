@@ -63,6 +63,12 @@ def test_the_findings_are_those_of_the_experiment():
     assert all(x.low < synapses.mean < x.high for x in held)
 
 
+def test_as_many_figures_compute_as_it_says():
+    moving = {path.stem for path in (ROOT / "book" / "_static" / "live").glob("*.js")} - {"live"}
+    assert len(moving) == 7
+    assert "and seven figures, such as" in TEXT
+
+
 def test_its_figure_shows_the_findings():
     drawn = benefit_front.front(RESULTS)
     said = {text.get_text() for ax in drawn.axes for text in ax.texts}

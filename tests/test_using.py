@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import commands
@@ -65,7 +66,8 @@ def test_every_recipe_runs_and_what_it_claims_is_so(tmp_path, monkeypatch, capsy
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # for jobs of their own
     recipes = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
     assert len(recipes) == TEXT.count("\n```python\n") >= 8
-    threads, scope = torch.get_num_threads(), {"folder": tmp_path, "__name__": "using"}
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    threads, scope = torch.get_num_threads(), {"__name__": "using"}
     there = _spoken_digits_are_there()
     for recipe in recipes:
         for extra in EXTRAS:
@@ -79,12 +81,14 @@ def test_every_recipe_runs_and_what_it_claims_is_so(tmp_path, monkeypatch, capsy
         assert ("print(" in recipe) == bool(_shown(recipe))
         if _shown(recipe):
             _assert_printed(recipe, printed)
-    assert (tmp_path / "run.pt").exists()
+    folder = scope["folder"]
+    assert (folder / "run.pt").exists()
+    assert folder.parent == tmp_path
     assert torch.get_num_threads() == threads
     beside = os.pathsep.join(path for path in sys.path if path and not (Path(path) / "snnparams").exists())
     for name in ("step.pt2", "step.onnx"):
         variables = os.environ | {"PYTHONPATH": beside}
-        commands.run(sys.executable, "-c", LOAD, tmp_path / name, env=variables, cwd=tmp_path, timeout=120)
+        commands.run(sys.executable, "-c", LOAD, folder / name, env=variables, cwd=tmp_path, timeout=120)
     if not there:
         pytest.skip("the spoken digits could not be had; all other recipes ran")
 
