@@ -15,7 +15,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 APPENDICES = {"book/when_it_does_not_learn": "A", "book/fair_comparison": "B"}
 AFTER = re.compile(r"[.,;:!?)\]\u2019\u201d]+")
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|kB|MB|KiB|MiB)(?!\w))")
-TIME_CONSTANT = re.compile("τ (?=(?:mem|syn|adapt)\\b)")  # as tables and figures write it
+TIME_CONSTANT = re.compile("τ (?=(?:mem|syn|adapt)\\b)")  # in tables and figures
 AS_IT_IS = (nodes.FixedTextElement, nodes.literal, nodes.math, nodes.math_block)
 
 

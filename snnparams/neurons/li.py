@@ -12,7 +12,7 @@ from snnparams.parameters.parameter import rate, voltage
 
 
 class LIState(NamedTuple):
-    """State of a leaky integrator, each of the shape of its input."""
+    """State of a leaky integrator: voltage and current, each of the shape of its input."""
 
     v: torch.Tensor  # membrane voltage
     i: torch.Tensor  # synaptic current

@@ -18,7 +18,7 @@ from snnparams.parameters.parameter import rate, voltage
 
 
 class LIFState(NamedTuple):
-    """State of a recurrent LIF population, each of shape (B, H)."""
+    """State of a recurrent LIF population: spikes, voltages and currents, each of shape (B, H)."""
 
     z: torch.Tensor  # spikes of the last step
     v: torch.Tensor  # membrane voltage
@@ -26,7 +26,7 @@ class LIFState(NamedTuple):
 
 
 class LIFFeedForwardState(NamedTuple):
-    """State of a LIF population without recurrence, each of the shape of its input."""
+    """State of a LIF population without recurrence: voltages and currents, each of the shape of its input."""
 
     v: torch.Tensor  # membrane voltage
     i: torch.Tensor  # synaptic current

@@ -25,13 +25,13 @@ from snnparams.parameters.declared import Declared, check_declared, of_times, pl
 from snnparams.parameters.parameter import Parameter, rate, voltage
 
 Value = float | np.ndarray | torch.Tensor | nn.Parameter | Distribution | Declared
-"""What a neuron parameter may be given as. A number, a tensor, an array and a distribution are fixed, an `nn.Parameter`
+"""What may be given as the value of a neuron parameter. A number, a tensor, an array and a distribution are fixed, an `nn.Parameter`
 is learned, `Learned` and `Fixed` say it themselves."""
 
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(rate, voltage, dataclasses.field))
 class Neuron:
-    r"""A neuron is a class of this one, and its objects declare values for a cell or layer.
+    r"""The base class of all neurons; an object of such a class declares the values of a cell or layer.
 
     For instance the leaky integrator::
 
@@ -183,7 +183,7 @@ class Neuron:
 
 
 def check_gradient(neuron: type[Neuron], gradient: Gradient | None) -> None:
-    """Check that the gradient of a neuron can be computed in a way.
+    """Check that a neuron has the kind of gradient that a cell or layer was told to compute.
 
     Raises:
         ValueError: if it cannot.
@@ -248,7 +248,7 @@ def _make_declaration(kind: type[Neuron]) -> None:
 
 
 def no_parameters(kind: type, expected: str) -> TypeError:
-    """Return the error for what are no neuron parameters; other libraries have classes of the same names."""
+    """Return the error for an object without neuron parameters; other libraries have classes of the same names."""
     ours = issubclass(kind, Neuron) or kind.__module__ == "builtins"
     got = kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
     hint = "; snnparams.from_norse converts those of LIF and LI" if got.startswith("norse.") else ""
