@@ -223,7 +223,8 @@ def test_different_delays_on_four_windows_have_all_seeds_and_what_the_chapter_sa
     assert (
         f"{c.mean:.1f} points over tuned equal neurons (95 % interval {c.low:.1f} to {c.high:.1f}, {c.n} seeds)" in text
     )
-    assert f"{found[SYN].mean:.1f} points ahead of different synapses and {found[LEARNS].mean:.1f} ahead of" in text
+    of_synapses = f"{found[SYN].mean:.1f} points ahead of different synaptic time constants"
+    assert f"{of_synapses} and {found[LEARNS].mean:.1f} ahead of" in text
     assert RESULTS.mean("delays", "windows 4", design.DELAYS) > 99.5  # the ceiling
 
 
@@ -247,7 +248,7 @@ def test_delays_at_equal_spikes_are_what_the_chapter_says():
     c = found[design.DELAYS]
     assert f"Different delays gain {c.mean:.1f} points ({c.low:.1f} to {c.high:.1f}, {c.n} seeds)" in text
     assert abs(found[design.DELAYS_LEARN].mean - c.mean) < 0.05  # "as many"
-    assert f"different synapses {found[SYN].mean:.1f} and learned ones {found[LEARNS].mean:.1f}" in text
+    assert f"different synaptic time constants {found[SYN].mean:.1f} and learned ones {found[LEARNS].mean:.1f}" in text
     for kind in kinds:  # within 5 %
         assert set(RESULTS.runs(stage)[task, kind]) == set(range(1, 11))
         assert abs(RESULTS.mean(stage, task, kind, "rate") / design.DELAY_RATE - 1) < 0.05
@@ -284,7 +285,7 @@ def test_delays_on_xor_are_what_the_chapter_says():
     pairs = ((design.DELAYS, EQUAL), (design.DELAYS, SYN), (design.DELAYS_LEARN, design.DELAYS))
     gain, ahead, learned = (RESULTS.difference("delays_later", "xor", *pair).contrast for pair in pairs)
     assert f"On XOR different delays gain {gain.mean:.1f} points, as predicted" in text
-    assert f"{ahead.mean:.1f} ahead of different synapses ({ahead.low:.1f} to {ahead.high:.1f})" in text
+    assert f"{ahead.mean:.1f} ahead of different synaptic time constants ({ahead.low:.1f} to {ahead.high:.1f})" in text
     assert f"{learned.mean:.1f} ahead of different ones ({learned.low:.1f} to {learned.high:.1f})" in text
     assert f"On XOR different delays gain {gain.mean:.0f}, with recurrence this stays undecided" in text
     assert RESULTS.difference("delays_later", "xor", design.EQUAL_DELAYS).same < 0.05  # "less than a point"

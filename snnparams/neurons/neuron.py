@@ -25,7 +25,7 @@ from snnparams.parameters.declared import Declared, check_declared, of_times, pl
 from snnparams.parameters.parameter import Parameter, rate, voltage
 
 Value = float | np.ndarray | torch.Tensor | nn.Parameter | Distribution | Declared
-"""What may be given as the value of a neuron parameter. A number, a tensor, an array and a distribution are fixed, an `nn.Parameter`
+"""What a neuron parameter may be given as. A number, a tensor, an array and a distribution are fixed, an `nn.Parameter`
 is learned, `Learned` and `Fixed` say it themselves."""
 
 
