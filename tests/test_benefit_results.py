@@ -125,7 +125,7 @@ def test_different_synapses_reach_further_than_receptors():
     neurons = RESULTS.runs("core")["windows 4", SYN][1]["cell"]["neurons"]
     taus = spaced(neurons["tau_syn"], neurons["spread_syn"], 48)
     text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "6_benefit.ipynb", as_version=4).cells)
-    assert f"{min(taus):.0f} to {max(taus):,.0f} ms, reach further than any of these" in text
+    assert f"{min(taus):.0f} to {max(taus):,.0f} ms, reach further than these three" in text
 
 
 def test_with_recurrence_different_synapses_gain_on_twelve_windows_and_nothing_else_is_seen():
