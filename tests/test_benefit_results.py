@@ -343,3 +343,13 @@ def test_delays_were_tuned_and_trained_as_the_chapter_says():
             assert line["cell"]["training"]["epochs"] == 8
             assert line["cell"]["neurons"] == best["neurons"]
             assert line["cell"]["training"] == best["training"]
+
+
+def test_different_adaptation_gains_no_more_than_different_membranes_but_ends_ahead_of_them():
+    text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "8_own_neuron.ipynb", as_version=4).cells)
+    membranes = RESULTS.difference("core", "windows 4", MEM).contrast
+    adaptation = RESULTS.difference("adaptation", "windows 4", "different tau_adapt", "equal tau_adapt").contrast
+    assert f"spikes do reset and which gain {membranes.mean:.1f} over equal ones" in text
+    assert adaptation.mean < membranes.mean
+    ahead = RESULTS.mean("adaptation", "windows 4", "different tau_adapt")
+    assert ahead > RESULTS.mean("core", "windows 4", MEM) + 1  # accuracies, in %
