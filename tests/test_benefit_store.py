@@ -358,3 +358,23 @@ def test_runs_of_one_size_are_computed_side_by_side(tmp_path):
     for a, b in zip(lines, alone, strict=True):
         assert a["cell"] == b["cell"]
         assert a["result"]["test"]["loss"] == pytest.approx(b["result"]["test"]["loss"], rel=1e-3)
+
+
+def test_only_tasks_that_are_asked_for_are_run(tmp_path, monkeypatch):
+    tried = []
+
+    def fake(self, stage, planned):
+        tried.append({run["task"].partition(", split")[0] for run in planned})
+        level = {"validation": {"accuracy": 0.5}}
+        return [{**run, "result": level} for run in planned]
+
+    monkeypatch.setattr(Store, "run", fake)
+    for task, stages in (("spoken digits", ("natural", "gradients")), ("windows 4", ("core", "gradients"))):
+        experiment = benefit.Experiment(benefit.GRIDS["quick"], Store(tmp_path, 1))
+        experiment.only, experiment.done = [task], {"natural data": True, "dial": dict.fromkeys(experiment.problems, 3)}
+        tried.clear()
+        assert all(experiment.stage(stage) for stage in stages)
+        core = set(experiment.problems)  # epochs of the core are chosen for all its tasks
+        assert {task} in tried
+        assert all(tasks == {task} or tasks <= core for tasks in tried)
+    assert experiment.asked(["windows 4", "spoken digits"]) == ["windows 4"]

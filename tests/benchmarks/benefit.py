@@ -124,7 +124,7 @@ class Experiment(Settings, AdaptationStages, DelayStages, NaturalStages):
         tuned = self.stage("tuning")
         planned = [
             (task, name, seed, cell_of(self.final(task), kind, tuned[task, name]["knobs"], seed, True))
-            for task in self.only or self.problems
+            for task in self.asked(self.problems)
             for seed in range(1, self.grid.core_seeds + 1)
             for name, kind in KINDS.items()
         ]
@@ -192,15 +192,13 @@ class Experiment(Settings, AdaptationStages, DelayStages, NaturalStages):
     def gradients(self) -> list[dict]:
         """Return where the gradients of equal networks push."""
         tuned = self.stage("tuning")
-        generated = ("windows 4", "windows 4, recurrent", "xor, two layers")
         planned = [
             (task, EQUAL, seed, cell_of(self.final(task), KINDS[EQUAL], tuned[task, EQUAL]["knobs"], seed, False))
-            for task in generated
-            if task in (self.only or generated)
+            for task in self.asked(("windows 4", "windows 4, recurrent", "xor, two layers"))
             for seed in range(1, self.grid.gradient_seeds + 1)
         ]
-        recordings = ("spoken digits", "spoken digits, recurrent")
-        for task in recordings if not self.only and self.natural_is_there() else ():
+        recordings = self.asked(("spoken digits", "spoken digits, recurrent"))
+        for task in recordings if recordings and self.natural_is_there() else ():
             problem, natural = self.natural_problems[task], self.stage("natural_tuning")
             training = {"epochs": self.stage("natural_flat")[task]}
             planned += [
@@ -217,10 +215,11 @@ class Experiment(Settings, AdaptationStages, DelayStages, NaturalStages):
     def references(self) -> list[dict]:
         """Return the reference levels; a GRU has as many parameters as the network of that task."""
         planned = []
-        problems = {task: (self.final(task), self.stage("flat")[task]) for task in self.only or self.problems}
-        if not self.only and self.natural_is_there():
+        problems = {task: (self.final(task), self.stage("flat")[task]) for task in self.asked(self.problems)}
+        natural = self.asked(self.natural_problems)
+        if natural and self.natural_is_there():
             flat = self.stage("natural_flat")
-            problems |= {task: (p, flat[task]) for task, p in self.natural_problems.items()}
+            problems |= {task: (self.natural_problems[task], flat[task]) for task in natural}
         for task, (problem, epochs) in problems.items():
             for seed in range(1, self.grid.reference_seeds + 1):
                 by_seed = {"seed": seed} if problem.by_seed or "mnist" in task else {}
@@ -323,14 +322,15 @@ def main() -> None:
     parser.add_argument("--accept-older", action="store_true", help="use kept runs of other source, too")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: trials side by side")
     parser.add_argument("--members", type=int, default=MEMBERS, help="trials side by side, at most")
-    parser.add_argument("--task", action="append", help="in core, gradients and references only these; no summary")
+    parser.add_argument("--task", action="append", help="only these, where a stage has several; no summary")
     args = parser.parse_args()
     folder = args.folder or Path("book/results/benefit" if args.grid == "default" else "_build/benefit_quick")
     store = Store(folder, args.processes, args.accept_older, args.device, args.members)
     experiment = Experiment(GRIDS[args.grid], store)
     experiment.only = args.task
-    if args.task and (unknown := set(args.task) - set(experiment.problems)):
-        parser.error(f"--task: expected some of {', '.join(experiment.problems)}, got {', '.join(unknown)}")
+    known = [*experiment.problems, *experiment.natural_problems]
+    if args.task and (unknown := set(args.task) - set(known)):
+        parser.error(f"--task: expected some of {', '.join(known)}, got {', '.join(unknown)}")
     stages = [name for name in args.stage or STAGES if not (args.task and name == "summary")]
     for name in stages:
         if name.startswith("natural") and not experiment.natural_is_there():

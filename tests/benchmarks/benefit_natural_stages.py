@@ -21,7 +21,8 @@ class NaturalStages:
     def natural_tuning(self) -> dict:
         """Return the knobs of each natural task and kind; sequential MNIST is tuned on a split of its own."""
         entries = {}
-        for task, problem in self.natural_problems.items():
+        for task in self.asked(self.natural_problems):
+            problem = self.natural_problems[task]
             if "mnist" in task:
                 problem = dataclasses.replace(problem, task={**problem.task, "seed": 100})
             entries |= {(task, name): (problem, kind, kind.first, {}) for name, kind in self.natural_kinds.items()}
@@ -30,23 +31,24 @@ class NaturalStages:
     def natural_flat(self) -> dict[str, int]:
         """Return the epochs of each natural task."""
         tuned, most = self.stage("natural_tuning"), self.grid.most_natural_epochs
-        return self.flatten("natural_flat", self.natural_problems, tuned, self.natural_kinds, most)
+        problems = {task: self.natural_problems[task] for task in self.asked(self.natural_problems)}
+        return self.flatten("natural_flat", problems, tuned, self.natural_kinds, most)
 
     def natural(self) -> list[dict]:
         """Return the lines of the natural tasks, each with a split; seeds of split k are 10 k + 1, 10 k + 2, ..."""
         tuned, epochs = self.stage("natural_tuning"), self.stage("natural_flat")
         planned = []
-        for task, problem in self.natural_problems.items():
+        for task in self.asked(self.natural_problems):
+            problem = self.natural_problems[task]
             splits = [
                 (f"{task}, split {k}", {"seed": k} if "mnist" in task else {"fold": k}) for k in range(self.grid.splits)
             ]
-            seeds = [
+            seeds = [] if "mnist" in task else [(task, {}, seed) for seed in range(1, self.grid.seeds + 1)]
+            seeds += [
                 (name, option, 10 * k + r + 1)
                 for k, (name, option) in enumerate(splits)
                 for r in range(self.grid.repetitions)
             ]
-            if "mnist" not in task:
-                seeds += [(task, {}, seed) for seed in range(1, self.grid.seeds + 1)]
             planned += [
                 (name, condition, seed, cell)
                 for name, option, seed in seeds

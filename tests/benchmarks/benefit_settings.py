@@ -1,6 +1,7 @@
 """The stages of chapter 6's experiment that choose its settings: sizes, knobs, epochs."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import benefit_design as design
 from benefit_design import EQUAL, KINDS, Kind, Problem, cell_of
@@ -21,7 +22,11 @@ class Settings:
         self.problems = design.core_problems(grid.size, grid.epochs, grid.validation, grid.test)
         self.natural_problems = design.natural_problems(grid.quick, grid.natural_epochs)
         self.done: dict = {}
-        self.only: list[str] | None = None  # tasks of the core, if not all
+        self.only: list[str] | None = None  # tasks that are asked for, if not all
+
+    def asked(self, tasks: Iterable[str]) -> list[str]:
+        """Return those of some tasks that are asked for."""
+        return [task for task in tasks if not self.only or task in self.only]
 
     def stage(self, name: str):
         """Return what a stage found, after running what is missing, once."""
