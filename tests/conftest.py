@@ -36,6 +36,25 @@ if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("trito
     _prepare_triton_once()
 
 
+def _with_room(function, /, **arguments):
+    """Call a function on a part of the interpreter's stack that has room for all that it calls."""
+    return function(**arguments)
+
+
+# CPython 3.11 keeps frames in chunks of 16 KiB, and returns a chunk to the system as soon as it is empty. A test whose
+# calls cross the end of a chunk asks the system for the next one at every call: up to half of its time. A function that
+# says it needs a large stack gets a chunk that is larger still, and everything that it calls fits into the rest.
+_with_room.__code__ = _with_room.__code__.replace(co_stacksize=65_000)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test as pytest does, with room."""
+    plugins = pyfuncitem.config.pluginmanager
+    this = [plugin for plugin in plugins.get_plugins() if getattr(plugin, "_with_room", None) is _with_room]
+    return _with_room(plugins.subset_hook_caller("pytest_pyfunc_call", this), pyfuncitem=pyfuncitem)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
