@@ -1,7 +1,5 @@
 """What chapter 9 reads out of the stages of delays, of whatever lines there are."""
 
-import math
-
 import matplotlib.pyplot as plt
 import torch
 from benefit_analysis import COLOR, TITLE, Results
@@ -26,7 +24,6 @@ from benefit_forest import forest, ink
 from benefit_terms import task_name
 
 import snnparams as sp
-from snnparams.experiments.tuning import enclosed
 from snnparams.plot import Table
 
 PREDICTIONS = "delays_predictions.json"
@@ -58,12 +55,7 @@ def at_edge(results: Results, task: str, kind: str) -> bool:
     if task not in EASY_DELAY_TASKS:
         begun = results.choice("tuning", task, EQUAL).run["cell"]
         kinds = delayed_from(begun["neurons"] | begun["training"])
-    knobs, scores = kinds[kind].knobs, {}
-    for found in results.tries("delays_later_tuning", task, kind):
-        values = found.run["cell"]["neurons"] | found.run["cell"]["training"]
-        place = [round(math.log(values[name] / knob.start, knob.factor)) for name, knob in knobs.items()]
-        scores[tuple(place)] = found.accuracy
-    return not enclosed(knobs, scores)
+    return not results.encloses("delays_later_tuning", task, kind, kinds[kind].knobs)
 
 
 def later_accuracies(results: Results) -> Table:

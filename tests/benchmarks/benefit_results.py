@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from benefit_design import ALL, CAUSES, DELAYS, EQUAL, KINDS, LEARNS, SYN
+from benefit_design import ADAPTIVE, ALL, CAUSES, DELAYS, EQUAL, KINDS, LEARNS, SYN
 from benefit_terms import (
     BESIDE_THE_CORE,
     COLLAPSED,
@@ -32,7 +32,7 @@ from scipy import stats
 
 from snnparams.experiments.predictions import Outcome, decide
 from snnparams.experiments.statistics import Contrast, corrected_contrast, equivalence, mean_contrast
-from snnparams.experiments.tuning import enclosed
+from snnparams.experiments.tuning import Knob, enclosed
 
 
 class Try(NamedTuple):
@@ -244,10 +244,17 @@ class Results:
         """Return the best try of a search; of equal ones the first."""
         return max(self.tries(stage, task, condition), key=lambda found: found.accuracy)
 
-    def encloses(self, stage: str, task: str, condition: str) -> bool:
-        """Return whether a search ended at no edge: all neighbours of its choice have been tried."""
-        knobs = (KINDS | {name: kind for name, (kind, _) in CAUSES.items()})[condition].knobs
-        scores = {}
+    def encloses(self, stage: str, task: str, condition: str, knobs: Mapping[str, Knob] | None = None) -> bool:
+        """Return whether a search ended at no edge: all neighbours of its choice have been tried.
+
+        Args:
+            stage: of the search.
+            task: that was searched on.
+            condition: that was searched for.
+            knobs: that it turned, if it began elsewhere than the condition says.
+        """
+        kinds = {**KINDS, **{name: kind for name, (kind, _) in CAUSES.items()}, **ADAPTIVE}
+        knobs, scores = knobs or kinds[condition].knobs, {}
         for found in self.tries(stage, task, condition):
             values = {**found.run["cell"]["neurons"], **found.run["cell"]["training"]}
             place = tuple(
