@@ -15,6 +15,7 @@ import benefit_adaptation as adaptation
 import benefit_analysis as analysis
 import benefit_delays as delays
 import benefit_design as design
+import benefit_figures as figures
 import benefit_results
 from benefit_analysis import Results
 from benefit_design import EQUAL, LEARNS, MEM, SYN
@@ -117,8 +118,37 @@ def test_splits_share_training_data_and_their_interval_says_so(results):
     assert found.values == pytest.approx(values)
     half = stats.t.ppf(0.975, 4) * values.std(ddof=1) * math.sqrt(1 / 5 + 600 / 2100)
     assert found.contrast.high - found.contrast.mean == pytest.approx(half)
-    change = results.natural("spoken digits", SYN, change="noise 1")
+    change = results.natural("spoken digits", SYN, measure="noise 1")
     assert change.values == pytest.approx(-values)  # what is better loses more, to end at the same place
+
+
+def test_natural_tasks_are_shown_as_far_as_they_have_been_run(tmp_path):
+    kinds, changed = (*design.KINDS, design.ALL), dict.fromkeys(figures.CHANGES, 0.8)
+
+    def given(*splits):
+        runs = [(split, k, s) for split in splits for k in range(len(kinds)) for s in (1, 2)]
+        reached = {(k, s): 0.9 + 0.01 * k * s / 1.5 for _, k, s in runs}
+        lines = [line(f"spoken digits{x}", kinds[k], s, reached[k, s], disturbed=changed) for x, k, s in runs]
+        (tmp_path / "natural.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+        return Results(tmp_path)
+
+    def headings(figure):
+        return [text.get_text() for text in figure.axes[0].texts]
+
+    assert analysis.official(given()).rows == []
+    rows = analysis.official(given("")).rows
+    assert [row[0] for row in rows] == [f"spoken digits: {analysis.TITLE[kind]}" for kind in kinds]
+    assert [row[1] for row in rows[:2]] == ["90.0", "91.0"]
+    assert rows[1][2].startswith("+1.0 (")
+    assert {row[4] for row in rows} == {"2"}
+    four, five = ([f", split {k}" for k in range(count)] for count in (4, 5))
+    assert headings(figures.natural(given("", *four))) == ["spoken digits, the official split"]
+    assert headings(figures.natural(given(*five))) == ["spoken digits, five splits"]
+    figure = figures.robustness(given(""), "spoken digits")
+    assert headings(figure) == list(figures.CHANGES.values())
+    means = [line.get_xdata()[0] for line in figure.axes[0].lines[3::3]]
+    assert means == pytest.approx([-1, -3, -5] * 4)  # all end at 80 %, from wherever they began
+    plt.close("all")
 
 
 @pytest.mark.parametrize("values", [[0.1, -0.2, 0.3, 0.05], [0.9, 1.4, 1.0, 1.2], [-0.8, -0.9, -0.7, -0.6]])

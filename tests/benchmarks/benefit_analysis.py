@@ -55,8 +55,13 @@ def levels(results: Results) -> Table:
 
 
 def natural_tasks(results: Results) -> list[str]:
-    """Return the natural tasks that have been run."""
-    return [task for task in NATURAL if results.splits(task, EQUAL)]
+    """Return the natural tasks that have been run, on their official split or on splits of their own."""
+    return [task for task in NATURAL if (task, EQUAL) in results.runs("natural") or results.splits(task, EQUAL)]
+
+
+def all_splits(results: Results, task: str) -> bool:
+    """Return whether all kinds have been run on all five splits of a natural task."""
+    return all(len(results.splits(task, kind)) == 5 for kind in (*KINDS, ALL))
 
 
 def below_linear(results: Results) -> list[str]:
@@ -87,15 +92,16 @@ def controls(results: Results) -> Table:
 
 
 def official(results: Results) -> Table:
-    """Return what the kinds reach on the official split of the spoken digits."""
+    """Return what the kinds reach on the official split of the spoken digits, as far as it has been run."""
     rows = []
-    for task in ("spoken digits", "spoken digits, recurrent"):
+    for task in natural_tasks(results):
         for kind in (*KINDS, ALL):
-            reached, spikes = (results.mean("natural", task, kind, measure) for measure in ("accuracy", "spikes"))
-            gain = "\N{EN DASH}" if kind == EQUAL else str(results.difference("natural", task, kind))
-            name = f"{TITLE[kind]}, recurrent" if "recurrent" in task else TITLE[kind]
-            rows.append([name, percent(reached), gain, f"{spikes:.0f}"])
-    return Table(["spoken digits, official split", "correct (%)", "minus equal (points)", "spikes"], rows)
+            if (task, kind) in results.runs("natural"):
+                reached, spikes = (results.mean("natural", task, kind, measure) for measure in ("accuracy", "spikes"))
+                gain = "\N{EN DASH}" if kind == EQUAL else str(results.difference("natural", task, kind))
+                count = len(results.by_seed("natural", task, kind))
+                rows.append([f"{task_name(task)}: {TITLE[kind]}", percent(reached), gain, f"{spikes:.0f}", str(count)])
+    return Table(["official split", "correct (%)", "minus equal (points)", "spikes", "seeds"], rows)
 
 
 def declared(results: Results) -> Table:

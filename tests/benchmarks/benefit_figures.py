@@ -1,12 +1,14 @@
 """The figures of chapter 6: what they show is computed by the page, or read by `benefit_analysis`."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
+import benefit_analysis as analysis
 import matplotlib.pyplot as plt
 import numpy as np
 from benefit_analysis import COLOR, TITLE, Results
 from benefit_design import ALL, EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
-from benefit_forest import LOOK, forest, ink
+from benefit_forest import forest, ink
 from benefit_terms import task_name
 
 from snnparams import plot
@@ -15,6 +17,12 @@ from snnparams.data import tasks
 SYMBOL = {"tau_mem": "τ mem", "tau_syn": "τ syn"}  # subscripts would be too small to read
 OTHERS = [kind for kind in KINDS if kind != EQUAL]
 RESETS = ("", "reset by subtraction", "no reset", "synapse cleared", "no reset, synapse cleared")
+CHANGES = {
+    "warp 0.75": "3/4 of the time",
+    "warp 1.5": "3/2 of the time",
+    "noise 0.25": "a quarter more spikes",
+    "noise 1": "twice the spikes",
+}  # of test inputs
 WIDTH = 5.05  # inches: a wider figure does not fit a phone; 0.1 less where a label stands out of it
 
 
@@ -258,35 +266,32 @@ def spikes(results: Results) -> plt.Figure:
     return fig
 
 
-def natural(results: Results, names: Sequence[str]) -> plt.Figure:
-    """The gain over equal neurons on natural tasks, over splits."""
-    fig, axes = plt.subplots(2, 2, figsize=(7.2, 4.4))
-    for ax, task in zip(axes.T.flat, names, strict=True):
-        forest(ax, [(TITLE[k], results.natural(task, k), COLOR[k]) for k in (*OTHERS, ALL)])
-        ax.set_title(task_name(task), fontsize=9.5)
-    for ax in axes[:, 1]:
-        ax.set_yticklabels([])
-    fig.supxlabel("gain over equal neurons (percentage points)", fontsize=9.5)
+def natural(results: Results) -> plt.Figure:
+    """The gain over equal neurons on natural tasks: seed by seed on the official split, and split by split."""
+    rows: list = []
+    for task in analysis.natural_tasks(results):
+        of_task = []
+        if (task, EQUAL) in results.runs("natural"):
+            of_task.append(("the official split", functools.partial(results.difference, "natural")))
+        if analysis.all_splits(results, task):
+            of_task.append(("five splits", results.natural))
+        for title, difference in of_task:
+            rows.append((f"{task_name(task)}, {title}", None, "k"))
+            rows += [(TITLE[kind], difference(task, kind), COLOR[kind]) for kind in (*OTHERS, ALL)]
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.3 * len(rows)))
+    forest(ax, rows, "gain over equal neurons (percentage points)")
     return fig
 
 
-def robustness(results: Results, names: Sequence[str]) -> plt.Figure:
-    """What disturbed inputs cost, less what they cost equal neurons."""
-    changes = {"warp 0.75": "faster, 3/4", "warp 1.5": "slower, 3/2", "noise 0.25": "noise, 1/4", "noise 1": "noise, 1"}
-    fig, axes = plt.subplots(1, 4, figsize=(7.2, 3.0), sharey=True)
-    for ax, task in zip(axes, names, strict=True):
-        ax.axvline(0, color="0.6", linewidth=1)
-        for row, change in enumerate(changes):
-            for k, kind in enumerate((SYN, LEARNS, ALL)):
-                c, y = results.natural(task, kind, change=change).contrast, row + 0.24 * (k - 1)
-                ax.plot([c.low, c.high], [y, y], color=COLOR[kind], **LOOK)
-                ax.plot(c.mean, y, "o", color=COLOR[kind], markersize=4, label=None if row else TITLE[kind])
-        ax.set(yticks=range(len(changes)), ylim=(len(changes) - 0.5, -0.5))
-        ax.set_yticklabels(changes.values(), fontsize=9.5)
-        ax.set_title(task_name(task).replace(", ", ",\n"), fontsize=9.5)
-        ax.grid(axis="y", visible=False)
-    fig.supxlabel("change of accuracy minus that of equal neurons (percentage points)", fontsize=9.5)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9.5)
+def robustness(results: Results, task: str) -> plt.Figure:
+    """What disturbed test inputs cost on the official split, less what they cost equal neurons."""
+    rows: list = []
+    for change, title in CHANGES.items():
+        rows.append((title, None, "k"))
+        kinds = (SYN, LEARNS, ALL)
+        rows += [(TITLE[k], results.difference("natural", task, k, measure=change), COLOR[k]) for k in kinds]
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.3 * len(rows)))
+    forest(ax, rows, "change of accuracy minus that of equal neurons (points)")
     return fig
 
 

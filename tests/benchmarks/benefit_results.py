@@ -72,9 +72,10 @@ def signed(number: float, digits: int = 1) -> str:
 
 
 def measured(line: dict, measure: str) -> float:
-    """Return what a run reached: accuracy in per cent, windows remembered, rate, or spikes.
+    """Return what a run reached: accuracy in per cent, windows remembered, rate, spikes, or what a disturbance costs.
 
-    On the test split, or on the validation split if it was not allowed to see that one.
+    That is a change of accuracy in points, called by the name of the disturbance. All are of the test split, or of the
+    validation split if the run was not allowed to see that one.
     """
     test = line["result"].get("test", line["result"]["validation"])
     if measure == "accuracy":
@@ -83,6 +84,8 @@ def measured(line: dict, measure: str) -> float:
         return sum(2 * answer - 1 for answer in test["answers"])
     if measure == "rate":
         return float(np.mean(test["rate"]))
+    if measure in line["result"].get("disturbed", ()):
+        return 100 * (line["result"]["disturbed"][measure] - test["accuracy"])
     return test[measure]
 
 
@@ -167,28 +170,14 @@ class Results:
         names = sorted(name for name, kind in self.runs("natural") if kind == condition)
         return {name: self.mean("natural", name, condition, measure) for name in names if _is_split(name, task)}
 
-    def natural(self, task: str, condition: str, other: str = EQUAL, change: str | None = None) -> Difference:
-        """Return how a condition differs over the splits of a natural task, by the corrected t test.
-
-        Args:
-            task: without its split.
-            condition: what is compared.
-            other: what it is compared with.
-            change: instead of accuracy, the change of it by this disturbance of the inputs, in points.
-        """
-        ours, theirs = self.splits(task, condition), self.splits(task, other)
-        if change:
-            ours, theirs = ({s: self.lost(s, kind, change) for s in ours} for kind in (condition, other))
+    def natural(self, task: str, condition: str, other: str = EQUAL, measure: str = "accuracy") -> Difference:
+        """Return how a condition differs from another over the splits of a natural task, by the corrected t test."""
+        ours, theirs = self.splits(task, condition, measure), self.splits(task, other, measure)
         found = {split: ours[split] - theirs[split] for split in ours}
         share = next(share for name, share in SPLITS.items() if task.startswith(name))
         values = list(found.values())
         contrast = corrected_contrast(values, share)
         return Difference(found, contrast, _corrected_equivalence(contrast, len(values)))
-
-    def lost(self, name: str, condition: str, change: str) -> float:
-        """Return by how many points a disturbance of the test inputs changes accuracy, mean over seeds."""
-        runs = [line["result"] for line in self.runs("natural")[name, condition].values()]
-        return 100 * float(np.mean([r["disturbed"][change] - r["test"]["accuracy"] for r in runs if "test" in r]))
 
     # ---------------------------------------------------------------------------------------- levels and choices
 
