@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import importlib
 import io
 import json
 import multiprocessing
@@ -633,6 +634,29 @@ def test_a_version_covers_what_the_function_imports_and_nothing_else(tmp_path, m
         last = versions.versions(nothing)
         path.write_text(path.read_text() + "\n# changed")
         assert versions.versions(nothing)["source"] != last["source"]
+
+
+def test_a_version_covers_modules_of_the_users_own(tmp_path, monkeypatch):
+    source = {
+        "grids/__init__.py": "",
+        "grids/first.py": "from . import second\ndef later():\n    import numpy, no_such\n    from ...... import nothing",
+        "grids/second.py": "from scale_of_grids import SCALE",
+        "grids/alone.py": "",
+        "scale_of_grids.py": "import snnparams.data\nSCALE = 1.0",
+        "run_grids.py": "import grids.first\ndef function(trials):\n    return trials",
+    }
+    for name, text in source.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("run_grids")
+    found = versions.own_files(tmp_path / "run_grids.py")
+    assert found == {tmp_path / name for name in source if name not in ("run_grids.py", "grids/alone.py")}
+    before = versions.versions(module.function)
+    (tmp_path / "grids/alone.py").write_text("# changed")
+    assert versions.versions(module.function) == before
+    (tmp_path / "scale_of_grids.py").write_text("import snnparams.data\nSCALE = 2.0")
+    assert versions.versions(module.function)["source"] != before["source"]
 
 
 def nothing(trials):

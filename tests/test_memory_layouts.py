@@ -163,6 +163,8 @@ def test_other_ways_to_store_an_input_are_refused_by_name():
     dense_or_coo = re.escape("expected a dense tensor, or a sparse COO one with all axes of (T, B, I) sparse, got ")
     with pytest.raises(TypeError, match=dense_or_coo + r"torch.sparse_csr; use .to_dense\(\)"):
         layer(regular.to_sparse_csr())
+    with pytest.raises(TypeError, match=dense_or_coo + r"torch.sparse_csr; use .to_dense\(\)"):
+        layer(regular[0].to_sparse_csr())  # without a batch
     with pytest.raises(TypeError, match=dense_or_coo + r"torch.sparse_coo with 2 sparse axes of 3; use .to_dense\(\)"):
         layer(x.to_sparse(2))
     for kind in ("LIF", "LI"):

@@ -131,6 +131,7 @@ def test_bad_input():
         (torch.ones(14, 5) > 0, TypeError, r"lengths: expected integers, got torch.bool; a mask .* as mask.sum\(0\)"),
         ([7, 12, 3, 7, 10.0], TypeError, "lengths: expected integers, got float"),
         ([7, 12, 3, 7, True], TypeError, "lengths: expected integers, got bool"),
+        (torch.tensor(5), TypeError, "lengths: expected one integer for each sequence, got a tensor without axes"),
         ([7, 12, 3], ValueError, r"one for each sequence of an input \(T, B, ...\), got 3 for an input of shape"),
         ([7, 12, 3, 7, 15], ValueError, "lengths: expected 1 to 14 steps, got 15"),
         ([7, 12, 3, 7, 0], ValueError, "lengths: expected 1 to 14 steps, got 0"),

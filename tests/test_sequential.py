@@ -252,6 +252,11 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"module 0 \(Block\): expected an argument `state` of what holds a LIF"):
         losing(x, state)
 
+    for step in (1e-3, 5e-4):
+        sp.Sequential(sp.Delay(2e-3, size=5, dt=step), nn.Linear(5, 6), sp.LIF(dt=step), sp.OverTime(nn.Flatten()))
+    with pytest.raises(ValueError, match=r"expected one time step dt, got 0\.0005 s of LIF and 0\.001 s of LI"):
+        sp.Sequential(nn.Linear(5, 6), sp.LIF(dt=5e-4), nn.Sequential(nn.ReLU(), sp.LI()))
+
     for modules, message in (
         ((), "expected at least one, got none"),
         ((torch.relu,), "expected modules, got builtin_function_or_method"),

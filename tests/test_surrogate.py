@@ -124,6 +124,14 @@ def slope_of_soft(x, alpha):
     return alpha * soft(x, alpha) * (1 - soft(x, alpha))
 
 
+def total(x, alpha):
+    return torch.exp(-x * x).sum()
+
+
+def constant(x, alpha):
+    return 1.0
+
+
 def test_functions_of_your_own_do_what_the_ones_that_are_there_do():
     x = 3 * torch.rand(20, 2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for own, there in (
@@ -151,6 +159,12 @@ def test_functions_of_your_own_do_what_the_ones_that_are_there_do():
         ({"method": "super", "derivative": steep}, ValueError, "method='super': expected a name of its own"),
         ({"method": "mine", "value": soft}, ValueError, "derivative: expected that of the value"),
         ({"method": "mine", "derivative": 2.0}, TypeError, "derivative: expected a function of x and alpha, got float"),
+        (
+            {"method": "mine", "derivative": total},
+            ValueError,
+            "expected a tensor of the shape of x, here (2, 3), got",
+        ),
+        ({"method": "mine", "derivative": steep, "value": constant}, ValueError, "of x, here (2, 3), got float"),
         ({"method": "adjoint"}, ValueError, "for the adjoint method use Adjoint()"),
         ({"method": steep}, TypeError, "method: expected the name of a spike function, got function"),
         ({"alpha": 0.0}, ValueError, "alpha: expected a positive, finite number, got 0.0"),

@@ -76,6 +76,22 @@ def test_evaluate_against_a_direct_computation(model):
     assert not model.training
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_evaluate_refuses_what_would_make_silent_neurons(model, wrong):
+    split = two_classes(37, 2)
+    sp.evaluate(model, split)
+    with torch.no_grad():
+        model.hidden.input_weights[1, 2] = wrong
+    with pytest.raises(ValueError, match=r"hidden\.input_weights: expected finite numbers, got one that is not"):
+        sp.evaluate(model, split)
+
+
+def test_evaluate_refuses_a_time_constant_that_has_left_its_range(model):
+    model.hidden.p.tau_mem_inv.data.fill_(-50.0)
+    with pytest.raises(ValueError, match=r"hidden\.p\.tau_mem_inv: expected positive values, got -50"):
+        sp.evaluate(model, two_classes(37, 2))
+
+
 def test_same_seed_same_numbers():
     runs = []
     for _ in range(2):

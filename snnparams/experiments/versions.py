@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.util
 import inspect
+import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +21,59 @@ def _file_of(module: str) -> Path | None:
     """Return the file of a module of the package, or None if there is none of that name."""
     base = Path(snnparams.__file__).parent.joinpath(*module.split(".")[1:])
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _installed(path: Path) -> bool:
+    """Return whether a file belongs to Python or to what was installed for it."""
+    folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    inside = any(path.is_relative_to(Path(folder).resolve()) for folder in folders)
+    return inside or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+
+
+def _source_of(name: str) -> Path | None:
+    """Return the file of source of a module of the user's own, or None."""
+    try:
+        loaded = sys.modules.get(name)
+        found = loaded.__spec__ if loaded is not None else importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):  # no module of that name, or one that was made by hand
+        return None
+    path = Path(found.origin).resolve() if found is not None and found.origin else None
+    return path if path is not None and path.suffix == ".py" and path.is_file() and not _installed(path) else None
+
+
+def own_files(path: Path, package: str = "") -> set[Path]:
+    """Return the files of the user's own modules that a source file imports, and of those that these import.
+
+    They are what is neither Python's, nor installed, nor of this package.
+
+    Args:
+        path: a file of Python source.
+        package: in which it lies, for imports that begin with a dot.
+    """
+    found: set[Path] = set()
+    waiting = [(Path(path).resolve(), package)]
+    while waiting:
+        file, inside = waiting.pop()
+        names: list[str] = []
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (inside or not node.level):
+                relative = "." * node.level + (node.module or "")
+                try:
+                    base = importlib.util.resolve_name(relative, inside) if node.level else relative
+                except ImportError:  # more dots than there are packages
+                    continue
+                names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name.split(".")[0] == snnparams.__name__:
+                continue
+            for part in [name[:k] for k in [*(i for i, c in enumerate(name) if c == "."), len(name)]]:
+                own = _source_of(part)
+                if own is not None and own not in found and own != Path(path).resolve():
+                    found.add(own)
+                    waiting.append((own, part if own.name == "__init__.py" else part.rpartition(".")[0]))
+    return found
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -65,8 +121,10 @@ def versions(function: Callable | None = None) -> dict[str, str]:
     """Return what results depend on besides the trial: versions, and a hash of source.
 
     Args:
-        function: what computes the results. Then the source is that of its module and of those modules of this package
-            that it imports, directly or not; a change to another one changes nothing. None for all of the package.
+        function: what computes the results. Then the source is that of its module, and of those modules of your own and
+            of this package that it imports, directly or not; a change to another one changes nothing, nor does one to
+            what is installed. None for all of this package, which also stands for a function that is defined where
+            there is no file, as in a notebook: change the name of the results when you change such a function.
     """
     package = Path(snnparams.__file__).parent
     inner = function.func if isinstance(function, functools.partial) else function
@@ -77,7 +135,8 @@ def versions(function: Callable | None = None) -> dict[str, str]:
     if file is None or not Path(file).is_file():
         paths = sorted(package.rglob("*.py"))
     else:
-        modules = sorted(imported_modules(Path(file)))
-        paths = [Path(file), *(path for module in modules if (path := _file_of(module)) is not None)]
+        own = own_files(Path(file), getattr(sys.modules.get(inner.__module__), "__package__", "") or "")
+        modules = sorted(set().union(*(imported_modules(path) for path in (Path(file), *own))))
+        paths = [Path(file), *(path for module in modules if (path := _file_of(module)) is not None), *sorted(own)]
     source = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
     return {"snnparams": snnparams.__version__, "source": source.hexdigest()[:16], "torch": torch.__version__}

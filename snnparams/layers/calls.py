@@ -115,7 +115,8 @@ def with_batch(x: torch.Tensor, state, compute: Callable, axes: int | None, time
         time: how many axes it has for time, 0 or 1.
     """
     refuse_packed(x)
-    if not isinstance(x, torch.Tensor) or axes is None or x.dim() != time + axes:
+    whole = not isinstance(x, torch.Tensor) or axes is None or x.dim() != time + axes
+    if whole or x.layout not in (torch.strided, torch.sparse_coo):  # others have no further axis, and are refused
         return compute(x, state)
     given = tree_map(lambda t: t[None] if isinstance(t, torch.Tensor) else t, state)
     output, last = compute(x.unsqueeze(time), given)

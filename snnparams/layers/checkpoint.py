@@ -179,6 +179,19 @@ class Saved(Noted):
             if self._rows is not None:
                 constraint = of_members(constraint, self._rows[name])
             self._buffers[name] = constraint(self.raw(name)).detach().clone()
+        self._note_own()
+
+    def _note_own(self) -> None:
+        """Note which tensors are the module's own, so that those of a `functional_call` are seen to be others."""
+        self._reads.own = {
+            name: (self.raw(name), cast(torch.Tensor, self._buffers[name])) for name in self.constrained()
+        }
+
+    def _apply(self, fn, recurse=True):
+        """Move or convert all tensors: PyTorch puts new ones into the place of buffers."""
+        moved = super()._apply(fn, recurse)
+        self._note_own()
+        return moved
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         """Save the values beside the numbers of which a constraint makes them, which alone would say nothing."""

@@ -157,8 +157,13 @@ class NeuronParameters(Saved):
         if constraint is not None:  # stored unconstrained from here on
             parametrize.register_parametrization(self, name, constraint)
             computed = vars(type(self))[name]  # PyTorch's, for the neurons; what a user reads is noted as well
-            setattr(type(self), f"_{name}", computed)
-            setattr(type(self), name, property(lambda p: p._noted(name, computed.fget(p)), computed.fset))
+
+            def in_use(p: NeuronParameters) -> torch.Tensor:
+                given = p._given(name)
+                return computed.fget(p) if given is None else given
+
+            setattr(type(self), f"_{name}", property(in_use))
+            setattr(type(self), name, property(lambda p: p._noted(name, in_use(p)), computed.fset))
             self.keep_values()
 
     def check_use(self, *, dt: float, size, gradient: Gradient | None, device, dtype) -> None:

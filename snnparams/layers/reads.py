@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 class Reads(dict):
     """What was read of neuron parameters, by name.
 
-    The tensor, its version, which PyTorch counts, a copy, and whether it was computed when it was read. And in `kept`
-    what was computed without gradient: the constraint, a copy of what was stored, and the values.
+    The tensor, its version, which PyTorch counts, a copy, and whether it was computed when it was read. In `kept`
+    what was computed without gradient: the constraint, a copy of what was stored, and the values. And in `own` the
+    tensors that the module has itself of a parameter under a constraint: what is stored, and the values in checkpoints.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.kept: dict[str, tuple[nn.Module, torch.Tensor, torch.Tensor]] = {}
+        self.own: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __deepcopy__(self, memo: dict) -> Reads:
         """Return what finds in a copy of the module what would be found in the module itself."""
@@ -33,6 +35,7 @@ class Reads(dict):
         for name, (value, version, copied, computed) in self.items():
             again = copy.deepcopy(value, memo)
             reads[name] = again, again._version - (value._version != version), copied, computed
+        reads.own = copy.deepcopy(self.own, memo)
         return reads
 
     def __reduce__(self):
@@ -106,6 +109,27 @@ class Noted(Attributes):
         value = self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
         return cast(torch.Tensor, value)
 
+    def _given(self, name: str) -> torch.Tensor | None:
+        """Return values that stand in the place of a parameter under a constraint for one call, or None.
+
+        `torch.func.functional_call` puts them where the module keeps those for checkpoints. If it is given what is
+        stored as well, as of a whole `state_dict`, that counts.
+
+        Raises:
+            ValueError: if they have another shape, or one is invalid and can be looked at.
+        """
+        if name not in self._reads.own:
+            return None
+        stored, values = self._reads.own[name]
+        given = self._buffers[name]
+        if given is None or given is values or self._constraints(name).original is not stored:
+            return None
+        if given.shape != values.shape:
+            raise ValueError(f"{name}: expected values of shape {tuple(values.shape)}, got {tuple(given.shape)}")
+        if can_be_looked_at(given):
+            check_value(self.about(name), given, self.dt)
+        return given
+
     def _computed(self, name: str) -> torch.Tensor:
         """Return the values that the neurons use, which without gradient are computed only if they have changed.
 
@@ -116,6 +140,8 @@ class Noted(Attributes):
         (constraint, *further), stored = constraints, constraints.original
         if further or not getattr(constraint, "is_pure", False) or not (can_be_looked_at(stored) and stored.is_cpu):
             return self._in_use(name)
+        if (given := self._given(name)) is not None:
+            return given
         known, before, values = self._reads.kept.get(name, (None, stored, stored))
         if known is not constraint or before.dtype != stored.dtype or not torch.equal(before, stored):
             values = self._in_use(name)

@@ -57,7 +57,10 @@ def check_lengths(lengths: Lengths, x: torch.Tensor) -> list[int]:
         raise TypeError("lengths: expected a list of integers under torch.compile, got a tensor; give lengths.tolist()")
     if not isinstance(lengths, torch.Tensor | Sequence) and not hasattr(lengths, "tolist"):
         raise TypeError(f"lengths: expected one integer for each sequence, got {type(lengths).__name__}")
-    found = [plain("lengths", n) for n in (lengths.tolist() if hasattr(lengths, "tolist") else lengths)]
+    listed = lengths.tolist() if hasattr(lengths, "tolist") else lengths
+    if not isinstance(listed, Sequence):
+        raise TypeError("lengths: expected one integer for each sequence, got a tensor without axes")
+    found = [plain("lengths", n) for n in listed]
     if wrong := [n for n in found if type(n) is not int]:
         raise TypeError(f"lengths: expected integers, got {type(wrong[0]).__name__}")
     if x.dim() < 2 or len(found) != x.shape[1]:

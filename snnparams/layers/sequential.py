@@ -16,6 +16,7 @@ from snnparams.layers.attributes import Attributes
 from snnparams.layers.calls import refuse_plain_sequential
 from snnparams.layers.cells import Cell, RecurrentCell
 from snnparams.layers.chunks import check_chunk, over_chunks
+from snnparams.layers.delay import Delay
 from snnparams.layers.layer import Layer, RecurrentLayer
 from snnparams.layers.population import Population
 from snnparams.layers.sequences import Lengths, check_lengths, over_lengths, refuse_packed, without_padding
@@ -165,9 +166,11 @@ class Sequential(Attributes, nn.Sequential):
     Args:
         modules: any modules, or one dictionary of names and modules, as of `nn.Sequential`. A module with an argument
             `state` (a cell, a layer, a `Sequential`, one of your own) is given its state and returns a tensor and the
-            new state; any other returns a tensor. Modules of PyTorch that know no time (convolutions, pooling,
-            normalisations, `Flatten`, ...) are applied to every step, as by `OverTime`; put others into one. Cells go
-            with cells, one step per call, and layers with layers.
+            new state; any other returns a tensor. Modules of PyTorch that count their axes from the batch on
+            (convolutions, pooling, padding, upsampling, normalisations of images, `Flatten`, `Unflatten`, dropout of
+            whole channels, `Softmax` and its kin, `GLU`) are applied to every step, as by `OverTime`, so that a `dim`
+            of theirs counts without time; put others that do into one. Cells go with cells, one step per call, and
+            layers with layers.
         chunk: number of steps, or None. With it the network computes so many steps at once, and the backward pass
             computes them again from the states before them, see `snnparams.layers.chunks`: besides input and output
             only those states are kept. Outputs and gradients are the same, if no module of your own mixes time steps.
@@ -181,9 +184,10 @@ class Sequential(Attributes, nn.Sequential):
     Raises:
         TypeError: on calling, if cells and layers are mixed, a module returns something else, an `nn.Sequential` holds
             what carries a state, or the state is no tuple.
-        ValueError: on building, if `chunk` is no positive integer; on calling, if the state has another number of
-            parts, or one is given where a module would lose its own, or what a module raises; with
-            `chunk`, if there are `lengths`, cells, or a normalisation over all steps of a batch in training mode.
+        ValueError: on building, if `chunk` is no positive integer, or modules differ in their time step; on calling, if
+            the state has another number of parts, or one is given where a module would lose its own, or what a module
+            raises; with `chunk`, if there are `lengths`, cells, or a normalisation over all steps of a batch in
+            training mode.
     """
 
     checked = MappingProxyType({"chunk": lambda network, steps: check_chunk(steps)})
@@ -192,6 +196,10 @@ class Sequential(Attributes, nn.Sequential):
     def __init__(self, *modules: Any, chunk: int | None = None) -> None:
         super().__init__(*modules)
         self.chunk = chunk
+        steps = {part.dt: type(part).__name__ for part in self.modules() if isinstance(part, (Population, Delay))}
+        if len(steps) > 1:
+            got = " and ".join(f"{dt:g} s of {name}" for dt, name in steps.items())
+            raise ValueError(f"modules: expected one time step dt, got {got}")
 
     def forward(
         self, input: torch.Tensor, state: tuple | None = None, lengths: Lengths | None = None

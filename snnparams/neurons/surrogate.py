@@ -65,6 +65,16 @@ DERIVATIVES: dict[str, Derivative] = {
 """Surrogate derivative of each spike function, by the name that `method` takes."""
 
 
+def _check_function(name: str, function: Derivative, alpha: float) -> None:
+    """Call a function of a user once: numbers of another shape would be spread over all neurons without a word."""
+    x = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
+    with torch.no_grad():
+        got = function(x, alpha)
+    if not isinstance(got, torch.Tensor) or got.shape != x.shape:
+        shape = f"shape {tuple(got.shape)}" if isinstance(got, torch.Tensor) else type(got).__name__
+        raise ValueError(f"{name}: expected a tensor of the shape of x, here {tuple(x.shape)}, got {shape}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Adjoint:
     """Exact gradients, by the adjoint method: see `snnparams.kernels.adjoint`. For cells and layers as a whole."""
@@ -85,7 +95,7 @@ class Surrogate:
 
     Raises:
         ValueError: if the name is unknown, or one that is taken where a derivative is given; if alpha is not positive
-            and finite; or if there is a value without a derivative.
+            and finite; if there is a value without a derivative; or if a function returns another shape than x has.
         TypeError: if alpha is no number, or a function is none.
     """
 
@@ -124,6 +134,9 @@ class Surrogate:
             from snnparams.neurons.spike_programs import code_of  # which imports this module
 
             code, refusal = code_of(derivative, value)
+            for name, function in (("derivative", derivative), ("value", value)):
+                if function is not None:
+                    _check_function(name, function, check_alpha(alpha))
         parts: dict[str, Any] = {"method": method, "alpha": check_alpha(alpha), "derivative": derivative}
         parts |= {"value": value, "code": code, "refusal": refusal}
         for name, part in parts.items():

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import nll_loss
+from torch.nn.parameter import is_lazy
 
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.parameters.settings import is_whole
@@ -84,6 +85,15 @@ def validate_neuron_parameters(model: nn.Module) -> None:
                 module.validate()
             except ValueError as error:
                 raise ValueError(f"{name}.{error}") from None
+
+
+def _check_finite(model: nn.Module) -> None:
+    """A NaN weight of a spiking layer makes neurons that are silent, so loss and accuracy can look like others."""
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter) or parameter.layout != torch.strided:
+            continue
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"{name}: expected finite numbers, got one that is not")
 
 
 def _check_gradients(model: nn.Module, batch: int) -> None:
@@ -195,11 +205,14 @@ def evaluate(
         Mean loss and accuracy; of an ensemble, lists of its members'. The accuracy is NaN where labels are no classes.
 
     Raises:
-        ValueError: if the data are empty, an image is not finite, or the outputs are no log-probabilities or the labels
-            no classes where those are expected.
+        ValueError: if the data are empty, an image is not finite, the outputs are no log-probabilities or the labels no
+            classes where those are expected, a parameter of the model is not finite, or a neuron parameter has left its
+            valid range.
         TypeError: if data or outputs are of another kind.
     """
     split = checked_data(split, batch_size, None)
+    validate_neuron_parameters(model)
+    _check_finite(model)
     measure = Measure(model, loss, decode)
     modes = {module: module.training for module in model.modules()}
     model.eval()
