@@ -639,7 +639,7 @@ def test_a_version_covers_what_the_function_imports_and_nothing_else(tmp_path, m
 def test_a_version_covers_modules_of_the_users_own(tmp_path, monkeypatch):
     source = {
         "grids/__init__.py": "",
-        "grids/first.py": "from . import second\ndef later():\n    import numpy, no_such\n    from ...... import nothing",
+        "grids/first.py": "from . import second\ndef later():\n    import numpy, nothing\n    from ..... import x",
         "grids/second.py": "from scale_of_grids import SCALE",
         "grids/alone.py": "",
         "scale_of_grids.py": "import snnparams.data\nSCALE = 1.0",

@@ -204,7 +204,9 @@ def run(
             ones. Others must be able to import it. Arguments of a `functools.partial` are part of the experiment.
         trials: the grid, see `grid`; all different.
         folder: where results are kept, a file for each trial, written when the trial is done. If it holds results of
-            the same grid, function and version, only missing trials are computed.
+            the same grid, function and version, only missing trials are computed. The version is that of this package
+            and of PyTorch, and the source of the function's module and of what it imports of your own, see
+            `snnparams.experiments.versions`.
         processes: how many processes of this machine work; 1 is this one. One that dies (for want of memory, say) is
             replaced, and its trials are tried again, `ATTEMPTS` times in all.
         executor: who works instead: a `concurrent.futures.Executor`, or something with its `submit`, whose futures have

@@ -267,7 +267,9 @@ def fit(
             numbers as if it had never stopped: with the learning rate of the checkpoint, whatever the optimiser's. It
             holds the states of all random numbers but those of generators that a data set keeps, or workers of a loader
             from epoch to epoch, with `persistent_workers=True`. A process that ends while it writes leaves the file of
-            the epoch before. Under `DistributedDataParallel` all processes are given the same file.
+            the epoch before. Under `DistributedDataParallel` all processes are given the same file. It knows neither
+            data nor `batch_size`, `loss`, `decode` and `clip`: give it the same, and each run a file of its own. A file
+            that holds all the epochs already is read, and nothing is trained.
         loss: as in `train`.
         decode: as in `train`.
         clip: as in `train`.
