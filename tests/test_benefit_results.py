@@ -103,6 +103,20 @@ def test_every_kind_of_a_task_had_as_many_tries():
         assert len({len(RESULTS.tries("natural_tuning", task, kind)) for kind in KINDS}) == 1, task
 
 
+def test_spoken_digits_ran_with_what_was_tuned_until_more_epochs_gained_little():
+    for kind in (*KINDS, design.ALL):
+        lines = RESULTS.runs("natural")["spoken digits", kind]
+        assert set(lines) == set(range(1, 11))
+        tries = RESULTS.tries("natural_tuning", "spoken digits", kind)
+        best = max(x.accuracy for x in tries)
+        chosen = [x.run["cell"]["neurons"] for x in tries if x.accuracy == pytest.approx(best)]
+        for line in lines.values():
+            assert line["cell"]["training"]["epochs"] == 160
+            assert line["cell"]["neurons"] in chosen
+        reached = [RESULTS.mean("natural_flat", "spoken digits", f"{kind}, {n} epochs") for n in (80, 160)]
+        assert reached[1] - reached[0] < (1.2 if kind == MEM else 0.7)
+
+
 def test_the_table_of_settings_shows_what_the_core_ran_with():
     for row in analysis.settings(RESULTS, ("windows 4",)).rows:
         (kind,) = (kind for kind in KINDS if row[0] == f"four windows: {analysis.TITLE[kind]}")
