@@ -55,6 +55,14 @@ def test_the_findings_are_those_of_the_experiment():
     many = RESULTS.difference("core", "windows 12, recurrent", SYN, SHARED).contrast
     assert f"24 of them with different synaptic time constants are {many.mean:.1f} points better than with one" in text
     assert few.low < 0 < few.high < 1
+    digits = {k: RESULTS.difference("natural", "spoken digits", k).contrast for k in (SYN, LEARNS, MEM, SHARED)}
+    different, learned, _, _ = digits.values()
+    words = f"constants gain {different.mean:.1f} points ({different.low:.1f} to {different.high:.1f}) and learned"
+    best = RESULTS.mean("natural", "spoken digits", SYN)
+    assert f"{words} ones {learned.mean:.1f}, up to {best:.1f} %" in text
+    assert f"counts alone get {RESULTS.level('spoken digits', 'counts'):.0f} % right" in text
+    assert min(different.low, learned.low) > 0
+    assert all(digits[kind].low < 0 < digits[kind].high for kind in (MEM, SHARED))
     six = gain(SYN, "windows 6, recurrent")
     assert six.low < 0 < six.high
     cues = [gain(kind, "xor, two layers").mean for kind in (SYN, MEM, SHARED)]

@@ -288,7 +288,7 @@ def robustness(results: Results, task: str) -> plt.Figure:
     rows: list = []
     for change, title in CHANGES.items():
         rows.append((title, None, "k"))
-        kinds = (SYN, LEARNS, ALL)
+        kinds = (*OTHERS, ALL)
         rows += [(TITLE[k], results.difference("natural", task, k, measure=change), COLOR[k]) for k in kinds]
     fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.3 * len(rows)))
     forest(ax, rows, "change of accuracy minus that of equal neurons (points)")
