@@ -115,4 +115,4 @@ def table(results: Results) -> Table | None:
 def gains(results: Results) -> plt.Figure | None:
     """Draw the gain over equal neurons without adaptation, seed by seed."""
     study = started(results)
-    return study.gains(results, "gain over equal neurons without adaptation (points)") if study.stages else None
+    return study.gains(results, "gain over no adaptation (points)") if study.stages else None

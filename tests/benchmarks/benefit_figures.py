@@ -18,10 +18,10 @@ SYMBOL = {"tau_mem": "τ mem", "tau_syn": "τ syn"}  # subscripts would be too s
 OTHERS = [kind for kind in KINDS if kind != EQUAL]
 RESETS = ("", "reset by subtraction", "no reset", "synapse cleared", "no reset, synapse cleared")
 CHANGES = {
-    "warp 0.75": "3/4 of the time",
-    "warp 1.5": "3/2 of the time",
-    "noise 0.25": "a quarter more spikes",
-    "noise 1": "twice the spikes",
+    "warp 0.75": "faster: 3/4 of the time",
+    "warp 1.5": "slower: 3/2 of the time",
+    "noise 0.25": "noise: a quarter more spikes",
+    "noise 1": "noise: twice the spikes",
 }  # of test inputs
 WIDTH = 5.05  # inches: a wider figure does not fit a phone; 0.1 less where a label stands out of it
 
@@ -291,7 +291,7 @@ def robustness(results: Results, task: str) -> plt.Figure:
         kinds = (*OTHERS, ALL)
         rows += [(TITLE[k], results.difference("natural", task, k, measure=change), COLOR[k]) for k in kinds]
     fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.3 * len(rows)))
-    forest(ax, rows, "change of accuracy minus that of equal neurons (points)")
+    forest(ax, rows, "change minus that of equal neurons (points)")
     return fig
 
 
