@@ -42,8 +42,8 @@ def _with_room(function, /, **arguments):
 
 
 # CPython 3.11 keeps frames in chunks of 16 KiB, and returns a chunk to the system as soon as it is empty. A test whose
-# calls cross the end of a chunk asks the system for the next one at every call: up to half of its time. A function that
-# says it needs a large stack gets a chunk that is larger still, and everything that it calls fits into the rest.
+# calls cross the end of a chunk asks the system for the next one at every call, which can take a third of its time. A
+# function that says it needs a large stack gets a chunk that is larger still, and all that it calls fits into the rest.
 _with_room.__code__ = _with_room.__code__.replace(co_stacksize=65_000)
 
 

@@ -115,6 +115,9 @@ def test_spoken_digits_ran_with_what_was_tuned_until_more_epochs_gained_little()
             assert line["cell"]["neurons"] in chosen
         reached = [RESULTS.mean("natural_flat", "spoken digits", f"{kind}, {n} epochs") for n in (80, 160)]
         assert reached[1] - reached[0] < (1.2 if kind == MEM else 0.7)
+    seen = [RESULTS.difference("natural", "spoken digits", kind).contrast.detectable for kind in (MEM, SHARED)]
+    text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "6_benefit.ipynb", as_version=4).cells)
+    assert "where {:.1f} and {:.1f} could have been seen".format(*seen) in text
 
 
 def test_the_table_of_settings_shows_what_the_core_ran_with():
