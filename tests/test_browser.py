@@ -114,8 +114,8 @@ def looked_at(browser, address):
             page.evaluate(FOLD_AGAIN)
             page.emulate_media(color_scheme=theme)
             page.set_viewport_size(size)
+            page.wait_for_function(f"() => document.documentElement.dataset.theme === '{theme}'")  # of a later frame
             page.evaluate(SETTLED)
-            assert page.evaluate("() => document.documentElement.dataset.theme") == theme
             return page
 
         yield look_at
