@@ -127,7 +127,7 @@ def test_resistances_of_other_simulators():
 
 def test_learned_values_come_back_learned():
     model = network()
-    again = sp.from_nir(sp.to_nir(model), learned=("tau_mem_inv", "delay"), gradient=sp.Surrogate("tanh", 4.0))
+    again = sp.from_nir(sp.to_nir(model), learned=("tau_mem", "delay"), gradient=sp.Surrogate("tanh", 4.0))
     values, before = sp.learned_values(again), sp.learned_values(model)
     assert len(values) == 4 + 2
     torch.testing.assert_close(values["lif_2.p.tau_mem_inv"], before["1.p.tau_mem_inv"])

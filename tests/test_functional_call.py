@@ -107,3 +107,24 @@ def test_wrong_values_are_refused(module):
         voltage(module, torch.ones(5))
     with pytest.raises(ValueError, match=r"expected positive values, got -0\.2 s at neuron 0"):
         voltage(module, torch.full((6,), -5.0))
+
+
+@pytest.mark.parametrize("kernel", [None, "reference", "cpu"])
+@pytest.mark.parametrize("with_gradient", [True, False])
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("input_weights", (8, 6), r"\(5, 6\)"),
+        ("input_weights", (5, 7), r"\(5, 6\)"),
+        ("recurrent_weights", (1, 5), r"\(5, 5\)"),  # would broadcast
+        ("recurrent_weights", (6, 6), r"\(5, 5\)"),
+    ],
+)
+def test_weights_of_another_shape_are_refused(name, shape, expected, kernel, with_gradient):
+    layers = sp.LIFRecurrent(6, 5, kernel=kernel), sp.DelayedRecurrentLayer(6, 5, sp.LIFParameters(), delay=2e-3)
+    for module, x in (*((layer, X) for layer in layers), (sp.LIFRecurrentCell(6, 5), X[0])):
+        with (
+            torch.set_grad_enabled(with_gradient),
+            pytest.raises(ValueError, match=rf"{name}: expected shape {expected}, got"),
+        ):
+            functional_call(module, {name: torch.zeros(shape)}, (x,))

@@ -266,7 +266,7 @@ def from_nir(
             `CubaLIF` may have one way back to itself, by a `Linear` and before that a `Delay`. Graphs within are taken
             apart.
         dt: time step in s; None for the one that the graph's metadata say.
-        learned: neuron parameters that are to be learned, one value per neuron, such as `("tau_mem_inv", "v_th")`, and
+        learned: neuron parameters that are to be learned, one value per neuron, such as `("tau_mem", "v_th")`, and
             "delay". All others are fixed. Under a constraint a value is exact but for rounding.
         gradient: of the spikes, as in `LIF`.
         dtype: floating-point type; None for that of the graph, where types differ the widest.
@@ -285,7 +285,7 @@ def from_nir(
             raise TypeError(f"graph: expected a nir.NIRGraph or the name of a file, got {type(graph).__name__}")
         graph = nir.read(graph)
     chain = _chain(graph)
-    known = (*LIFParameters.neuron_fields, "delay")
+    known = (*LIFParameters.neuron_fields, *LIFParameters.times, "delay")
     if isinstance(learned, str) or any(name not in known for name in learned):
         raise ValueError(f"learned: expected names out of {', '.join(known)}, got {learned!r}")
     if dt is None:
@@ -298,6 +298,7 @@ def from_nir(
     types = {array.dtype for array in arrays if array.dtype.kind == "f"}
     if dtype is None:
         dtype = torch.from_numpy(np.empty(0, np.result_type(*types) if types else np.float32)).dtype
+    learned = [LIFParameters.times.get(name, name) for name in learned]  # one learns the inverse
     builder = _Builder(check_dt(dt), learned, gradient, dtype)
     for part in chain:
         if isinstance(part.node, (nir.Linear, nir.Affine)):

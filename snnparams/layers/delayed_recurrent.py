@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from snnparams import kernels
 from snnparams.kernels import adjoint
-from snnparams.layers.checks import check_input, check_state
+from snnparams.layers.checks import check_state
 from snnparams.layers.delay import DelayState, _batch_first
 from snnparams.layers.delay_parameters import (
     ROUNDING,
@@ -135,7 +135,7 @@ class DelayedRecurrentLayer(RecurrentLayer):
     def _start(self, x: torch.Tensor, state) -> tuple[Any, DelayedRecurrentState]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
         p = self.p.values()
-        check_input(x, self.layout, self.input_weights.dtype, self.input_weights.device, self.input_size, sparse=True)
+        self._check_input(x)
         shape, past = (x.shape[-2], self.hidden_size), (x.shape[-2], self.remembered, self.hidden_size)
         if state is None:
             neurons = self._at_rest(self._state_without_recurrence(None), p, shape, x)

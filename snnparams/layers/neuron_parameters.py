@@ -189,7 +189,7 @@ class NeuronParameters(Saved):
         """Use the learned parameter of that name of another population from here on: both learn one.
 
         Args:
-            name: a parameter that is learned here and there.
+            name: a parameter that is learned here and there, also a time constant.
             other: the neuron parameters that it is taken from.
 
         Raises:
@@ -201,6 +201,7 @@ class NeuronParameters(Saved):
 
         if not isinstance(other, NeuronParameters):
             raise TypeError(f"other: expected NeuronParameters, as layer.p, got {type(other).__name__}")
+        name = self.neuron.times.get(name, name)
 
         def kind(p):
             stored, constraint = p.raw(name), p.constraint(name)

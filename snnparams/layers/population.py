@@ -291,10 +291,19 @@ class Recurrent(Population):
     def _population_axes(self) -> int | None:
         return 1
 
+    def _check_input(self, x: torch.Tensor) -> None:
+        """Check the input, and the weights, which were assigned or given for one call since they were checked."""
+        for name, inputs in (("input_weights", self.input_size), ("recurrent_weights", self.hidden_size)):
+            weights, expected = getattr(self, name), (self.hidden_size, inputs)
+            if weights.shape != expected:
+                raise ValueError(f"{name}: expected shape {expected}, got {tuple(weights.shape)}")
+        like = self.input_weights
+        check_input(x, self.layout, like.dtype, like.device, self.input_size, sparse=True)
+
     def _start(self, x: torch.Tensor, state) -> tuple[Any, Any]:
         """Check the input; return the neuron parameters and the given state, checked, or the initial one."""
-        weights, p = self.input_weights, self.p.values(in_use=True)
-        check_input(x, self.layout, weights.dtype, weights.device, self.input_size, sparse=True)
+        p = self.p.values(in_use=True)
+        self._check_input(x)
         shape, kind = (x.shape[-2], self.hidden_size), self.neuron.RecurrentState
         if state is None:
             return p, self._at_rest(kind, p, shape, x)
