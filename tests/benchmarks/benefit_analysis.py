@@ -142,11 +142,12 @@ def predictions(results: Results, with_outcome: bool = False) -> Table:
         row = [as_shown(prediction["claim"]), "known" if prediction["known"] else "new", bounds(prediction) + unit]
         if with_outcome:
             verdict, contrast = outcomes[prediction["id"]]
-            digits = 1 if unit else 3
-            interval = (
-                f"{signed(contrast.low, digits)} to {signed(contrast.high, digits)}" if contrast else "\N{EN DASH}"
-            )
-            row = [row[0], row[1], row[2], interval, verdict]
+            interval = "\N{EN DASH}"
+            if contrast:
+                small = max(abs(contrast.low), abs(contrast.high)) < 0.05  # both ends would be shown as zero
+                digits = 3 if not unit or small else 1
+                interval = f"{signed(contrast.low, digits)} to {signed(contrast.high, digits)}"
+            row = [*row, interval, verdict]
         rows.append(row)
     found = ["found (95 %)", "verdict"] if with_outcome else []
     return Table(["prediction", "when", "predicted", *found], rows)

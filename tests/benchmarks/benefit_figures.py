@@ -286,9 +286,9 @@ def natural(results: Results) -> plt.Figure:
 def robustness(results: Results, task: str) -> plt.Figure:
     """What disturbed test inputs cost on the official split, less what they cost equal neurons."""
     rows: list = []
+    kinds = (*OTHERS, ALL)
     for change, title in CHANGES.items():
         rows.append((title, None, "k"))
-        kinds = (*OTHERS, ALL)
         rows += [(TITLE[k], results.difference("natural", task, k, measure=change), COLOR[k]) for k in kinds]
     fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.3 * len(rows)))
     forest(ax, rows, "change minus that of equal neurons (points)")
