@@ -244,6 +244,22 @@ def test_gradients_come_by_seed(results):
     assert results.derivatives("windows 4", "tau_mem, exact, initial") == {1: 0.5, 2: 1.0}
 
 
+def test_slopes_stand_under_what_they_are_of(tmp_path):
+    ways = ("surrogate", "exact", "difference 0.1")
+    names = [
+        f"{n}, {w}, {when}" for n in ("tau_mem", "tau_syn", "v_th") for when in ("initial", "trained") for w in ways
+    ]
+    lines = [
+        {"task": "xor", "condition": EQUAL, "seed": s, "result": {name: k + 0.1 * s for k, name in enumerate(names)}}
+        for s in (1, 2, 3)
+    ]
+    (tmp_path / "gradients.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    table = analysis.slopes(Results(tmp_path), ["xor"])
+    assert table.header[1:4] == ["before: surrogate", "before: exact", "before: difference"]
+    assert [row[0] for row in table.rows] == ["XOR: τ mem", "XOR: τ syn", "XOR: threshold"]
+    assert [row[1:] for row in table.rows] == [[f"+{6 * k + j + 0.2:.3f}" for j in range(6)] for k in range(3)]
+
+
 def test_predictions_are_decided_from_the_lines(results, monkeypatch):
     assert results.outcomes()["synapse"].verdict == "not run"  # 4 seeds of 20
     changed(monkeypatch, "CORE_SEEDS", 4)

@@ -254,13 +254,17 @@ def settings(results: Results, tasks: Sequence[str]) -> Table:
     return Table(header, rows, note)
 
 
-def drifts(results: Results) -> Table:
-    """Return where the neuron parameters of networks that learn all of them go, as medians."""
+def slopes(results: Results, tasks: Sequence[str]) -> Table:
+    """Return the slopes of the loss of equal networks by the logarithm of a parameter, before and after training."""
+    when = {"before": "initial", "after": "trained"}
+    ways = {"surrogate": "surrogate", "exact": "exact", "difference": "difference 0.1"}
     rows = []
-    learners = [("causes", "windows 4", ALL_FROM_EQUAL), ("causes", "windows 4", ALL)]
-    for stage, task, kind in learners + [("natural", task, ALL) for task in NATURAL]:
-        row = [f"{task_name(task)}: {TITLE[kind]}"]
-        for before, after in results.medians(stage, task, kind).values():
-            row.append(f"{before:.3g} to {after:.3g}")
-        rows.append(row)
-    return Table(["median before and after training", "tau_mem (steps)", "tau_syn (steps)", "v_th"], rows)
+    for task in tasks:
+        for name, symbol in (("tau_mem", "τ mem"), ("tau_syn", "τ syn"), ("v_th", "threshold")):
+            row = [f"{task_name(task)}: {symbol}"]
+            for state in when.values():
+                for way in ways.values():
+                    of_seeds = results.derivatives(task, f"{name}, {way}, {state}")
+                    row.append(signed(float(np.mean(list(of_seeds.values()))), 3))
+            rows.append(row)
+    return Table(["slope of the loss", *(f"{word}: {way}" for word in when for way in ways)], rows)
