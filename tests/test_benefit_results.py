@@ -1,5 +1,6 @@
 """What chapter 6 claims of its experiment is true of the kept runs, and the runs are as fair as it says."""
 
+import json
 import re
 import sys
 
@@ -370,3 +371,19 @@ def test_different_adaptation_gains_no_more_than_different_membranes_but_ends_ah
     assert adaptation.mean < membranes.mean
     ahead = RESULTS.mean("adaptation", "windows 4", "different tau_adapt")
     assert ahead > RESULTS.mean("core", "windows 4", MEM) + 1  # accuracies, in %
+
+
+def test_what_was_measured_before_a_prediction_is_what_chapter_6_says():
+    reasons = {p["id"]: p["reason"] for p in RESULTS.predictions["predictions"]}
+    found = [float(x) for x in re.findall(r"\d\.\d", reasons["recurrent"])]
+    text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "6_benefit.ipynb", as_version=4).cells)
+    assert len(found) == 3
+    assert f"with recurrence an earlier one gave {min(found)} to {max(found)}, in another order" in text
+
+
+def test_predictions_that_repeat_what_was_known_are_counted_in_chapter_8():
+    own = json.loads((ROOT / "book" / "results" / "adaptation_predictions.json").read_text())["predictions"]
+    of_four = [p["known"] for p in own if "recurrent" not in p["id"]]
+    assert (len(of_four), sum(of_four)) == (5, 2)
+    text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "8_own_neuron.ipynb", as_version=4).cells)
+    assert "all five predictions hold, two of them *known*" in text
