@@ -295,7 +295,7 @@ def test_parameters_that_do_not_fit_the_input(module):
     x = X[0] if module is sp.LIFCell else X
     for bad in (torch.ones(4), torch.ones(2, 3)):
         with expect(
-            ValueError, f"v_th: expected one value, or values that fit a population of (3,), got {(*bad.shape,)}"
+            ValueError, f"input: expected a population that the values of v_th, {(*bad.shape,)}, fit, got (3,)"
         ):
             module(sp.LIFParameters(v_th=bad))(x)
 

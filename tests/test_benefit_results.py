@@ -367,10 +367,14 @@ def test_different_adaptation_gains_no_more_than_different_membranes_but_ends_ah
     text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "8_own_neuron.ipynb", as_version=4).cells)
     membranes = RESULTS.difference("core", "windows 4", MEM).contrast
     adaptation = RESULTS.difference("adaptation", "windows 4", "different tau_adapt", "equal tau_adapt").contrast
-    assert f"spikes do reset and which gain {membranes.mean:.1f} over equal ones" in text
+    low, high, count = membranes.low, membranes.high, membranes.n
+    gain = f"gain {membranes.mean:.1f} over equal neurons ({low:.1f} to {high:.1f}, {count} seeds"
+    assert f"spikes do reset and which {gain}" in text
     assert adaptation.mean < membranes.mean
     ahead = RESULTS.mean("adaptation", "windows 4", "different tau_adapt")
-    assert ahead > RESULTS.mean("core", "windows 4", MEM) + 1  # accuracies, in %
+    behind = RESULTS.mean("core", "windows 4", MEM)
+    assert f"ahead, at {ahead:.1f} against {behind:.1f} %" in text
+    assert ahead > behind + 1
 
 
 def test_what_was_measured_before_a_prediction_is_what_chapter_6_says():

@@ -534,6 +534,40 @@ def test_a_run_goes_on_bit_by_bit_and_not_under_another_constraint(tmp_path):
         assert unchanged(other, before)
 
 
+def test_a_run_does_not_go_on_with_another_time_step_or_gradient(tmp_path):
+    def network(**changed):
+        torch.manual_seed(2)
+        found = Network(sp.Learned(TAU.clone(), "none"))
+        layer = next(part for part in found.modules() if isinstance(part, sp.LIFRecurrent | sp.LIF))
+        for name, value in changed.items():
+            object.__setattr__(layer.p if name == "dt" else layer, name, value)
+        return found
+
+    fit(network(), tmp_path / "run.pt", 2)
+    fit(network(), tmp_path / "run.pt", 3)
+    for changed in ({"dt": 5e-4}, {"detach_reset": False}, {"gradient": sp.Surrogate("super", 3.0)}):
+        other = network(**changed)
+        before = copy.deepcopy(other.state_dict())
+        (name,) = changed
+        with pytest.raises(ValueError, match=f"expected the settings of the checkpoint .*{name}=.* got .*{name}="):
+            fit(other, tmp_path / "run.pt", 5)
+        assert unchanged(other, before)
+    state = torch.load(tmp_path / "run.pt")
+    del state["settings"]  # as an earlier version wrote it
+    torch.save(state, tmp_path / "run.pt")
+    fit(network(), tmp_path / "run.pt", 4)
+
+
+@pytest.mark.parametrize("length", [0, 4, -1])
+def test_a_file_that_ends_too_early_is_refused_by_name(length, tmp_path):
+    torch.manual_seed(2)
+    fit(Network(sp.Learned(TAU.clone(), "log")), tmp_path / "run.pt", 1)
+    whole = (tmp_path / "run.pt").read_bytes()
+    (tmp_path / "run.pt").write_bytes(whole[: len(whole) // 2 if length < 0 else length])
+    with pytest.raises(ValueError, match=r"checkpoint: expected a file that fit has written, got .*, not readable"):
+        fit(Network(sp.Learned(TAU.clone(), "log")), tmp_path / "run.pt", 2)
+
+
 def test_declarations_of_the_fixtures_are_those_of_their_names():
     assert declared("fixed")["v_th"] == 0.7
     assert {type(v) for v in declared("decay").values()} == {sp.Learned}

@@ -378,6 +378,15 @@ def test_values_are_assigned_as_those_of_neurons():
     assert module.p.delay == 0
 
 
+@pytest.mark.parametrize("constraint", [None, "none"])
+def test_a_delay_that_is_not_a_number_is_refused(constraint):
+    delay = sp.Delay(sp.Learned(2e-3, constraint), max_delay=5e-3, size=3)
+    with torch.no_grad():
+        delay.p.raw("delay")[1] = math.nan
+    with pytest.raises(ValueError, match="delay: expected finite values, got 1 that are not"):
+        delay(torch.zeros(4, 2, 3))
+
+
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [

@@ -36,6 +36,48 @@ def test_inputs_and_states_of_their_own():
     ):
         with pytest.raises(ValueError, match=message):
             ensemble(*given, in_dims=in_dims)
+    with pytest.raises(TypeError, match=r"input: expected a dense tensor for in_dims=0, got layout torch\.sparse_coo"):
+        ensemble(x.to_sparse(), in_dims=0)
+
+
+@pytest.mark.parametrize(("limit", "parts"), [(1, [1] * 3), (2 * 8 * 2 * 6 * 8, [2, 1]), (3 * 8 * 2 * 6 * 8, [3])])
+@pytest.mark.parametrize("in_dims", [None, 0])
+def test_members_whose_tensors_would_be_large_are_computed_in_parts(limit, parts, in_dims, monkeypatch):
+    """8 steps, 2 rows, 6 neurons and 8 bytes: the numbers are those of all at once, and of each alone."""
+    torch.manual_seed(0)
+    layers = [sp.LIFRecurrent(4, 6, sp.LIFParameters(v_th=sp.Learned(0.3)), dtype=torch.float64) for _ in SEEDS]
+    x = (torch.rand(*([3] if in_dims == 0 else []), 8, 2, 4) < 0.5).double()
+    ensemble, sizes = sp.Ensemble(layers), []
+    with monkeypatch.context() as patch:
+        patch.setattr("snnparams.training.stacking._LARGE", limit)
+        seen = torch.func.functional_call
+
+        def counted(*args, **options):
+            out = seen(*args, **options)
+            sizes.append(torch._C._functorch.get_unwrapped(out[0]).shape[0])
+            return out
+
+        patch.setattr("snnparams.training.ensemble.functional_call", counted)
+        z, state = ensemble(x, in_dims=in_dims)
+    assert sizes == parts
+    z.sum().backward()
+    for k, layer in enumerate(layers):
+        own, after = layer(x[k] if in_dims == 0 else x)
+        own.sum().backward()
+        torch.testing.assert_close(z[k], own, rtol=0, atol=0)
+        torch.testing.assert_close(state.v[k], after.v, rtol=1e-12, atol=1e-12)
+        for name, parameter in layer.named_parameters():
+            found = ensemble.stacked.get_parameter(name).grad[k]
+            torch.testing.assert_close(found, parameter.grad, rtol=1e-10, atol=1e-12)
+
+
+def test_in_parts_random_numbers_are_drawn_as_at_once_and_batches_are_counted_once(monkeypatch):
+    monkeypatch.setattr("snnparams.training.stacking._LARGE", 1)
+    same = sp.Ensemble([nn.Dropout(0.5) for _ in SEEDS], randomness="same")(torch.ones(500))
+    assert torch.equal(same[0], same[2])
+    counts = sp.Ensemble([nn.BatchNorm1d(4) for _ in SEEDS])
+    counts(torch.rand(8, 4))
+    assert counts.stacked.num_batches_tracked == 1
 
 
 def test_dropout_differs_between_members_or_is_the_same():

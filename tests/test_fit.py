@@ -289,6 +289,12 @@ def test_outputs_that_are_no_log_probabilities():
         sp.evaluate(module, data())
     with pytest.raises(TypeError, match=r"expected log-probabilities \(B, classes\), got tuple; give decode="):
         sp.evaluate(sp.Sequential(sp.LIF()).double(), data())
+    for loss in (nn.functional.cross_entropy, nn.CrossEntropyLoss()):
+        with pytest.raises(TypeError, match=r"expected a tensor of scores .*, got tuple; give decode="):
+            sp.evaluate(sp.Sequential(sp.LIF()).double(), data(), loss=loss)
+        first = r"got shape \(60,\); the model returned .* of which the first axis has to be the batch"
+        with pytest.raises(ValueError, match=first):
+            sp.evaluate(model().network, data(), loss=loss, decode=lambda out: out[0].amax(0))
 
 
 def test_bad_input(tmp_path):

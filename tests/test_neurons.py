@@ -414,7 +414,7 @@ def test_bad_input_is_refused_by_name(row, with_recurrence):
         (x.numpy(), TypeError, r"input: expected a tensor of shape \(T, B, .*, got ndarray"),
         (x.float(), TypeError, r"input: expected .*float64.*, got .*float32"),
         (x.long(), TypeError, "got .*int64"),
-        (x[..., :-1], ValueError, f"expected .*, got .*{NEURONS}"),
+        (x[..., :-1], ValueError, rf"input: expected .*, got .*{x.shape[-1] - 1},?\)"),
         (x[0, 0, 0], ValueError, r"input: expected .*got .*\(\)"),
     ):
         with pytest.raises(error, match=message):
@@ -648,7 +648,9 @@ WRONG = {
     "a name twice": ({"state": ("v", "v_th")}, "v_th: expected a name of its own, got one that something else has"),
     "a name that is taken": ({"state": ("v", "x")}, "x: expected a name of its own"),
     "a name that neurons have": ({"state": ("v", "rest")}, "rest: expected a name of its own"),
-    "no state": ({"state": ()}, "expected variables of the state and parameters, got ()"),
+    "no state": ({"state": ()}, "state: expected a tuple of names, such as ('v', 'i') or ('v',), got ()"),
+    "a forgotten comma": ({"state": ("v")}, "state: expected a tuple of names, such as ('v', 'i') or ('v',), got 'v'"),
+    "an adjoint of its own": ({"has_adjoint": True}, "has_adjoint: expected it to be left alone, because the adjoint"),
     "an unknown receiver": ({"receives": "j"}, "j: expected a variable of the state, one of v, i"),
     "an unknown start": ({"rest": {"v": "v_0"}}, "rest: expected one of tau_mem_inv, v_leak, v_th, got v_0"),
 }

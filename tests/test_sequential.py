@@ -273,6 +273,30 @@ def test_bad_input():
         sp.OverTime(nn.ReLU())(x.to_sparse())
 
 
+def test_a_dictionary_names_the_modules():
+    network = sp.Sequential({"hidden": sp.LIF(size=3), "out": sp.LI()})
+    assert [name for name, _ in network.named_children()] == ["hidden", "out"]
+
+
+def test_states_of_all_kinds_are_saved_as_their_tensors(tmp_path):
+    modules = {
+        "a user's neuron": sp.Layer(sp.neurons.AdaptiveLIF(), size=4),
+        "delays inside": sp.DelayedRecurrentLayer(4, 4, sp.LIFParameters(), delay=2e-3),
+        "a network": sp.Sequential(sp.Delay(2e-3), sp.LIFRecurrent(4, 3), nn.Dropout(), nn.Linear(3, 2), sp.LI()),
+    }
+    x = (torch.rand(6, 2, 4) < 0.5).float()
+    for name, module in modules.items():
+        _, state = module.eval()(x)
+        torch.save(sp.states.tensors(sp.states.detach(state)), tmp_path / "state.pt")
+        tensors = torch.load(tmp_path / "state.pt", weights_only=True)
+        again = sp.states.of_tensors(sp.states.initial(module, x), tensors)
+        assert torch.equal(module(x, again)[0], module(x, state)[0]), name
+        with pytest.raises(ValueError, match=f"tensors: expected {len(tensors)}, as in the given state, got 0"):
+            sp.states.of_tensors(state, [])
+    with pytest.raises(TypeError, match="state: expected tensors, or tuples of them, got int"):
+        sp.states.of_tensors(state, [1])
+
+
 def test_what_is_done_to_states():
     state = recurrent_network()(double_spikes(6, 4, 5))[1]
     v = state[0].v

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from snnparams.parameters.declared import check_size, fits
+from snnparams.parameters.declared import fits
 
 
 def autocast_is_on(x: torch.Tensor) -> bool:
@@ -131,7 +131,7 @@ def check_module(model: Any) -> None:
 def check_population(
     names: tuple[str, ...], p, shape: tuple[int, ...], size: int | tuple[int, ...] | None = None
 ) -> None:
-    """Check that the values p of parameters with these names broadcast to a population of the given shape.
+    """Check that the values p of parameters with these names broadcast to the population of an input.
 
     Args:
         names: of the parameters.
@@ -143,7 +143,8 @@ def check_population(
         ValueError: if a parameter, or the size, has more or other axes than the population.
     """
     for name in names:
-        check_size(name, getattr(p, name), shape)
+        if not fits(own := tuple(getattr(p, name).shape), shape):
+            raise ValueError(f"input: expected a population that the values of {name}, {own}, fit, got {shape}")
     if isinstance(size, tuple) and not fits(size, shape):
         raise ValueError(f"input: expected a population of shape {size}, the size of this module, got {shape}")
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributions import Distribution
 from torch.nn.functional import conv1d
 
+from snnparams.layers.checks import check_finite
 from snnparams.layers.neuron_parameters import NeuronParameters, _validate_after_load
 from snnparams.layers.reads import Reads
 from snnparams.neurons import Parameter, Value
@@ -135,9 +136,10 @@ class DelayParameters(NeuronParameters):
         """Return the whole steps and the fractions of all delays, differentiable by the delays.
 
         Raises:
-            ValueError: if a delay that nothing constrains is out of its limits.
+            ValueError: if a delay is not finite, or one that nothing constrains is out of its limits.
         """
         (delay,) = self.values()
+        check_finite("delay", delay)
         if can_be_looked_at(delay) and not isinstance(self.constraint("delay"), Constraint):
             self.validate()
         whole, fraction = _whole_and_fraction(delay / self.dt)

@@ -6,6 +6,7 @@ Time is the first axis of what layers take, (T, B, ...). Explained in "Using the
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from types import MappingProxyType
 from typing import Any
 
@@ -194,6 +195,8 @@ class Sequential(Attributes, nn.Sequential):
     chunk: int | None = None
 
     def __init__(self, *modules: Any, chunk: int | None = None) -> None:
+        if len(modules) == 1 and isinstance(modules[0], dict):
+            modules = (OrderedDict(modules[0]),)  # nn.Sequential takes no other dictionary
         super().__init__(*modules)
         self.chunk = chunk
         steps = {part.dt: type(part).__name__ for part in self.modules() if isinstance(part, (Population, Delay))}

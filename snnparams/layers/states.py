@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 State = TypeVar("State")
 
@@ -73,6 +73,34 @@ def to(state: State, device: torch.device | str | None = None, dtype: torch.dtyp
     """
     _check(state)
     return tree_map(lambda x: x.to(device=device, dtype=dtype), state)
+
+
+def tensors(state: Any) -> list[torch.Tensor]:
+    """Return the tensors of a state, in order: a file of them is read by `torch.load` without being told of any class.
+
+    Raises:
+        TypeError: if the state holds something else than tensors.
+    """
+    _check(state)
+    return tree_leaves(state)
+
+
+def of_tensors(like: State, tensors: list[torch.Tensor]) -> State:
+    """Return a state that is made of the tensors of one.
+
+    Args:
+        like: a state of the same module, such as that of `initial`, whose values are of no interest.
+        tensors: what the function `tensors` has returned.
+
+    Raises:
+        TypeError: if they are no tensors.
+        ValueError: if a state like that has another number of them.
+    """
+    _check(tensors)
+    values, structure = tree_flatten(like)
+    if len(values) != len(tensors):
+        raise ValueError(f"tensors: expected {len(values)}, as in the given state, got {len(tensors)}")
+    return tree_unflatten(tensors, structure)
 
 
 def select(state: State, rows: torch.Tensor | list[int] | slice) -> State:

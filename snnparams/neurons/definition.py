@@ -107,8 +107,10 @@ def _check_parameter(parameter: Parameter) -> None:
 
 def _check_names(kind: type[Neuron], base: type[Neuron], constants: tuple[str, ...]) -> None:
     """Check that every name is one, and stands for one thing."""
-    if not isinstance(kind.state, tuple) or not kind.state or not kind.parameters:
-        raise TypeError(f"expected variables of the state and parameters, got {kind.state} and {kind.neuron_fields}")
+    if not isinstance(kind.state, tuple) or not kind.state:
+        raise TypeError(f"state: expected a tuple of names, such as ('v', 'i') or ('v',), got {kind.state!r}")
+    if not kind.parameters:
+        raise TypeError("expected at least one parameter, declared by rate(default) or voltage(default), got none")
     times = [parameter.time for parameter in kind.parameters.values() if parameter.time]
     names = [*kind.state, *kind.parameters, *times, *constants]
     taken = {INPUT, SPIKES, "dt", "method", "alpha", *FUNCTIONS, *vars(base), *base.__annotations__}

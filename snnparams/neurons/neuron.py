@@ -69,7 +69,6 @@ class Neuron:
             then what recurrent weights bring. Without one, `step` takes the sum of both as `x`.
         constants: a function of the time step `dt` in s and of parameters, by name, that returns a dictionary of what
             `step` takes in their place; PyTorch computes it once per call. None if there are none.
-        has_adjoint: whether `snnparams.kernels.adjoint` computes the exact gradients of this neuron.
 
     Raises:
         TypeError: when the class is made, if `step` does more than it may, forgets a part of the state, does not use a
@@ -82,13 +81,13 @@ class Neuron:
     receives: ClassVar[str] = ""
     constants: ClassVar[Callable[..., dict[str, Any]] | None] = None
     step: ClassVar[Callable[..., tuple]]
-    has_adjoint: ClassVar[bool] = False
 
     # what the class finds out about itself
     parameters: ClassVar[dict[str, Parameter]] = {}
     neuron_fields: ClassVar[tuple[str, ...]] = ()  # the names of the parameters
     times: ClassVar[dict[str, str]] = {}  # names of time constants, and the parameters whose inverse they are
     spiking: ClassVar[bool] = False
+    has_adjoint: ClassVar[bool] = False  # whether `snnparams.kernels.adjoint`, which is derived for LIF, computes it
     arguments: ClassVar[tuple[str, ...]]  # of step
     of_constants: ClassVar[tuple[str, ...]] = ()  # parameters that `constants` takes
     constants_of_numbers: ClassVar[bool] = True  # whether it takes numbers as well as tensors: one with exp does not
@@ -115,6 +114,9 @@ class Neuron:
         cls.parameters = cls.parameters | own
         cls.neuron_fields = tuple(cls.parameters)
         cls.times = {parameter.time: name for name, parameter in cls.parameters.items() if parameter.time}
+        if "has_adjoint" in vars(cls) and not cls.__module__.startswith("snnparams."):
+            expected = "it to be left alone, because the adjoint method is derived for LIF neurons only"
+            raise TypeError(f"{cls.__name__}: has_adjoint: expected {expected}, got {cls.has_adjoint!r}")
         if {"step", "constants", "receives"} & set(vars(cls)) and "has_adjoint" not in vars(cls):
             cls.has_adjoint = False  # that of a class from which this one is derived
         for function in ("step", "constants"):

@@ -62,7 +62,13 @@ def unconstrained(parameter: Parameter, value: torch.Tensor, constraint: nn.Modu
 
 
 def _draw(
-    parameter: Parameter, distribution: Distribution, shape: tuple[int, ...], low: float, high: float, limit: float
+    parameter: Parameter,
+    distribution: Distribution,
+    shape: tuple[int, ...],
+    low: float,
+    high: float,
+    limit: float,
+    hint: str,
 ) -> torch.Tensor:
     """Draw values between `low` and `high`.
 
@@ -75,7 +81,7 @@ def _draw(
             ends, declared = (f"{1 / high:g}", parameter.with_unit(low)), reciprocal(distribution)
         raise ValueError(
             f"{parameter.name}: expected a distribution of values from {ends[0]} to {ends[1]}, "
-            f"got {described(declared)}, of which {share:.2%} lie outside"
+            f"got {described(declared)}, of which {share:.2%} lie outside{hint}"
         )
     more = shape[: len(shape) - len(distribution.batch_shape)]
     values = distribution.sample(more)
@@ -118,8 +124,10 @@ def initial_value(
     low, high = parameter.low, parameter.high
     if parameter.per_step:
         low, high = constraints.LEAST / dt, parameter.most_per_step / dt
-    limit = high
+    limit, hint = high, f"; the time step is {dt:g} s" if parameter.per_step else ""
     if isinstance(constraint, constraints.Constraint):
+        if parameter.in_seconds:  # then it is one per step, too
+            hint += ", and a constraint is one of the rate, in 1/s"
         low, high = max(low, constraint.low), min(high, constraint.high)
     with torch.device("cpu"):  # the default device may have no float64, or no numbers at all
-        return _draw(parameter, value, shape, low, high, limit)
+        return _draw(parameter, value, shape, low, high, limit, hint)

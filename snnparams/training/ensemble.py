@@ -26,12 +26,16 @@ from snnparams.neurons.surrogate import Adjoint
 from snnparams.parameters.declared import check_value
 from snnparams.parameters.settings import is_whole
 from snnparams.training.members import hand_over, kept
-from snnparams.training.stacking import _can_stay_one, _computed, _independent, _is_of_one_member, _key, _PartlyFrozen
-
-
-def _stored(path: str, part: NeuronParameters, name: str) -> str:
-    """Return the full name of what is stored of a neuron parameter."""
-    return join(path, name if part.constraint(name) is None else f"parametrizations.{name}.original")
+from snnparams.training.stacking import (
+    _at_once,
+    _can_stay_one,
+    _computed,
+    _independent,
+    _is_of_one_member,
+    _key,
+    _PartlyFrozen,
+    _stored,
+)
 
 
 def _keep_after_load(ensemble: Ensemble, incompatible_keys) -> None:
@@ -70,8 +74,9 @@ class Ensemble(Attributes):
     a loop of your own, put each batch into `with ensemble.halted_kept():`.
 
     Raises:
-        ValueError: if there is no member; if they differ in more than values, or share a learned parameter; or if a
-            parameter or buffer is reached in other ways than by its name, which its copy would not be.
+        ValueError: if there is no member; if they differ in more than values, or share a learned parameter; if a
+            parameter or buffer is reached in other ways than by its name, which its copy would not be; or if they use
+            the adjoint method.
         TypeError: if a member is not a module.
         RuntimeError: on calling, if a forward pass draws random numbers or keeps a tensor.
     """
@@ -163,7 +168,9 @@ class Ensemble(Attributes):
             out = functional_call(self.stacked, values, args, options, tie_weights=False)
             return out, {name: value for name, value in values.items() if value is not given[name]}
 
-        over_members = torch.vmap(member, in_dims=(axes, 0, *axes_of_args), randomness=self.randomness)
+        at_once = _at_once(self.size, parameters, buffers, args, axes_of_args)
+        every = axes, 0, *axes_of_args
+        over_members = torch.vmap(member, every, randomness=self.randomness, chunk_size=at_once)
         try:  # the index is there for members that have no values of their own
             out, replaced = over_members(parameters | buffers, torch.arange(self.size), *args)
         except RuntimeError as error:
@@ -188,6 +195,8 @@ class Ensemble(Attributes):
                 if not isinstance(leaf, torch.Tensor) or leaf.shape[:1] != (self.size,):
                     got = tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf).__name__
                     raise ValueError(f"input: expected a leading axis of {self.size} members for in_dims=0, got {got}")
+                if leaf.layout != torch.strided:
+                    raise TypeError(f"input: expected a dense tensor for in_dims=0, got layout {leaf.layout}")
         return axes
 
     def halt(self, *members: int) -> None:

@@ -37,7 +37,10 @@ def _check_labels(outputs: Any, labels: Any, probabilities: bool) -> None:
 
     A label of -100, which PyTorch leaves out of the mean, is refused as well: it would count as a class not found.
     """
-    if not isinstance(outputs, torch.Tensor) or outputs.dim() < 2:
+    if not isinstance(outputs, torch.Tensor):
+        got = type(outputs).__name__
+        raise TypeError(f"model: expected a tensor of scores (B, classes, ...), got {got}; give decode=...")
+    if outputs.dim() < 2:
         return
     shape = (outputs.shape[0], *outputs.shape[2:])
     expected = f"labels: expected classes from 0 to {outputs.shape[1] - 1}, int64 of shape {shape}"
@@ -49,7 +52,8 @@ def _check_labels(outputs: Any, labels: Any, probabilities: bool) -> None:
         hint = "numbers need a loss of your own, as in loss=nn.functional.mse_loss"
         raise TypeError(f"{expected}, got {labels.dtype}; {hint if labels.is_floating_point() else 'call .long()'}")
     if labels.shape != shape:
-        raise ValueError(f"{expected}, got shape {tuple(labels.shape)}")
+        hint = f"; the model returned {tuple(outputs.shape)}, of which the first axis has to be the batch"
+        raise ValueError(f"{expected}, got shape {tuple(labels.shape)}{hint}")
     wrong = labels[(labels < 0) | (labels >= outputs.shape[1])]
     if len(wrong):
         raise ValueError(f"{expected}, got {wrong[0].item()}")

@@ -30,7 +30,8 @@ def rate_bounds_loss(spikes: torch.Tensor, low: float, high: float, per_neuron: 
         per_neuron: whether every neuron is held between the bounds, or the population.
 
     Returns:
-        A scalar that is at least 0. Its gradient reaches the neurons by whatever surrogate made the spikes.
+        A scalar that is at least 0. Its gradient reaches the neurons by whatever surrogate made the spikes; with the
+        adjoint method it is zero, because a count of spikes has no slope.
 
     Raises:
         ValueError: if the spikes have another number of axes or none at all, or not 0 <= low <= high, 0 < high <= 1.

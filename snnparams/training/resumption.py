@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pickle
 import random
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from snnparams.layers.calls import HasState
 from snnparams.layers.checks import check_module
 from snnparams.parameters.settings import check_bool
 from snnparams.training.ensemble import Ensemble
@@ -108,6 +110,7 @@ class Run:
             **first,
             "others": others,
             "model": self.model.state_dict(),
+            "settings": _settings(self.model),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "callbacks": [c.state_dict() if hasattr(c, "state_dict") else None for c in self.callbacks],
@@ -153,7 +156,7 @@ class Run:
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        except (pickle.UnpicklingError, EOFError, RuntimeError, OSError, struct.error) as error:
             raise ValueError(f"checkpoint: expected a file that fit has written, got {path}, not readable") from error
         if not isinstance(state, dict) or not {"model", "optimizer", "order", "history"} <= state.keys():
             raise ValueError(f"checkpoint: expected a file that fit has written, got {path}, which has other entries")
@@ -167,6 +170,7 @@ class Run:
         )  # of version 0.1.0: one or None
         order = [saved for saved in order if saved is not None]
         self._check_kind(path, state, order)
+        self._check_settings(path, state.get("settings"))
         history = History(**state["history"])
         if history.epochs > epochs:
             raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
@@ -204,6 +208,15 @@ class Run:
             if expected != got:
                 raise ValueError(f"{name}: expected one as in the checkpoint {path} ({expected}), got {got}")
 
+    def _check_settings(self, path: Path, saved: dict[str, str] | None) -> None:
+        """Check what changes numbers and is no part of a module's state; a file of version 0.1.0 has none of it."""
+        now = _settings(self.model)
+        saved = now if saved is None else saved
+        for name, got in now.items():
+            if (expected := saved.get(name)) != got:
+                expected = f"the settings of the checkpoint {path} ({expected})"
+                raise ValueError(f"{name or 'model'}: expected {expected}, got {got}")
+
     def _check_constraints(self, path: Path, state: dict) -> None:
         for name, parameter in self.model.named_parameters():
             module, _, last = name.rpartition(".")
@@ -213,6 +226,16 @@ class Run:
                     f"{name}: expected the constraint, its range and time step of the checkpoint {path}, got others, "
                     "for which its optimiser state has no meaning; to start from its values, load its 'model' alone"
                 )
+
+
+def _settings(model: nn.Module) -> dict[str, str]:
+    """Return the time step of each cell, layer and delay, and how gradients are computed."""
+    names = ("dt", "gradient", "detach_reset")
+    return {
+        path: ", ".join(f"{name}={getattr(part, name)!r}" for name in names if hasattr(part, name))
+        for path, part in model.named_modules()
+        if isinstance(part, HasState)
+    }
 
 
 def check_optimizer(model: nn.Module, optimizer: Any) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
 from snnparams.layers.likeness import join
 from snnparams.layers.neuron_parameters import NeuronParameters
+
+# The C library keeps freed memory for the next tensor, but not that of tensors of more than 32 MiB: each of them comes
+# from the system anew, page by page and filled with zeros, which takes longer than to compute with it.
+_LARGE = 32 * 2**20  # bytes
 
 
 class _PartlyFrozen(nn.Module):
@@ -50,6 +56,11 @@ class _PartlyFrozen(nn.Module):
         self.made = made
 
 
+def _stored(path: str, part: NeuronParameters, name: str) -> str:
+    """Return the full name of what is stored of a neuron parameter."""
+    return join(path, name if part.constraint(name) is None else f"parametrizations.{name}.original")
+
+
 def _key(name: str) -> str:
     """Return the key in `frozen` of a parameter's full name; a key of a `nn.ModuleDict` must have no point."""
     return f"stacked/{name}".replace(".", "/")
@@ -60,6 +71,26 @@ def _independent(value):
     if isinstance(value, torch.Tensor) and value.layout == torch.strided and value.stride(0) == 0:
         return value.clone(memory_format=torch.contiguous_format)
     return value
+
+
+def _at_once(size: int, parameters, buffers, args: tuple, axes: tuple[int | None, ...]) -> int | None:
+    """Return how many of so many members are computed at once, None for all of them.
+
+    On a CPU it is as many as can be expected to have tensors that are not large. For that the first input is taken to
+    have axes for time and batch, and each parameter to have as many rows as its layer has outputs.
+    """
+    x = args[0] if args else None
+    if not isinstance(x, torch.Tensor) or x.device.type != "cpu" or not x.dim() or torch.compiler.is_compiling():
+        return None
+    if any(name.endswith("num_batches_tracked") for name in buffers):  # one for all, it would count the parts
+        return None
+    width = max([1, *(values.shape[1] for values in parameters.values() if values.dim() > 1)])
+    shape = x.shape[:-1]
+    if axes[0] == 0:
+        width, shape = max(width, x.shape[-1]), shape[1:]
+    bytes_of_one = max(1, math.prod(shape)) * width * x.element_size()
+    parts = math.ceil(size / max(_LARGE // bytes_of_one, 1))
+    return math.ceil(size / parts) if parts > 1 else None
 
 
 def _is_of_one_member(value) -> bool:

@@ -16,7 +16,7 @@ class Grid:
     natural_epochs: int = 10
     most_epochs: int = 32
     most_natural_epochs: int = 160  # 32 at first: from 20 to 40 most kinds improved
-    most_spoken_epochs: int = 80  # of delays on spoken digits; 40 at first, after which equal neurons still improved
+    most_spoken_epochs: int = 160  # of delays on spoken digits; 40, then 80 at first: equal delays still improved
     tries: int = 24
     most_tries: int = 54
     control_tries: int = 20
