@@ -1,12 +1,13 @@
 """What a training step of an ensemble costs on a CPU beside a loop over its members.
 
-Twenty networks of the same shape see one input; from given gradients by their spikes, those by all parameters are
-computed. "at once" is an `Ensemble`, "one by one" a loop over its members, which needs the memory of one of them only,
-again and again. They take turns. Run it on a quiet machine:
+Twenty networks of the same shape see one input; from given gradients by their outputs, those by all parameters are
+computed. They are a layer without or with recurrence, all of whose spikes are wanted, or one with recurrence and a
+readout with ten outputs. "at once" is an `Ensemble`, "one by one" a loop over its members, which needs the memory of
+one of them only, again and again. They take turns. Run it on a quiet machine:
 
     python tests/benchmarks/ensembles.py
 
-It writes `book/results/ensembles.json` as it goes and takes about two minutes.
+It writes `book/results/ensembles.json` as it goes and takes about four minutes.
 """
 
 import argparse
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 MEMBERS = 20
 STEPS = 100
 LARGE, SMALL = [(128, 64), (128, 128)], [(16, 16)]  # rows, neurons
+KINDS = ("feed-forward", "recurrent", "recurrent, with a readout")
 
 
 def member(kind: str, neurons: int) -> nn.Module:
@@ -33,6 +35,8 @@ def member(kind: str, neurons: int) -> nn.Module:
     p = sp.LIFParameters(tau_mem=tau_mem, tau_syn=sp.Learned(5e-3), v_th=sp.Learned(0.5))
     if kind == "recurrent":
         return sp.LIFRecurrent(neurons, neurons, p)
+    if kind == "recurrent, with a readout":
+        return sp.Sequential(sp.LIFRecurrent(neurons, neurons, p), nn.Linear(neurons, 10), sp.LI())
     return sp.Sequential(nn.Linear(neurons, neurons, bias=False), sp.LIF(p, size=neurons))
 
 
@@ -41,7 +45,8 @@ def contestants(kind: str, rows: int, neurons: int) -> dict:
     torch.manual_seed(0)
     members = [member(kind, neurons) for _ in range(MEMBERS)]
     ensemble = sp.Ensemble(members)
-    x, gradients = (torch.rand(STEPS, rows, neurons) < 0.1).float(), torch.randn(MEMBERS, STEPS, rows, neurons)
+    x = (torch.rand(STEPS, rows, neurons) < 0.1).float()
+    gradients = torch.randn_like(ensemble(x)[0])
 
     def at_once() -> None:
         ensemble.zero_grad()
@@ -82,7 +87,7 @@ def main() -> None:
     content |= {"load": round(os.getloadavg()[0], 1), "members": MEMBERS, "steps": STEPS, "results": []}
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        for kind in ("feed-forward", "recurrent"):
+        for kind in KINDS:
             for rows, neurons in LARGE + SMALL:
                 row = {"threads": threads, "kind": kind, "rows": rows, "neurons": neurons}
                 row["median_ms"] = measure(contestants(kind, rows, neurons), arguments.turns)
