@@ -68,7 +68,7 @@ class Ensemble(Attributes):
     each member. A forward pass must keep no tensors but in buffers, and draw no random numbers unless `randomness` says
     that it may. With `in_dims`, as in `torch.vmap`, members get inputs and states of their own: 0 for an argument that
     has a leading axis of length E, None for one that all have in common, as in `ensemble(x, state, in_dims=(None, 0))`;
-    one of the two stands for all arguments.
+    one of the two stands for all arguments. On a CPU large members are computed a few at a time.
 
     `ensemble.halt(k)` takes a member out of training: `snnparams.train` and `fit` then leave its values as they are. In
     a loop of your own, put each batch into `with ensemble.halted_kept():`.
