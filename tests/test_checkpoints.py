@@ -540,7 +540,7 @@ def test_a_run_does_not_go_on_with_another_time_step_or_gradient(tmp_path):
         found = Network(sp.Learned(TAU.clone(), "none"))
         layer = next(part for part in found.modules() if isinstance(part, sp.LIFRecurrent | sp.LIF))
         for name, value in changed.items():
-            object.__setattr__(layer.p if name == "dt" else layer, name, value)
+            object.__setattr__(layer if name == "detach_reset" else layer.p, name, value)
         return found
 
     fit(network(), tmp_path / "run.pt", 2)

@@ -64,6 +64,10 @@ ROWS = {
     "valid": lambda: Network(lambda self, x: sequences.valid(LENGTHS, len(x))[..., None] * x),
     "initial": lambda: Network(lambda self, x: self.network(x, states.initial(self.network, x))),
     "detach": lambda: Network(lambda self, x: self.network(x, states.detach(state_of(self, x)))),
+    "tensors": lambda: Network(lambda self, x: states.tensors(state_of(self, x))),
+    "of_tensors": lambda: Network(
+        lambda self, x: states.of_tensors(states.initial(self.network, x), states.tensors(state_of(self, x))),
+    ),
     "to": lambda: Network(lambda self, x: states.to(state_of(self, x), dtype=torch.float64)),
     "select": lambda: Network(lambda self, x: states.select(state_of(self, x), [3, 0])),
     "where": lambda: Network(
