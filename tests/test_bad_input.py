@@ -360,3 +360,31 @@ def test_functions_take_values_and_not_what_a_layer_makes_of_them(declared, got)
         assert f"got {what}" in str(caught.value)
         assert "build a cell or layer with this declaration and give its .p" in str(caught.value)
     sp.lif_feed_forward_step(x, sp.LIFFeedForwardState(x, x), sp.LIF(lif, size=3).p)
+
+
+def test_one_batch_with_nan_ruins_weights_behind_a_finite_loss_unless_gradients_are_looked_at():
+    """What the guide says of a loop of one's own, and the cure that it names."""
+    p = sp.LIFParameters(tau_mem=sp.Learned(20e-3), v_th=0.5)
+    for cure in (False, True):
+        torch.manual_seed(0)
+        network = sp.Sequential(sp.LIFRecurrent(8, 6, p), nn.Linear(6, 2), sp.LI())
+        optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+        x = (torch.rand(40, 5, 8) < 0.3).float()
+        x[3, 2, 7] = math.nan
+        network(x)[0].square().mean().backward()
+        if cure:
+            with pytest.raises(RuntimeError, match="non-finite"):
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0, error_if_nonfinite=True)
+            continue
+        optimizer.step()
+        assert network[0].input_weights.isnan().any()
+        assert network[0].p.tau_mem.isnan().any()
+        assert network(x.nan_to_num())[0].square().mean().isfinite()
+
+
+def test_a_distribution_that_does_not_fit_says_what_limits_it():
+    drawn = sp.distributions.uniform(mean=2e-3, variation=0.5)
+    with expect(ValueError, "of which 21.14% lie outside; the time step is 0.001 s, and a constraint is one of"):
+        sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(drawn)), size=3)
+    with pytest.raises(ValueError, match=r"% lie outside; the time step is 0\.001 s$"):
+        sp.LIF(sp.LIFParameters(tau_mem=drawn), size=3)

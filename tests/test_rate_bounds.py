@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import snnparams as sp
 from snnparams import Layer, LIFParameters, RecurrentLayer, neurons, rate_bounds_loss
 from snnparams.experiments.designs import RESETS, Architecture
 
@@ -99,3 +100,14 @@ def test_resets_by_hand():
 def test_there_is_no_other_reset():
     with pytest.raises(ValueError, match="reset: expected one of zero, subtraction, none, got 'soft'"):
         Architecture(reset="soft")
+
+
+def test_with_the_adjoint_method_a_count_of_spikes_has_no_gradient():
+    torch.manual_seed(0)
+    x = torch.rand(30, 2, 4, dtype=torch.float64).requires_grad_()
+    z, _ = sp.LIF(sp.LIFParameters(v_th=0.3), gradient=sp.Adjoint(), dtype=torch.float64)(x)
+    assert z.any()
+    loss = sp.rate_bounds_loss(z, 0.0, 0.001)
+    loss.backward()
+    assert loss > 0
+    assert not x.grad.any()

@@ -126,6 +126,14 @@ def test_ensembles_on_a_cpu_beside_a_loop_over_their_members(neurons, most):
     assert all(times["at once"] <= most * times["one by one"] for times in found.values()), found
 
 
+def test_what_remains_of_the_lead_at_1024_recurrent_neurons_with_avx2_is_what_chapter_10_says():
+    (row,) = [r for r in rows("cpu, avx2", "recurrent") if r["N"] == 1024]
+    found = {name: ms / medians(row)["snnparams"] for name, ms in medians(row).items() if "snnparams" not in name}
+    text = (ROOT / "book" / "10_speed.ipynb").read_text()
+    low, high = (f"{limit(found.values()):.1f}" for limit in (min, max))
+    assert f"with AVX2 {low} to {high} remain of it" in text
+
+
 NOT_REACHED = pytest.mark.xfail(strict=True, reason="large arrays leave the caches: chapter 10 says what was measured")
 
 
