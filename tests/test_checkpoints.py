@@ -552,6 +552,11 @@ def test_a_run_does_not_go_on_with_another_time_step_or_gradient(tmp_path):
         with pytest.raises(ValueError, match=f"expected the settings of the checkpoint .*{name}=.* got .*{name}="):
             fit(other, tmp_path / "run.pt", 5)
         assert unchanged(other, before)
+    other = network()
+    layer = next(part for part in other.modules() if isinstance(part, sp.LIFRecurrent | sp.LIF))
+    layer.p.__dict__["neuron"] = sp.neurons.SubtractiveLIF
+    with pytest.raises(ValueError, match=r"settings of .*neuron=LIFParameters, .* got neuron=SubtractiveLIF, "):
+        fit(other, tmp_path / "run.pt", 5)
     state = torch.load(tmp_path / "run.pt")
     del state["settings"]  # as an earlier version wrote it
     torch.save(state, tmp_path / "run.pt")

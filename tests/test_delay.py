@@ -569,3 +569,34 @@ def test_modules_can_be_saved_whole(tmp_path):
     torch.save(module, tmp_path / "delay.pt")
     again = torch.load(tmp_path / "delay.pt", weights_only=False)
     assert torch.equal(again(x)[0], module(x)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_delay_in_half_precision_is_not_rounded_to_a_step(dtype):
+    delay = sp.Delay(torch.tensor([5.3e-3, 6e-3], dtype=dtype), size=2, dtype=dtype)
+    x = torch.zeros(12, 1, 2, dtype=dtype)
+    x[1] = 1.0
+    late = delay(x)[0][:, 0].double()
+    assert late[6, 0] == pytest.approx(0.7, abs=0.02)
+    assert late[7, 0] == pytest.approx(0.3, abs=0.02)
+    assert late[:, 1].nonzero().flatten().tolist() == [7]
+
+
+def test_delays_may_be_drawn_from_one_step_to_the_longest():
+    for k in range(1, 101):
+        dt = 1e-3 * k / 13
+        drawn = sp.Learned(sp.distributions.log_uniform(low=dt, high=50 * dt))
+        p = sp.LIFParameters(tau_mem=0.5, tau_syn=0.5)
+        layer = sp.DelayedRecurrentLayer(3, 4, p, delay=drawn, max_delay=50 * dt, dt=dt)
+        assert layer.delays.delay.min() >= 0.99 * dt
+
+
+def test_the_state_of_delayed_recurrence_in_half_precision_is_widened_under_autocast():
+    layer = sp.DelayedRecurrentLayer(3, 4, sp.LIFParameters(v_th=0.2), delay=3e-3, max_delay=5e-3, dtype=torch.float32)
+    x = (torch.rand(8, 2, 3) < 0.5).float()
+    _, state = layer(x[:5])
+    half = sp.states.to(state, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = layer(x[5:], half)
+    expected, _ = layer(x[5:], sp.states.to(half, dtype=torch.float32))
+    assert torch.equal(found, expected)

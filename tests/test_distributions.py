@@ -190,3 +190,10 @@ def test_a_negligible_tail_beyond_the_time_step_is_cut_off_and_a_large_one_refus
             ValueError, match=f"tau_mem: expected a distribution .* from 0.001 to .* s, got .*{message}"
         ):
             sp.LIF(sp.LIFParameters(tau_mem=wide), size=3)
+
+
+def test_the_ends_of_a_log_uniform_distribution_are_those_declared():
+    for k in range(1, 200):
+        low, high = 1e-3 * k / 7, 0.3 * k / 7
+        assert bounds(log_uniform(low=low, high=high)) == (low, high)
+        assert bounds(reciprocal(log_uniform(low=low, high=high))) == pytest.approx((1 / high, 1 / low), rel=1e-12)

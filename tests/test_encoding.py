@@ -49,3 +49,25 @@ def test_graded_spikes_are_graded_everywhere_or_refused(monkeypatch):
         for encode in (sp.constant_current_lif_encode, lambda x, *how, **kw: sp.ConstantCurrentLIFEncoder(*how, **kw)):
             with pytest.raises(ValueError, match=re.escape(message)):
                 encode(x.detach(), 9, p, layout=torch.sparse_coo)
+
+
+@pytest.mark.parametrize("neuron", [sp.neurons.ExactLIF, sp.neurons.SubtractiveLIF])
+def test_other_neurons_than_lif_do_not_encode(neuron):
+    """Their steps and limits are others: of ExactLIF a time constant may be shorter than a step."""
+    message = f"p: expected LIFParameters, whose neuron encodes, got {neuron.__name__}"
+    for encoder in (sp.ConstantCurrentLIFEncoder, sp.SpikeLatencyLIFEncoder):
+        with pytest.raises(TypeError, match=message):
+            encoder(9, neuron())
+    for p in (neuron(), sp.Layer(neuron()).p):
+        with pytest.raises(TypeError, match=message):
+            sp.constant_current_lif_encode(torch.rand(3), 9, p)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rates_in_half_precision_make_as_many_spikes_as_in_float64(dtype):
+    rates = torch.linspace(0, 1, 9, dtype=dtype).expand(2000, 9)
+    spikes = sp.integrate_and_fire(rates)
+    assert spikes.dtype == dtype
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    expected = sp.integrate_and_fire(rates.double())
+    torch.testing.assert_close(spikes.double().sum(0), expected.sum(0), rtol=0, atol=1)

@@ -467,3 +467,11 @@ def test_declarations_of_norse_are_refused_by_their_full_names():
         sp.LIFRecurrent(3, 4, norse.LSNNParameters())
     with pytest.raises(TypeError, match=f"expected Norse's LIFParameters .* got {full(norse.LSNNParameters)}"):
         sp.from_norse(norse.LSNNParameters())
+
+
+def test_names_that_only_dots_tell_apart_are_refused():
+    weight = np.ones((2, 2))
+    nodes = {"a.b": nir.Linear(weight), "n": cuba(2), "a_b": nir.Linear(weight)}
+    edges = [("input", "a.b"), ("a.b", "n"), ("n", "a_b"), ("a_b", "output")]
+    with pytest.raises(ValueError, match="a_b: expected names of nodes that differ in more than dots"):
+        sp.from_nir(graph_of(nodes, edges), dt=1e-3)

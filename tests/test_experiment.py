@@ -689,3 +689,46 @@ def test_bad_input(tmp_path):
     with pytest.raises(RuntimeError, match=r"2 of 2 trials failed.*not JSON compliant"):
         run(not_a_number, trials, tmp_path / "c")
     assert not kept(tmp_path / "c")
+
+
+def uses_up(trials):
+    """Change trials, as a careless function does."""
+    return [{"seed used": trial.pop("seed"), "rate": trial.setdefault("lr", 0.1)} for trial in trials]
+
+
+@pytest.mark.parametrize("how", ["here", "threads"])
+def test_a_function_may_change_its_trials(how, tmp_path):
+    trials = grid(kind=["a"], seed=range(3))
+    expected = [{"seed used": seed, "rate": 0.1} for seed in range(3)]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        more = {"executor": pool} if how == "threads" else {}
+        assert run(uses_up, trials, tmp_path, progress=False, **more) == expected
+        assert len(list(tmp_path.glob("*.json"))) == 3 + 1  # and the file about the grid
+        assert run(uses_up, trials, tmp_path, progress=False, **more) == expected
+    assert trials == grid(kind=["a"], seed=range(3))
+
+
+def one_for_all(trials):
+    return {"accuracy": 0.5}
+
+
+def says_it(trials):
+    return "x" * len(trials)
+
+
+def no_number(trials):
+    return [{"accuracy": float("nan")} for _ in trials]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (one_for_all, "function: expected a list of 1 results, got dict"),
+        (says_it, "function: expected a list of 1 results, got str"),
+        (no_number, r"function: expected results of finite numbers, got \[{'accuracy': nan}\]"),
+    ],
+)
+def test_what_is_no_list_of_results_is_refused(function, message, tmp_path):
+    with pytest.raises(RuntimeError, match=message):
+        run(function, grid(x=[1]), tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.json"]

@@ -468,3 +468,133 @@ def test_several_processes_go_on_with_the_same_numbers(tmp_path):
     assert done.stdout.count("the same") == 2
     with pytest.raises(ValueError, match=r"checkpoint: expected the 2 processes that wrote .*run.pt, got 1"):
         fit(model(), checkpoint=tmp_path / "run.pt")
+
+
+class Best(Count):
+    """A callback whose state is a number of NumPy's."""
+
+    def __call__(self, module, history):
+        self.seen = [np.max(history.accuracies)]
+
+
+@pytest.mark.parametrize("kind", ["optimizer", "scheduler", "callback"])
+def test_numbers_of_numpy_are_kept(kind, tmp_path):
+    def run(epochs, path):
+        module = model()
+        rate = np.logspace(-3, -1, 3)[1] if kind == "optimizer" else 1e-2
+        optimizer = torch.optim.Adam(module.parameters(), lr=rate)
+        at = np.array([1, 2]) if kind == "scheduler" else [1, 2]
+        schedule = lr_scheduler.MultiStepLR(optimizer, at)
+        return fit(module, epochs, optimizer=optimizer, scheduler=schedule, callbacks=[Best()], checkpoint=path)
+
+    run(2, tmp_path / "run.pt")
+    assert run(4, tmp_path / "run.pt") == run(4, None)
+    torch.load(tmp_path / "run.pt", weights_only=True)
+
+
+class Array(Count):
+    def state_dict(self):
+        return {"seen": np.array([1.0])}
+
+
+def test_a_state_that_no_file_can_hold_is_refused_in_the_first_epoch_by_name(tmp_path):
+    with pytest.raises(TypeError, match=r"callbacks: expected a state of numbers, .* got another: .*numpy"):
+        fit(model(), checkpoint=tmp_path / "run.pt", callbacks=[Array()])
+    assert not (tmp_path / "run.pt").exists()
+
+
+def test_a_run_does_not_go_on_with_another_kind_of_scheduler(tmp_path):
+    def run(kind, **options):
+        module = model()
+        optimizer = adam(module)
+        fit(module, 3, optimizer=optimizer, scheduler=kind(optimizer, **options), checkpoint=tmp_path / "run.pt")
+
+    run(lr_scheduler.StepLR, step_size=2)
+    with pytest.raises(ValueError, match=r"kind of scheduler: expected .* \(StepLR\), got CosineAnnealingLR"):
+        run(lr_scheduler.CosineAnnealingLR, T_max=4)
+    state = torch.load(tmp_path / "run.pt")
+    del state["kind of scheduler"]  # as an earlier version wrote it
+    torch.save(state, tmp_path / "run.pt")
+    run(lr_scheduler.StepLR, step_size=2)
+
+
+@pytest.mark.parametrize("kind", [np.bool_, torch.tensor, bool])
+def test_a_comparison_of_any_kind_ends_the_run(kind):
+    history = fit(model(), callbacks=[lambda module, history: kind(history.epochs == 2)])
+    assert (history.epochs, history.stopped) == (2, "<lambda>")
+
+
+@pytest.mark.parametrize("found", [1, "yes", torch.ones(2), torch.tensor(1.0)])
+def test_only_true_ends_the_run(found):
+    assert fit(model(), 2, callbacks=[lambda module, history: found]).epochs == 2
+
+
+def test_a_test_loss_that_is_no_number_ends_the_run():
+    def loss(outputs, labels):  # of training batches of 20 alone
+        return nn.functional.nll_loss(outputs, labels) * (1.0 if len(labels) == 20 else math.nan)
+
+    with pytest.raises(FloatingPointError, match="epoch 1: expected a finite test loss, got nan"):
+        fit(model(), loss=loss, patience=3, restore_best=True)
+
+
+def test_gradients_of_what_the_optimiser_does_not_hold_are_no_leftovers():
+    def norms(train):
+        module, found = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Linear(5, 2), nn.LogSoftmax(1)).double(), []
+        torch.manual_seed(3)
+        for parameter in module.parameters():
+            nn.init.normal_(parameter)
+        optimizer = torch.optim.SGD(module[2].parameters(), lr=0.1)
+        optimizer.register_step_pre_hook(
+            lambda *_: found.append([p.grad.norm().item() for p in (module[1].weight, module[2].weight)])
+        )
+        train(module, optimizer)
+        return found
+
+    def by_hand(module, optimizer):
+        generator, split = torch.Generator().manual_seed(7), data()
+        for rows in torch.randperm(60, generator=generator).split(20):
+            module.zero_grad()
+            nn.functional.nll_loss(module(split.inputs[rows]), split.labels[rows]).backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 0.5)
+            optimizer.step()
+
+    def by_train(module, optimizer):
+        order = torch.Generator().manual_seed(7)
+        sp.train(module, data(), optimizer, order, batch_size=20, progress=False, clip=0.5)
+
+    assert norms(by_train) == norms(by_hand)
+
+
+class Named(Dataset):
+    """Labels in a dictionary."""
+
+    def __init__(self):
+        self.split = data(7)
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, k):
+        return self.split.inputs[k], {"class": self.split.labels[k], "weight": torch.tensor(float(k))}
+
+
+def test_a_mean_over_labels_in_a_dictionary_weighs_inputs_and_not_entries():
+    def loss(outputs, labels):
+        return labels["weight"].mean() + 0 * outputs.sum()
+
+    found = [sp.evaluate(model(), Named(), batch_size, loss=loss)[0] for batch_size in (7, 5, 4, 2)]
+    assert found == pytest.approx([3.0] * 4)
+
+
+def test_a_module_that_computes_the_likelihood_checks_probabilities_as_the_function_does():
+    class Raw(Steps):
+        def forward(self, x):
+            return self.network(x.transpose(0, 1))[0].amax(0)
+
+    raw = Raw(model().network)
+    with pytest.raises(ValueError, match="expected log-probabilities"):
+        fit(raw, loss=nn.NLLLoss())
+    fit(model(), 1, loss=nn.NLLLoss())
+    places = nn.Sequential(nn.Unflatten(1, (2, 6)), nn.LogSoftmax(1)).double()  # (B, 12, 4) to (B, 2, 6, 4)
+    split = sp.Split(data().inputs, torch.zeros(60, 6, 4, dtype=torch.int64))
+    assert math.isfinite(sp.evaluate(places, split, loss=nn.NLLLoss())[0])

@@ -119,3 +119,18 @@ def test_bad_input():
             reach_rate_([weights], lambda: weights, rate)
     with pytest.raises(ValueError, match="weights: expected at least one tensor, got none"):
         reach_rate_([], lambda: weights, 10.0)
+
+
+def test_after_an_error_weights_are_as_they_were():
+    weights = torch.full((5, 4), 0.1)
+
+    def fails():
+        if weights[0, 0] > 1:
+            raise KeyError("a fault of run's own")
+        return torch.zeros(3)
+
+    with pytest.raises(KeyError, match="a fault of run's own"):
+        reach_rate_([weights], fails, 50.0)
+    with pytest.raises(ValueError, match="run: expected spikes of a finite mean, got nan"):
+        reach_rate_([weights], lambda: torch.full((3,), torch.nan), 50.0)
+    assert (weights == 0.1).all()

@@ -710,3 +710,17 @@ def test_what_a_forward_pass_reads_is_read_in_ensembles_and_compiled_code():
     ensemble.stacked.hidden.p.tau_mem.detach().zero_()
     with pytest.raises(RuntimeError, match="tau_mem: expected an assignment"):
         ensemble(x)
+
+
+def test_a_value_that_is_refused_changes_no_name():
+    layer = sp.LIF(sp.LIFParameters(tau_mem_inv=100.0))
+    before = repr(layer)
+    with pytest.raises(ValueError, match="tau_mem: expected"):
+        layer.p.tau_mem = 0.5e-3
+    assert repr(layer) == before
+    layer.p.tau_mem = 20e-3
+    after = repr(layer)
+    assert "tau_mem=0.02 s" in after
+    with pytest.raises(ValueError, match="tau_mem_inv: expected"):
+        layer.p.tau_mem_inv = 2000.0
+    assert repr(layer) == after

@@ -100,6 +100,61 @@ class Trace(nn.Module):
         return recorded["2"].trace.v
 
 
+def test_outputs_alone_are_those_of_a_call_that_is_not_watched_and_learn(monkeypatch):
+    model, x = network(), spikes()
+    hidden = model[0]
+    with sp.record(model) as expected:
+        model(x)
+    sp.rate_bounds_loss(expected["0"].output, 0.6, 0.7).backward()
+    gradient, hidden.input_weights.grad = hidden.input_weights.grad, None
+    calls, compute = [], type(hidden)._compute
+    monkeypatch.setattr(type(hidden), "_compute", lambda *given: calls.append(given) or compute(*given))
+    in_chunks = sp.Sequential(*model, chunk=4)
+    for watched in (model, in_chunks):
+        calls.clear()
+        with sp.record(watched, trace=False) as recorded:
+            watched(x)
+        assert len(calls) == 1, "a layer is computed once, in one piece"
+        for name, found in recorded.items():
+            torch.testing.assert_close(found.output, expected[name].output, rtol=1e-12, atol=1e-12)
+            for what in ("trace", "state"):
+                with pytest.raises(RuntimeError, match=f"{name}: expected states that were recorded, .*trace=False"):
+                    getattr(found, what)
+        sp.rate_bounds_loss(recorded["0"].output, 0.6, 0.7).backward()
+        torch.testing.assert_close(hidden.input_weights.grad, gradient, rtol=1e-9, atol=1e-15)
+        assert gradient.count_nonzero()
+        hidden.input_weights.grad = None
+    assert in_chunks.chunk == 4
+    with sp.record(model) as expected:
+        model(x, lengths=[9, 2, 5])
+    with sp.record(model, trace=False) as recorded:
+        model(x, lengths=[9, 2, 5])
+    torch.testing.assert_close(recorded["0"].output, expected["0"].output, rtol=1e-12, atol=1e-12)
+
+
+def test_outputs_alone_of_a_cell_are_recorded_step_by_step():
+    cell, x, state = sp.LIFCell().double(), spikes(), None
+    with sp.record(cell, trace=False) as recorded:
+        outputs = []
+        for step in x:
+            output, state = cell(step, state)
+            outputs.append(output)
+    assert torch.equal(recorded[""].output, torch.stack(outputs))
+    with pytest.raises(RuntimeError, match="LIFCell: expected states that were recorded"):
+        recorded[""].state  # noqa: B018
+
+
+class Rates(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x):
+        with sp.record(self.network, trace=False) as recorded:
+            self.network(x)
+        return recorded["0"].output
+
+
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_a_model_that_records_itself_in_an_ensemble_and_compiled():
     members, x = [Trace(), Trace()], spikes()
@@ -107,10 +162,15 @@ def test_a_model_that_records_itself_in_an_ensemble_and_compiled():
     for member, trace in zip(members, traces, strict=True):
         torch.testing.assert_close(trace, member(x), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(torch.compile(members[0], backend="eager")(x), members[0](x))
+    members = [Rates(), Rates()]
+    for member, rates in zip(members, sp.Ensemble(members)(x), strict=True):
+        assert torch.equal(rates, member(x))
 
 
 def test_bad_input():
     x = spikes()
+    with pytest.raises(TypeError, match="trace: expected True or False, got 'v'"), sp.record(network(), "v"):
+        pass
     with (
         pytest.raises(TypeError, match="expected one with a cell or layer, got Linear without any"),
         sp.record(nn.Linear(2, 2)),

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -372,3 +373,90 @@ def test_a_container_of_ones_own_that_returns_a_tensor_may_be_in_it():
     out, state = sp.Sequential(hidden, sp.LI())(x)
     assert torch.equal(out, sp.LI()(hidden(x))[0])
     assert state[0] == ()
+
+
+@pytest.mark.parametrize(
+    "delay", [lambda: sp.Delay(torch.full((4,), 2e-3), size=4), lambda: sp.DelayedLinear(4, 4, 2e-3)]
+)
+def test_delays_take_sequences_and_no_cells_beside_them(delay):
+    """A cell's input is one step, (B, I): a delay would read its batch as time."""
+    for network in (
+        sp.Sequential(delay(), sp.LIFCell(size=4)),
+        sp.Sequential(sp.Sequential(delay()), sp.Sequential(sp.LIFCell(size=4))),
+    ):
+        with pytest.raises(TypeError, match=r"either cells, .* or layers, .* got LIFCell and Delay"):
+            network(torch.zeros(5, 4))
+
+
+def test_numbers_of_channels_are_applied_to_channels():
+    slopes = torch.tensor([0.1, 0.5, 0.9])
+    rectify = nn.PReLU(3)
+    rectify.weight.data = slopes
+    network = sp.Sequential(nn.Linear(4, 3), rectify, sp.LI())
+    x = torch.randn(6, 3, 4)  # as many rows as channels, so that a wrong axis fits
+    currents = network[0](x)
+    expected, _ = network[2](torch.where(currents > 0, currents, slopes * currents))
+    torch.testing.assert_close(network(x)[0], expected)
+    one = sp.Sequential(nn.PReLU(), sp.LI())
+    assert one(torch.randn(6, 3))[0].shape == (6, 3)  # without a batch
+
+
+ENCODERS = (lambda dt: sp.ConstantCurrentLIFEncoder(9, dt=dt), lambda dt: sp.PoissonEncoder(9, dt=dt))
+
+
+@pytest.mark.parametrize(
+    "other", [*ENCODERS, lambda dt: sp.SpikeLatencyLIFEncoder(9, dt=dt), lambda dt: sp.DelayedLinear(4, 4, 5e-2, dt=dt)]
+)
+def test_all_that_counts_steps_has_one_step(other):
+    network = sp.Sequential(other(2e-3), sp.LIF(dt=2e-3))
+    message = r"modules: expected one time step dt, got 0.002 s of .* and 0.001 s of "
+    for add in (
+        lambda: sp.Sequential(*network, sp.LI()),
+        lambda: network.append(sp.LI()),
+        lambda: network.insert(1, sp.LI()),
+        lambda: network.__setitem__(0, other(1e-3)),
+        lambda: network.extend([sp.LI()]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            add()
+        assert [part.dt for part in network] == [2e-3, 2e-3]
+    network[1] = sp.LI(dt=2e-3)
+    network.append(sp.LI(dt=2e-3)).insert(1, nn.Identity())
+    assert [type(part).__name__ for part in network][1:] == ["Identity", "LI", "LI"]
+    alone = sp.Sequential(sp.LIF())
+    alone[0] = sp.LIF(dt=4e-3)
+    assert alone[0].dt == 4e-3
+    with pytest.raises(TypeError):
+        network.append("LI")
+
+
+def test_a_slice_has_the_chunks_of_the_whole():
+    network = sp.Sequential(sp.LIF(), sp.LI(), chunk=5)
+    assert (network[:1].chunk, network[0].chunk) == (5, None)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_values_are_not_cut_into_chunks(encoder):
+    values = torch.rand(6, 4)
+    network = sp.Sequential(encoder(1e-3), sp.LIF(), chunk=3)
+    with pytest.raises(ValueError, match=r"chunk=3: expected spikes \(T, B, ...\), got .*Encoder to make them"):
+        network(values)
+    network.chunk = None
+    assert network(values)[0].shape == (9, 6, 4)
+
+
+def test_the_state_before_sparse_spikes_is_that_before_dense_ones():
+    network, x = sp.Sequential(sp.LIFRecurrent(4, 3), nn.Linear(3, 2), sp.LI()), (torch.rand(6, 5, 4) < 0.3).float()
+    for given in (x.to_sparse(), (torch.zeros_like(x)).to_sparse()):
+        for found, expected in zip(states.initial(network, given), states.initial(network, x), strict=True):
+            assert len(found) == len(expected)
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_rows_of_a_state():
+    _, state = sp.LI()(torch.rand(4, 5, 3))
+    for rows in ([1, 3], (1, 3), np.array([1, 3]), torch.tensor([1, 3]), range(1, 4, 2), slice(1, 4, 2)):
+        assert torch.equal(states.select(state, rows).v, state.v[[1, 3]])
+    for rows in (np.int64(2), 2, torch.tensor(2), np.array(2)):
+        with pytest.raises(TypeError, match="rows: expected several indices"):
+            states.select(state, rows)

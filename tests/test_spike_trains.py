@@ -67,3 +67,11 @@ def test_bad_input():
         sp.poisson_encode(torch.zeros(3, dtype=torch.uint8), 5)
     with pytest.raises(ValueError, match="got graded spikes, of which none is first"):
         sp.spike_latency_lif_encode(x, 5, sp.LIFParameters(method="sigmoid"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_small_rates_in_half_precision(dtype):
+    spikes = sp.poisson_encode(torch.ones(1000, dtype=dtype), 2000, f_max=1.0)
+    assert spikes.dtype == dtype
+    expected = 1000 * 2000 * 1e-3
+    assert abs(spikes.float().sum().item() - expected) < 5 * expected**0.5

@@ -126,3 +126,36 @@ def test_bad_input():
     for level in (0, 1, 95, np.nan):
         with pytest.raises(ValueError, match=f"level: expected a number between 0 and 1, got {level}"):
             mean_interval([1.0, 2.0], level)
+
+
+def by_whole_numbers(a, b):
+    """Return the p-value of differences of whole numbers, whose sums are exact."""
+    d = [x - y for x, y in zip(a, b, strict=True)]
+    sums = [
+        abs(sum(s * x for s, x in zip(signs, d, strict=True))) for signs in itertools.product([1, -1], repeat=len(d))
+    ]
+    return sum(value >= abs(sum(d)) for value in sums) / len(sums)
+
+
+def test_accuracies_that_differ_by_the_same_counts_are_tied():
+    """Accuracies are fractions of a test set: sums of their differences are equal but for rounding."""
+    a = [9210, 9254, 9230, 9592, 9354, 9092, 9391, 9528]
+    b = [9211, 9249, 9228, 9587, 9352, 9093, 9389, 9523]
+    of_ten_thousand = [by_seed(np.array(x) / 10_000) for x in (a, b)]
+    assert by_whole_numbers(a, b) == 14 / 256
+    assert paired_difference(*of_ten_thousand).p == 14 / 256
+    assert paired_difference(*of_ten_thousand[::-1]).p == 14 / 256
+    rng = np.random.default_rng(4)
+    for total in (100, 2000, 10_000):
+        for _ in range(100):
+            a, b = rng.integers(total // 2, total // 2 + 9, (2, 8))
+            assert permutation_test(a / total - b / total) == by_whole_numbers(a.tolist(), b.tolist())
+
+
+def test_ties_count_among_random_combinations_as_well():
+    d = np.tile([0.1, 0.2, -0.3, 0.3], 5)  # 20 differences, in tenths
+    found = permutation_test(d)
+    assert found == permutation_test(-d) == permutation_test(np.tile([1.0, 2.0, -3.0, 3.0], 5))
+    bits = np.arange(2**20)[:, None] >> np.arange(20) & 1
+    exact = (np.abs((1 - 2 * bits) @ np.tile([1, 2, -3, 3], 5)) >= 15).mean()
+    assert found == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 100_000) ** 0.5)

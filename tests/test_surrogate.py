@@ -174,3 +174,35 @@ def test_functions_of_your_own_do_what_the_ones_that_are_there_do():
 def test_a_surrogate_that_is_none_is_refused(how, error, message):
     with pytest.raises(error, match=re.escape(message)):
         sp.Surrogate(**how)
+
+
+class Anneal:
+    """A derivative with a width of its own, which somebody changes while a network learns."""
+
+    __name__ = "anneal"
+
+    def __init__(self, width):
+        self.width = width
+
+    def __call__(self, x, alpha):
+        return 1 / (1 + self.width * x.abs()) ** 2
+
+
+@pytest.mark.parametrize(("steps", "size"), [(4, 5), (90, 40)])  # a small call, and one for fused kernels
+def test_a_function_that_changes_is_refused_and_a_new_surrogate_computes_it_anew(steps, size):
+    def gradient(own, kernel=None):
+        layer = sp.LIF(sp.LIFParameters(v_th=0.2), gradient=own, kernel=kernel).double()
+        torch.manual_seed(0)
+        x = torch.rand(steps, 3, size, dtype=torch.float64, requires_grad=True)
+        layer(x)[0].sum().backward()
+        return x.grad
+
+    function = Anneal(1.0)
+    before = sp.Surrogate("anneal", derivative=function)
+    torch.testing.assert_close(gradient(before), gradient(before, "reference"))
+    function.width = 50.0
+    with pytest.raises(ValueError, match=r"Surrogate\('anneal'.*: expected functions that compute what they did when"):
+        gradient(before)
+    after = sp.Surrogate("anneal", derivative=function)
+    torch.testing.assert_close(gradient(after), gradient(after, "reference"))
+    assert gradient(after).norm() < gradient(sp.Surrogate("super", 1.0)).norm()

@@ -11,7 +11,7 @@ from snnparams.kernels import DTYPES, choose, dense_spikes, sparse_spikes
 from snnparams.layers.calls import HasParameters
 from snnparams.layers.checks import autocast_is_on, check_finite, check_finite_later, check_floating, widened
 from snnparams.layers.neuron_parameters import NeuronParameters
-from snnparams.neurons import LIFParameters, as_given
+from snnparams.neurons import LIFParameters, Neuron, as_given
 from snnparams.neurons.surrogate import Gradient, Surrogate, surrogate_of
 from snnparams.parameters.declared import check_size, check_value
 from snnparams.parameters.settings import check_counts, check_dt
@@ -61,9 +61,11 @@ def constant_current_lif_encode(
             spikes.
         RuntimeError: if a value is not finite on a GPU, raised when the host next waits for it, or under
             `torch.compile`.
-        TypeError: if the values are not floating-point numbers, or a parameter is to be learned or drawn.
+        TypeError: if the values are not floating-point numbers, a parameter is to be learned or drawn, or the
+            parameters are of another neuron.
     """
     p = as_given(p, LIFParameters)
+    check_encodes(p)
     surrogate = surrogate_of(p, gradient)
     _check_options(seq_length, layout, surrogate)
     check_dt(dt)
@@ -85,6 +87,17 @@ def constant_current_lif_encode(
 
 def _same(z: torch.Tensor) -> torch.Tensor:
     return z
+
+
+def check_encodes(p) -> None:
+    """Check that neuron parameters are of the neuron that encodes: of another one, step and limits are others.
+
+    Raises:
+        TypeError: if they are not.
+    """
+    kind = p.neuron if isinstance(p, NeuronParameters) else type(p)
+    if issubclass(kind, Neuron) and kind.program != LIFParameters.program:
+        raise TypeError(f"p: expected LIFParameters, whose neuron encodes, got {kind.__name__}, of another step")
 
 
 def _checked_input(x, layout: torch.layout) -> torch.Tensor:
@@ -154,8 +167,9 @@ def integrate_and_fire(rates: torch.Tensor) -> torch.Tensor:
     if not ((rates >= 0) & (rates <= 1)).all():
         low, high = rates.min().item(), rates.max().item()
         raise ValueError(f"rates: expected 0 to 1 spike per time step, got {low:g} to {high:g}")
-    count = rates.cumsum(dim=0).floor()
-    return count.diff(dim=0, prepend=torch.zeros_like(count[:1]))
+    # in half precision a sum of more than some hundred spikes could no longer tell one more
+    count = rates.to(torch.promote_types(rates.dtype, torch.float32)).cumsum(dim=0).floor()
+    return count.diff(dim=0, prepend=torch.zeros_like(count[:1])).to(rates.dtype)
 
 
 class ConstantCurrentLIFEncoder(HasParameters):
@@ -173,7 +187,7 @@ class ConstantCurrentLIFEncoder(HasParameters):
     Raises:
         ValueError: if T is not a positive integer, a parameter is invalid, or the spike function is none that the
             layout can have.
-        TypeError: if the values are not floating-point numbers.
+        TypeError: if the values are not floating-point numbers, or the parameters are of another neuron.
     """
 
     as_built: ClassVar[tuple[str, ...]] = (*HasParameters.as_built, "seq_length", "layout")
@@ -189,6 +203,7 @@ class ConstantCurrentLIFEncoder(HasParameters):
     ) -> None:
         super().__init__()
         p = LIFParameters() if p is None else p
+        check_encodes(p)
         self.p = NeuronParameters(p, dt=dt, gradient=gradient)
         _check_options(seq_length, layout, surrogate_of(self.p))
         self.seq_length, self.layout = seq_length, layout

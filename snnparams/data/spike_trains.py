@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from snnparams.data.encoding import constant_current_lif_encode
+from snnparams.data.encoding import check_encodes, constant_current_lif_encode
 from snnparams.layers.attributes import Attributes
 from snnparams.layers.calls import HasParameters
 from snnparams.layers.checks import check_finite, check_floating
@@ -45,7 +45,9 @@ def poisson_encode(
     _check_poisson(seq_length, f_max, dt)
     check_floating("input", input_values)
     check_finite("input", input_values)
-    probability = input_values.detach() * (f_max * dt)
+    # random numbers in half precision are multiples of 1/256 or 1/2048: small rates would come out wrong
+    precision = torch.promote_types(input_values.dtype, torch.float32)
+    probability = input_values.detach().to(precision) * (f_max * dt)
     if can_be_looked_at(input_values) and ((input_values < 0) | (input_values > 1)).any():
         low, high = input_values.min().item(), input_values.max().item()
         raise ValueError(f"input: expected values from 0 to 1, got {low:g} to {high:g}")
@@ -138,6 +140,7 @@ class SpikeLatencyLIFEncoder(HasParameters):
 
     Raises:
         ValueError: if T is not a positive integer, or a parameter is invalid.
+        TypeError: if the parameters are of another neuron.
     """
 
     as_built: ClassVar[tuple[str, ...]] = (*HasParameters.as_built, "seq_length")
@@ -145,7 +148,9 @@ class SpikeLatencyLIFEncoder(HasParameters):
     def __init__(self, seq_length: int, p: LIFParameters | None = None, dt: float = 0.001) -> None:
         super().__init__()
         check_counts(seq_length=seq_length)
-        self.p = NeuronParameters(LIFParameters() if p is None else p, dt=dt)
+        p = LIFParameters() if p is None else p
+        check_encodes(p)
+        self.p = NeuronParameters(p, dt=dt)
         self.seq_length = seq_length
 
     def extra_repr(self) -> str:

@@ -30,6 +30,7 @@ from snnparams.training.loop import progress_bar
 
 FORMAT = 1  # of the files in a results folder
 HEADER = "grid.json"
+LONGEST_TEXT = 200  # characters of a result in a message
 
 
 class ResultsError(ValueError):
@@ -182,9 +183,20 @@ def _plain_results(trials: list[Trial], outcome: list | Exception) -> list[dict]
     """Return the results of some trials as they will be read again, or raise what came instead."""
     if isinstance(outcome, Exception):
         raise outcome
+    if not isinstance(outcome, (list, tuple)):
+        raise TypeError(f"function: expected a list of {len(trials)} results, got {type(outcome).__name__}")
     if len(outcome) != len(trials):
         raise ValueError(f"function: expected {len(trials)} results, got {len(outcome)}")
-    return json.loads(_text(outcome))
+    try:
+        return json.loads(_text(outcome))
+    except ValueError as error:
+        raise ValueError(f"function: expected results of finite numbers, got {_shortened(outcome)}") from error
+
+
+def _shortened(outcome) -> str:
+    """Return results as a text that is no longer than a message should be."""
+    text = repr(outcome)
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
 
 
 def run(

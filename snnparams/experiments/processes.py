@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import copy
 import functools
 import multiprocessing
 import os
@@ -188,7 +189,7 @@ def _on_executor(function: Function, groups: list[list[Trial]], executor) -> Out
     waiting = []
     try:
         for trials in groups:
-            future = _outcome(functools.partial(executor.submit, function, trials))
+            future = _outcome(functools.partial(executor.submit, function, copy.deepcopy(trials)))
             if isinstance(future, Exception):  # an executor that is broken or was shut down
                 yield trials, future
             else:
@@ -213,4 +214,5 @@ def outcomes(function: Function, groups: list[list[Trial]], processes: int, exec
         yield from in_processes(function, groups, processes)
     else:
         for trials in groups:
-            yield trials, _outcome(functools.partial(function, trials))
+            # a copy: results are kept under what a trial was, also if the function changes it
+            yield trials, _outcome(functools.partial(function, copy.deepcopy(trials)))

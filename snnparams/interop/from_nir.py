@@ -164,7 +164,10 @@ class _Builder:
         return Learned(tensor) if name in self.learned else tensor
 
     def add(self, name: str, module: nn.Module) -> None:
-        self.modules[name.replace(".", "_")] = module
+        given = name.replace(".", "_")
+        if given in self.modules:
+            raise ValueError(f"{name}: expected names of nodes that differ in more than dots, got {given} twice")
+        self.modules[given] = module
 
     def flush(self) -> None:
         """Make a module of the weights that wait."""

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 
 from snnparams.training.loop import validate_neuron_parameters
-from snnparams.training.measures import Loss, Measure, classes_found
+from snnparams.training.measures import Loss, Measure, classes_found, rows_of
 
 
 def to_lightning(
@@ -71,8 +71,9 @@ def to_lightning(
         def validation_step(self, batch, index):
             inputs, labels = batch
             pairs = measure.outputs(inputs, labels)
-            self.log("test_loss", measure.losses(pairs)[0], batch_size=len(labels))
-            self.log("test_accuracy", classes_found(*pairs[0]) / len(labels), batch_size=len(labels))
+            rows = rows_of(labels)
+            self.log("test_loss", measure.losses(pairs)[0], batch_size=rows)
+            self.log("test_accuracy", classes_found(*pairs[0]) / rows, batch_size=rows)
 
         test_step = validation_step
 

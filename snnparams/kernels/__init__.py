@@ -187,7 +187,7 @@ def derived_sequence(
         None if recurrent_weights is None or steps == 1 else recurrent_weights[None],
         torch.stack(stacked)[None],
         neuron.program,
-        "heaviside" if gradient is None else gradient.code,
+        "heaviside" if gradient is None else gradient.fused(),
         1.0 if gradient is None else gradient.alpha,
         detach_reset,
         torch.is_grad_enabled(),

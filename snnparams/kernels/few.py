@@ -320,7 +320,7 @@ def sequence(
     steps = 1 if one_step else len(x)
     if (surrogate is not None and surrogate.refusal) or not _takes(x, steps, state[0].numel(), *given):
         return None
-    spikes = ("heaviside", 1.0) if surrogate is None else (surrogate.code, surrogate.alpha)
+    spikes = ("heaviside", 1.0) if surrogate is None else (surrogate.fused(), surrogate.alpha)
     call = _Call(neuron.program, *spikes, detach_reset, autapses)
     shape, recurrent = state[0].shape, recurrent_weights is not None
     parameters: tuple[torch.Tensor, ...] = ()

@@ -95,7 +95,7 @@ def in_own_type(forward: Forward) -> Forward:
         if not isinstance(input, torch.Tensor) or not autocast_is_on(input):
             return forward(self, input, state, *lengths, **options)
         if isinstance(state, tuple):
-            state = type(state)(*(widened(t, dtype) if isinstance(t, torch.Tensor) else t for t in state))
+            state = tree_map(lambda t: widened(t, dtype) if isinstance(t, torch.Tensor) else t, state)
         with torch.autocast(input.device.type, enabled=False):
             return forward(self, input, state, *lengths, **options)
 

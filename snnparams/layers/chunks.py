@@ -30,7 +30,7 @@ def check_chunk(chunk: int | None) -> int | None:
     return chunk
 
 
-def _part(x: torch.Tensor, begin: int, end: int) -> torch.Tensor:
+def steps_of(x: torch.Tensor, begin: int, end: int) -> torch.Tensor:
     """Return some steps of a sequence (T, ...), dense or sparse."""
     if x.layout != torch.sparse_coo or x.requires_grad:  # sparse spikes with a gradient are refused where they are used
         return x[begin:end]
@@ -83,7 +83,7 @@ def over_chunks(
         x = x.coalesce()
     outputs, steps = [], x.shape[0]
     for begin in range(0, steps, chunk):
-        part = _part(x, begin, min(begin + chunk, steps))
+        part = steps_of(x, begin, min(begin + chunk, steps))
         if torch.is_grad_enabled() and begin + chunk < steps:
             output, state = _checkpointed(compute, part, state, random)
         else:

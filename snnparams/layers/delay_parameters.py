@@ -152,7 +152,7 @@ def _whole_and_fraction(steps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     A delay that differs from a whole number by rounding is one, so that it leaves spikes zeros and ones.
     """
     nearest = steps.detach().round()
-    tolerance = 8 * torch.finfo(steps.dtype).eps * nearest.clamp(min=1)
+    tolerance = min(8 * torch.finfo(steps.dtype).eps, 1e-3) * nearest.clamp(min=1)  # in bfloat16 eps is 0.8 %
     near = (steps.detach() - nearest).abs() <= tolerance
     whole = torch.where(near, nearest, steps.detach().floor())
     fraction = steps - whole

@@ -148,9 +148,12 @@ def reach_rate_(
         The spikes.
 
     Raises:
-        RateError: if no such number gives the wanted rate; the weights are then as they were.
-        ValueError: if the rate is not above 0 and below one spike per step, or there are no weights.
+        RateError: if no such number gives the wanted rate.
+        ValueError: if the rate is not above 0 and below one spike per step, there are no weights, or spikes are not
+            finite.
         TypeError: if weights or `run` are of another kind.
+
+    After an error, also one of `run`, the weights are as they were.
     """
     check_dt(dt)
     if not callable(run):
@@ -163,6 +166,16 @@ def reach_rate_(
     before = [tensor.clone() for tensor in weights]
     if not before:
         raise ValueError("weights: expected at least one tensor, got none")
+    try:
+        return _scaled_to(weights, before, run, rate, tolerance, most)
+    except BaseException:
+        for tensor, start in zip(weights, before, strict=True):
+            tensor.copy_(start)
+        raise
+
+
+def _scaled_to(weights, before, run, rate: float, tolerance: float, most: float) -> torch.Tensor:
+    """Multiply weights by the number that gives a rate in spikes per step, and return the spikes."""
 
     def scaled(number: float) -> torch.Tensor:
         for tensor, start in zip(weights, before, strict=True):
@@ -175,13 +188,13 @@ def reach_rate_(
         number = math.sqrt(low * high)
         spikes = scaled(number)
         reached[number] = spikes.mean().item()
+        if not math.isfinite(reached[number]):
+            raise ValueError(f"run: expected spikes of a finite mean, got {reached[number]}")
         if abs(reached[number] - rate) <= tolerance * rate:
             return spikes
         low, high = (number, high) if reached[number] < rate else (low, number)
     number = min(reached, key=lambda number: abs(reached[number] - rate))
     if abs(reached[number] - rate) > most * rate:
-        for tensor, start in zip(weights, before, strict=True):
-            tensor.copy_(start)
         raise RateError(
             f"rate: expected {rate} spikes per neuron and time step within {most:.0%}, got {reached[number]:.4f}"
         )

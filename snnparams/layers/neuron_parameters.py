@@ -246,7 +246,7 @@ class NeuronParameters(Saved):
     def __setattr__(self, name: str, value: Value) -> None:  # type: ignore[override]
         if self.__dict__.get("_is_replica"):  # nn.DataParallel puts its parts together on another device
             return super().__setattr__(name, value)  # type: ignore[arg-type]
-        fields = self.__dict__.get("neuron_fields", ())
+        fields, before = self.__dict__.get("neuron_fields", ()), self.in_seconds
         if fields and name in self.neuron.times:
             rate = self.neuron.times[name]
             self._forget_reads(rate)
@@ -256,7 +256,11 @@ class NeuronParameters(Saved):
             self.__dict__["in_seconds"] = self.in_seconds - {name}
         if name in fields:
             if name in self._parameters or name in self._buffers or parametrize.is_parametrized(self, name):
-                return self._assign(name, value)
+                try:
+                    return self._assign(name, value)
+                except (TypeError, ValueError):
+                    self.__dict__["in_seconds"] = before  # a value that is refused changes nothing
+                    raise
         elif fields and not (name.startswith("_") or isinstance(value, nn.Module) or hasattr(self, name)):
             expected = ", ".join([*fields, *self.neuron.times])
             raise AttributeError(f"unknown {name} of {self.declaration}; expected one of {expected}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
@@ -16,9 +17,14 @@ from torch import nn
 from snnparams.layers.attributes import Attributes
 from snnparams.layers.calls import refuse_plain_sequential
 from snnparams.layers.cells import Cell, RecurrentCell
-from snnparams.layers.chunks import check_chunk, over_chunks
-from snnparams.layers.delay import Delay
-from snnparams.layers.layer import Layer, RecurrentLayer
+from snnparams.layers.chunks import check_chunk, over_chunks, steps_of
+from snnparams.layers.contents import (
+    check_time_step,
+    counts_steps,
+    hands_no_state,
+    normalises_by_all_steps,
+    populations,
+)
 from snnparams.layers.population import Population
 from snnparams.layers.sequences import Lengths, check_lengths, over_lengths, refuse_packed, without_padding
 from snnparams.layers.states import carries_state
@@ -37,27 +43,10 @@ AS_THEY_ARE = (nn.Flatten, nn.Unflatten, nn.Identity)  # take numbers of any typ
 def _is_timeless(module: nn.Module) -> bool:
     if isinstance(module, nn.Sequential) and not isinstance(module, (Sequential, OverTime)):
         return any(map(_is_timeless, module))
+    if isinstance(module, nn.PReLU):  # with one number it takes what it is given as it is
+        return module.num_parameters > 1
     files = [kind.__module__ for kind in type(module).__mro__]
     return isinstance(module, TIMELESS) or any(f"torch.nn.modules.{name}" in files for name in FILES)
-
-
-def _normalises_by_all_steps(module: nn.Module) -> bool:
-    """Return whether a module normalises by, or counts, all that it is called with at once."""
-    if not isinstance(module, nn.modules.batchnorm._NormBase):
-        return False
-    of_batch = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
-    return of_batch or (module.training and module.track_running_stats)
-
-
-def _hands_no_state(module: nn.Module) -> bool:
-    """Return whether it is a container of PyTorch, or one within another, of what returns a state."""
-    if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
-        return False
-    return any(carries_state(part) or _hands_no_state(part) for part in module)
-
-
-def _populations(module: nn.Module) -> list[str]:
-    return [type(part).__name__ for part in module.modules() if isinstance(part, Population)]
 
 
 def _cast_spikes(module: nn.Module, x: torch.Tensor, network: nn.Module) -> torch.Tensor:
@@ -131,7 +120,7 @@ class OverTime(nn.Sequential):
         for module in modules:
             if not isinstance(module, nn.Module):
                 raise TypeError(f"modules: expected modules, got {type(module).__name__}")
-            if carries_state(module) or _populations(module):
+            if carries_state(module) or populations(module):
                 raise TypeError(
                     f"modules: expected modules that know no time, got {type(module).__name__}, which carries a state "
                     "from step to step; give it the whole sequence"
@@ -169,9 +158,9 @@ class Sequential(Attributes, nn.Sequential):
             `state` (a cell, a layer, a `Sequential`, one of your own) is given its state and returns a tensor and the
             new state; any other returns a tensor. Modules of PyTorch that count their axes from the batch on
             (convolutions, pooling, padding, upsampling, normalisations of images, `Flatten`, `Unflatten`, dropout of
-            whole channels, `Softmax` and its kin, `GLU`) are applied to every step, as by `OverTime`, so that a `dim`
-            of theirs counts without time; put others that do into one. Cells go with cells, one step per call, and
-            layers with layers.
+            whole channels, `Softmax` and its kin, `GLU`, `PReLU` of channels) are applied to every step, as by
+            `OverTime`, so that a `dim` of theirs counts without time; put others that do into one. Cells go with cells,
+            one step per call, and layers with layers.
         chunk: number of steps, or None. With it the network computes so many steps at once, and the backward pass
             computes them again from the states before them, see `snnparams.layers.chunks`: besides input and output
             only those states are kept. Outputs and gradients are the same, if no module of your own mixes time steps.
@@ -199,10 +188,31 @@ class Sequential(Attributes, nn.Sequential):
             modules = (OrderedDict(modules[0]),)  # nn.Sequential takes no other dictionary
         super().__init__(*modules)
         self.chunk = chunk
-        steps = {part.dt: type(part).__name__ for part in self.modules() if isinstance(part, (Population, Delay))}
-        if len(steps) > 1:
-            got = " and ".join(f"{dt:g} s of {name}" for dt, name in steps.items())
-            raise ValueError(f"modules: expected one time step dt, got {got}")
+        check_time_step(*self)
+
+    def __getitem__(self, index):
+        """Return a module, or of a slice a network of some, which computes as many steps at once."""
+        found = super().__getitem__(index)
+        if isinstance(index, slice):
+            found.chunk = self.chunk
+        return found
+
+    def __setitem__(self, index, module: nn.Module) -> None:
+        """Put a module in the place of another one."""
+        check_time_step(*(m for m in self if m is not self[index]), module)
+        super().__setitem__(index, module)
+
+    def append(self, module: nn.Module) -> Sequential:
+        """Add a module at the end."""
+        check_time_step(*self, module)
+        super().append(module)
+        return self
+
+    def insert(self, index: int, module: nn.Module) -> Sequential:
+        """Add a module at a place."""
+        check_time_step(*self, module)
+        super().insert(index, module)
+        return self
 
     def forward(
         self, input: torch.Tensor, state: tuple | None = None, lengths: Lengths | None = None
@@ -223,8 +233,13 @@ class Sequential(Attributes, nn.Sequential):
             raise ValueError(f"lengths: expected None where chunk={self.chunk}; give chunk to the layers instead")
         if self._is_of_cells():
             raise ValueError(f"chunk={self.chunk}: expected layers, which compute whole sequences, got cells")
+        for part in self._parts():
+            if counts_steps(part) and not carries_state(part):
+                raise ValueError(
+                    f"chunk={self.chunk}: expected spikes (T, B, ...), got {type(part).__name__} to make them"
+                )
         for name, module in self.named_modules():
-            if _normalises_by_all_steps(module):
+            if normalises_by_all_steps(module):
                 raise ValueError(
                     f"chunk={self.chunk}: expected no normalisation over all steps, got module {name} "
                     f"({type(module).__name__}) in training mode; give chunk to the layers instead, or call its .eval()"
@@ -248,7 +263,7 @@ class Sequential(Attributes, nn.Sequential):
     def initial_state(self, input: torch.Tensor) -> tuple:
         """Return the state in which it begins, see `snnparams.layers.states.initial`."""
         stepwise = self._is_of_cells()
-        x, found = input if stepwise else input[:1], []
+        x, found = input if stepwise else steps_of(input, 0, 1), []
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
@@ -266,14 +281,18 @@ class Sequential(Attributes, nn.Sequential):
 
     def _is_of_cells(self) -> bool:
         """Return whether it computes one step per call."""
-        cells = [
-            m for m in self if isinstance(m, (Cell, RecurrentCell)) or (type(m) is Sequential and m._is_of_cells())
-        ]
-        layers = [m for m in self if isinstance(m, (Layer, RecurrentLayer, OverTime))]
+        inside = list(self._parts())
+        cells = [m for m in inside if isinstance(m, (Cell, RecurrentCell))]
+        layers = [m for m in inside if (counts_steps(m) or isinstance(m, OverTime)) and m not in cells]
         if cells and layers:
             got = f"{type(cells[0]).__name__} and {type(layers[0]).__name__}"
             raise TypeError(f"modules: expected either cells, for one step, or layers, for whole sequences, got {got}")
         return bool(cells)
+
+    def _parts(self) -> Iterator[nn.Module]:
+        """Yield its modules, those of a `Sequential` within it as if they were its own."""
+        for module in self:
+            yield from module._parts() if type(module) is Sequential else [module]
 
     def _states_of(self, state: tuple | None) -> tuple:
         if state is None:
@@ -290,7 +309,7 @@ class Sequential(Attributes, nn.Sequential):
             what = f"module {name} ({type(module).__name__})"
             if own not in ((), None):
                 raise ValueError(f"state: expected () for {what}, which has none, got {type(own).__name__}")
-            if inside := _populations(module):
+            if inside := populations(module):
                 raise ValueError(
                     f"{what}: expected an argument `state` of what holds a {inside[0]} and is to go on from a given "
                     "state, got none: it would begin anew; call it without a state, or let it take and return one"
@@ -300,7 +319,7 @@ class Sequential(Attributes, nn.Sequential):
     def _call(self, what: str, module, x, state, lengths, stepwise: bool) -> tuple[torch.Tensor, Any]:
         """Return the output of one module and its state."""
         if not carries_state(module):
-            if _hands_no_state(module):
+            if hands_no_state(module):
                 raise TypeError(f"{what}: expected a Sequential of snnparams, which hands states along, got PyTorch's")
             x = _cast_spikes(module, x, self)
             if isinstance(module, OverTime):

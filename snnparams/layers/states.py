@@ -118,7 +118,8 @@ def select(state: State, rows: torch.Tensor | list[int] | slice) -> State:
     _check(state)
     if isinstance(rows, str):
         raise TypeError(f"rows: expected several indices, a mask (B,) or a slice, got {rows!r}")
-    if isinstance(rows, int) or (isinstance(rows, torch.Tensor) and rows.dim() != 1):
+    rows = list(rows) if isinstance(rows, (tuple, range)) else rows
+    if not isinstance(rows, slice) and torch.as_tensor(rows).dim() != 1:
         raise TypeError("rows: expected several indices, a mask (B,) or a slice, got another number of axes; use [k]")
     return tree_map(lambda x: x[rows], state)
 

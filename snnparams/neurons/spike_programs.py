@@ -51,9 +51,11 @@ FUNCTIONS["zeros_like"] = lambda x: 0.0
 FUNCTIONS["ones_like"] = lambda x: 1.0
 
 
-@functools.cache
 def _program(function: Callable) -> Program:
     return program_of([function(*(_Smooth("argument", name) for name in ("x", "alpha")))], ("x", "alpha"))
+
+
+_named_program = functools.cache(_program)  # of the functions of this package alone: a user's may change
 
 
 def code_of(derivative: Callable, value: Callable | None) -> tuple[str, str]:
@@ -83,12 +85,12 @@ def is_graded(code: str) -> bool:
 
 def value_of(code: str) -> Program:
     """Return the spikes of a graded spike function, by x = v - v_th and alpha."""
-    return _program(_sigmoid) if code in DERIVATIVES else PROGRAMS[_own(code)[1]]
+    return _named_program(_sigmoid) if code in DERIVATIVES else PROGRAMS[_own(code)[1]]
 
 
 def derivative_of(code: str) -> Program:
     """Return the derivative of a spike function, by x = v - v_th and alpha."""
-    return _program(DERIVATIVES[code]) if code in DERIVATIVES else PROGRAMS[_own(code)[0]]
+    return _named_program(DERIVATIVES[code]) if code in DERIVATIVES else PROGRAMS[_own(code)[0]]
 
 
 def _sigmoid(x: Any, alpha: Any) -> Any:

@@ -90,7 +90,7 @@ class Surrogate:
         method: its name, see `snnparams.surrogate_derivative`; or a name for functions of your own.
         alpha: its shape parameter, positive. None for the default: 100, but 1 for "super" and for your own.
         derivative: your own: a function of the distance to the threshold and of alpha, both of which it may use, that
-            returns the derivative for the backward pass, of the same shape.
+            returns the derivative for the backward pass, of the same shape. What else it reads is to stay as it is.
         value: a function of the same arguments that returns the spikes; None for 1 above the threshold, else 0.
 
     Raises:
@@ -150,6 +150,22 @@ class Surrogate:
         own = "" if self.derivative is None else f", derivative={getattr(self.derivative, '__name__', self.derivative)}"
         own += "" if self.value is None else f", value={getattr(self.value, '__name__', self.value)}"
         return f"Surrogate({self.method!r}, alpha={self.alpha:g}{own})"
+
+    def fused(self) -> str:
+        """Return its name for the fused kernels, which compute what a function of a user computed when this was built.
+
+        Raises:
+            ValueError: if that function computes something else by now, as one that reads a number that has changed.
+        """
+        if self.derivative is not None and not torch.compiler.is_compiling():
+            from snnparams.neurons.spike_programs import code_of
+
+            if code_of(self.derivative, self.value)[0] != self.code:
+                raise ValueError(
+                    f"{self!r}: expected functions that compute what they did when it was built, got others; build a "
+                    "new one, or learn or set the slope of each neuron, as snnparams.neurons.SlopeLIF does"
+                )
+        return self.code
 
     @property
     def graded(self) -> bool:

@@ -215,6 +215,8 @@ class TruncatedNormal(Distribution):
 
 def bounds(distribution: Distribution) -> tuple[float, float]:
     """Return the ends of the interval in which all values of a distribution lie."""
+    if isinstance(distribution, LogUniform):
+        return distribution.low, distribution.high  # as declared: exp(log(x)) is not x
     if isinstance(distribution, TransformedDistribution) and all(t.bijective for t in distribution.transforms):
         ends = torch.tensor(bounds(distribution.base_dist), dtype=torch.float64, device="cpu")
         for transform in distribution.transforms:

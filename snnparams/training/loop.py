@@ -35,7 +35,7 @@ from snnparams.training.batches import (
 )
 from snnparams.training.ensemble import Ensemble
 from snnparams.training.history import Evaluation, History
-from snnparams.training.measures import Loss, Measure, classes_found
+from snnparams.training.measures import Loss, Measure, classes_found, rows_of
 from snnparams.training.members import clip_gradients_
 from snnparams.training.resumption import Run
 
@@ -144,7 +144,8 @@ def train(
         ValueError: if the data are empty, an image is not finite, the outputs are no log-probabilities or the labels no
             classes where those are expected, a loss has no gradient, or a neuron parameter has left its valid range.
         TypeError: if data or outputs are of another kind.
-        FloatingPointError: if a loss or a gradient is not finite; the model is then as it was before that batch.
+        FloatingPointError: if a loss or a gradient is not finite; all parameters are then as they were before that
+            batch, but running means of a normalisation may have seen it.
     """
     split = checked_data(split, batch_size, generator)
     _check_clip(clip)
@@ -155,6 +156,7 @@ def train(
     for inputs, labels in progress_bar(batches, progress, count):
         with model.halted_kept() if isinstance(model, Ensemble) else contextlib.nullcontext():
             optimizer.zero_grad()
+            model.zero_grad()  # those, too, that the optimiser does not hold: clipping and checks see all
             of_each = measure.losses(measure.outputs(inputs, labels, apart))
             losses.append(measure.shaped(of_each.tolist()))
             if not of_each.isfinite().all():
@@ -163,17 +165,13 @@ def train(
                 raise ValueError("loss: expected a number with a gradient, got one that nothing learned leads to")
             of_each.sum().backward()
             _check_gradients(model, len(losses))
-            _clip(model, clip)
+            if clip is not None and isinstance(model, Ensemble):
+                clip_gradients_(model, clip)
+            elif clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
     validate_neuron_parameters(model)
     return losses
-
-
-def _clip(model: nn.Module, clip: float | None) -> None:
-    if clip is not None and isinstance(model, Ensemble):
-        clip_gradients_(model, clip)
-    elif clip is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
 
 
 def _check_clip(clip) -> None:
@@ -220,7 +218,7 @@ def evaluate(
     try:
         for inputs, labels in in_order(split, batch_size, device_of(model)):
             pairs = measure.outputs(inputs, labels)
-            size = len(labels)
+            size = rows_of(labels)
             total = total + size * measure.losses(pairs).cpu().double()
             found = [classes_found(outputs, own) for outputs, own in pairs]
             right = right + torch.tensor(found, dtype=torch.float64)
@@ -280,7 +278,8 @@ def fit(
             of several; each member of an ensemble those of its own best epoch. A checkpoint holds them as its entry
             "best", beside those of the last epoch.
         callbacks: each is called after every epoch with the model and the history. One that returns True ends the run.
-            One with `state_dict` and `load_state_dict` is saved and restored.
+            One with `state_dict` and `load_state_dict` is saved and restored; a state is made of numbers, texts,
+            tensors, lists and dictionaries.
 
     Returns:
         The losses, accuracies and neuron parameters, those before a resumption included.
@@ -291,7 +290,7 @@ def fit(
             parameters, or as `train`.
         TypeError: if something is of another kind than expected.
         RuntimeError: if the checkpoint is of another model.
-        FloatingPointError: if a loss is not finite.
+        FloatingPointError: if a loss is not finite, also one on test data.
     """
     if not is_whole(epochs, 0):
         raise ValueError(f"epochs: expected an integer of at least 0, got {epochs!r}")
@@ -313,6 +312,8 @@ def fit(
         begin_epoch(train_split, history.epochs)
         history.train_losses += train(model, train_split, optimizer, generator, batch_size, progress, **how, clip=clip)
         test_loss, accuracy = evaluate(model, test_split, **how)
+        if not torch.tensor(test_loss).isfinite().all():
+            raise FloatingPointError(f"epoch {history.epochs + 1}: expected a finite test loss, got {test_loss}")
         history.test_losses.append(test_loss)
         history.accuracies.append(accuracy)
         history.record(model)

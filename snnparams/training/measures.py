@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, nll_loss
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from snnparams.layers.checks import check_module
 from snnparams.training.ensemble import Ensemble
@@ -17,10 +17,16 @@ from snnparams.training.ensemble import Ensemble
 Loss = Callable[[Any, Any], torch.Tensor]
 
 
-def _check_log_probabilities(outputs: Any) -> None:
-    """Check what `nll_loss` does not: outputs that are no log-probabilities give it a loss without a lower bound."""
+def _check_log_probabilities(outputs: Any, places: bool) -> None:
+    """Check what `nll_loss` does not: outputs that are no log-probabilities give it a loss without a lower bound.
+
+    Args:
+        outputs: shape (B, classes).
+        places: whether axes may follow, each place in them with a class of its own.
+    """
     hint = "end with torch.log_softmax(..., dim=1), or give a loss of your own, as in loss=nn.functional.cross_entropy"
-    if not isinstance(outputs, torch.Tensor) or outputs.dim() != 2 or not outputs.is_floating_point():
+    fits = isinstance(outputs, torch.Tensor) and (outputs.dim() == 2 or (places and outputs.dim() > 2))
+    if not fits or not outputs.is_floating_point():
         got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise TypeError(f"model: expected log-probabilities (B, classes), got {got}; give decode=..., or {hint}")
     sums = outputs.detach().float().logsumexp(dim=1)
@@ -70,7 +76,8 @@ class Measure:
         check_module(model)
         self.model, self.loss, self.decode = model, loss, decode
         self.members = model.size if isinstance(model, Ensemble) else None
-        self.unchecked = loss is nll_loss
+        self.places = isinstance(loss, nn.NLLLoss)
+        self.unchecked = loss is nll_loss or self.places
         self.probabilities = loss is cross_entropy or isinstance(loss, nn.CrossEntropyLoss)  # may be labels
         self.of_classes = self.probabilities or loss is nll_loss or isinstance(loss, nn.NLLLoss)
 
@@ -85,7 +92,7 @@ class Measure:
             pairs = [(part, labels[k]) for k, (part, _) in enumerate(pairs)]
         if self.unchecked:
             for part, _ in pairs:
-                _check_log_probabilities(part)
+                _check_log_probabilities(part, self.places)
             self.unchecked = False
         return pairs
 
@@ -104,6 +111,12 @@ class Measure:
     def shaped(self, values: list[float]):
         """Return one number for a model and a list for an ensemble."""
         return values[0] if self.members is None else values
+
+
+def rows_of(labels: Any) -> int:
+    """Return how many inputs a batch has, of labels that may be a tensor, or some in a dictionary, say."""
+    tensors = [x for x in tree_leaves(labels) if isinstance(x, torch.Tensor) and x.dim()]
+    return len(tensors[0]) if tensors else len(labels)
 
 
 def classes_found(outputs: Any, labels: Any) -> float:

@@ -25,8 +25,9 @@ class Recorded:
     Everything carries a gradient where the calls do.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, trace: bool = True) -> None:
         self._path = path
+        self._traced = trace
         self._outputs: list[torch.Tensor] = []
         self._traces: list[Any] = []
 
@@ -49,6 +50,8 @@ class Recorded:
         return tree_map(lambda x: x[-1], self._called(self._traces)[-1])
 
     def _called(self, parts: list) -> list:
+        if parts is self._traces and not self._traced:
+            raise RuntimeError(f"{self._path}: expected states that were recorded, got `record` with trace=False")
         if not parts:
             raise RuntimeError(f"{self._path}: expected a population that has been called, got one that has not been")
         return parts
@@ -69,12 +72,13 @@ def _stacked(traces: list) -> Any:
 
 
 def _watch(recorded: Recorded):
-    """Return a hook that records a call. A layer is computed anew, step by step, and returns what is recorded."""
+    """Return a hook that records a call. For its trace a layer is computed anew, step by step, and returns that."""
 
     def hook(module, args, options, returned):
         output, last = returned
-        if isinstance(module, (Cell, RecurrentCell)):
-            recorded._add(output[None], _stacked([last]))
+        one_step = isinstance(module, (Cell, RecurrentCell))
+        if one_step or not recorded._traced:
+            recorded._add(output[None] if one_step else output, _stacked([last]) if recorded._traced else None)
             return None
         given = dict(zip(("input", "state", "lengths"), args, strict=False)) | options
         x, state, lengths = given["input"], given.get("state"), given.get("lengths")
@@ -95,7 +99,7 @@ def _watch(recorded: Recorded):
 
 
 @contextlib.contextmanager
-def record(model: nn.Module) -> Iterator[dict[str, Recorded]]:
+def record(model: nn.Module, trace: bool = True) -> Iterator[dict[str, Recorded]]:
     """Record the outputs and states of all cells and layers of a network.
 
     ::
@@ -104,21 +108,27 @@ def record(model: nn.Module) -> Iterator[dict[str, Recorded]]:
             model(spikes)
         recorded["hidden"].trace.v  # (T, B, H)
 
-    What the network returns keeps its type. While it is watched, layers compute one step after the other, with the same
-    kernel, so that it is slower; a loss on what was recorded has its gradient. Behind the end of a sequence that is
-    shorter than others all is zero.
+    What the network returns keeps its type. For states after every step layers compute one step after the other, with
+    the same kernel, which is slower; outputs alone, with `trace=False`, cost no time. A loss on what was recorded has
+    its gradient. Behind the end of a sequence that is shorter than others all is zero. A `Sequential` in chunks is one
+    piece while it is watched.
 
     Args:
         model: a network, a cell or a layer.
+        trace: whether states are recorded as well as outputs.
 
     Yields:
         A `Recorded` for each cell and layer, under its name as in `model.named_modules()`; "" for the model itself.
 
     Raises:
-        TypeError: if there is none, or the model is compiled or an `Ensemble`, whose inside is out of reach.
+        TypeError: if there is none, or the model is compiled or an `Ensemble`, whose inside is out of reach; or if
+            `trace` is no bool.
+        RuntimeError: on reading what was not recorded.
         ValueError: on a call, if its steps are not of the shape of those recorded before.
     """
     check_module(model)
+    if not isinstance(trace, bool):
+        raise TypeError(f"trace: expected True or False, got {trace!r}")
     for part in model.modules():
         if isinstance(part, Ensemble):
             raise TypeError("model: expected one network, got an Ensemble; use ensemble.member(k)")
@@ -129,7 +139,7 @@ def record(model: nn.Module) -> Iterator[dict[str, Recorded]]:
     populations = {path: part for path, part in model.named_modules() if isinstance(part, Population)}
     if not populations:
         raise TypeError(f"model: expected one with a cell or layer, got {type(model).__name__} without any")
-    recorded = {path: Recorded(path or type(part).__name__) for path, part in populations.items()}
+    recorded = {path: Recorded(path or type(part).__name__, trace) for path, part in populations.items()}
     whole = {part: part.chunk for part in model.modules() if isinstance(part, Sequential)}
     for part in whole:
         part.chunk = None  # computed again in the backward pass, it would be recorded again

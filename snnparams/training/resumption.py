@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import os
 import pickle
 import random
+import re
 import struct
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +69,7 @@ class Run:
         self.scheduler, self.callbacks, self.keep_best = scheduler, list(callbacks), keep_best
         self.history = History()
         self.best: dict[str, Any] | None = None
+        self.reads = False  # whether a checkpoint of this run has been read again
 
     def end_epoch(self, test_loss: Any) -> None:
         """Do what is to be done after the evaluation of an epoch."""
@@ -76,7 +80,7 @@ class Run:
         elif self.scheduler is not None:
             self.scheduler.step()
         for callback in self.callbacks:
-            if callback(self.model, self.history) is True and not self.history.stopped:
+            if _is_true(callback(self.model, self.history)) and not self.history.stopped:
                 self.history.stopped = getattr(callback, "__name__", type(callback).__name__)
 
     def _keep_best(self) -> None:
@@ -111,14 +115,18 @@ class Run:
             "others": others,
             "model": self.model.state_dict(),
             "settings": _settings(self.model),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "callbacks": [c.state_dict() if hasattr(c, "state_dict") else None for c in self.callbacks],
+            "optimizer": _plain(self.optimizer.state_dict()),
+            "scheduler": None if self.scheduler is None else _plain(self.scheduler.state_dict()),
+            "kind of scheduler": None if self.scheduler is None else type(self.scheduler).__name__,
+            "callbacks": [_plain(c.state_dict()) if hasattr(c, "state_dict") else None for c in self.callbacks],
             "best": self.best,
             "halted": sorted(self.model.halted) if isinstance(self.model, Ensemble) else [],
         }
         temporary = path.with_name(path.name + ".partial")
         torch.save(state, temporary)
+        if not self.reads:
+            _check_readable(temporary, state)
+            self.reads = True
         os.replace(temporary, path)
 
     def _of_this_process(self) -> dict[str, Any]:
@@ -198,6 +206,10 @@ class Run:
         pairs = {
             "generator": (len(order), len(self.generators)),
             "scheduler": (state.get("scheduler") is not None, self.scheduler is not None),
+            "kind of scheduler": (
+                state.get("kind of scheduler"),
+                type(self.scheduler).__name__ if state.get("kind of scheduler") else None,
+            ),
             "callbacks": (
                 [saved is not None for saved in state.get("callbacks", [])],
                 [hasattr(callback, "state_dict") for callback in self.callbacks],
@@ -229,13 +241,64 @@ class Run:
 
 
 def _settings(model: nn.Module) -> dict[str, str]:
-    """Return the time step of each cell, layer and delay, and how gradients are computed."""
-    names = ("dt", "gradient", "detach_reset")
-    return {
-        path: ", ".join(f"{name}={getattr(part, name)!r}" for name in names if hasattr(part, name))
-        for path, part in model.named_modules()
-        if isinstance(part, HasState)
-    }
+    """Return the neuron and the time step of each cell, layer and delay, and how gradients are computed."""
+    names = ("dt", "gradient", "detach_reset", "autapses")
+    found = {}
+    for path, part in model.named_modules():
+        if isinstance(part, HasState):
+            texts = [f"{name}={getattr(part, name)!r}" for name in names if hasattr(part, name)]
+            if isinstance(neuron := getattr(part, "neuron", None), type):
+                # of a neuron of the user's own the step, too, which may have changed under the same name
+                own = "" if neuron.__module__.startswith("snnparams.") else f" {getattr(neuron, 'program', '')}"
+                texts.insert(0, f"neuron={neuron.__qualname__}{own}")
+            found[path] = ", ".join(texts)
+    return found
+
+
+def _is_true(found: Any) -> bool:
+    """Return whether a callback has returned True, which comparing NumPy's numbers or tensors makes one of theirs."""
+    if isinstance(found, torch.Tensor):
+        return found.dtype == torch.bool and found.numel() == 1 and bool(found)
+    return isinstance(found, (bool, np.bool_)) and bool(found)
+
+
+def _plain(state: Any) -> Any:
+    """Return a state with NumPy's numbers as Python's, which `torch.load` reads as weights."""
+    if isinstance(state, np.generic):
+        return state.item()
+    if isinstance(state, (dict, OrderedDict, Counter)):
+        made = {_plain(key): _plain(value) for key, value in state.items()}
+        return made if type(state) is dict else type(state)(made)
+    if type(state) in (list, tuple):
+        return type(state)(map(_plain, state))
+    return state
+
+
+def _check_readable(path: Path, state: dict[str, Any]) -> None:
+    """Check that a checkpoint can be read again, before days of training depend on it.
+
+    Raises:
+        TypeError: with the entry that cannot.
+    """
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        for name, part in state.items():
+            buffer = io.BytesIO()
+            torch.save(part, buffer)
+            buffer.seek(0)
+            try:
+                torch.load(buffer, map_location="cpu", weights_only=True)
+            except (pickle.UnpicklingError, RuntimeError) as own:
+                expected = f"{name}: expected a state of numbers, texts, tensors, lists and dictionaries"
+                raise TypeError(f"{expected}, which a checkpoint can hold, got another: {_reason(own)}") from None
+        raise TypeError(f"checkpoint: expected one that can be read again, got {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return what `torch.load` could not read, without its advice to read it unsafely."""
+    found = re.search(r"Unsupported \w+: (.*?)(?: was not|\n|$)|GLOBAL (\S+)", str(error))
+    return next(filter(None, found.groups()), str(error)) if found else str(error).partition("\n")[0]
 
 
 def check_optimizer(model: nn.Module, optimizer: Any) -> None:
