@@ -20,6 +20,7 @@ INTERNAL = {
     "layers.calls",
     "layers.checks",
     "layers.checkpoint",
+    "layers.contents",
     "layers.likeness",
     "neurons.definition",
     "neurons.spike_programs",

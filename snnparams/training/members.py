@@ -32,13 +32,18 @@ def kept(ensemble: Ensemble, members: list[int]) -> Iterator[None]:
 
 @torch.no_grad()
 def take_over(ensemble: Ensemble, values: dict[str, torch.Tensor], members: list[int]) -> None:
-    """Write the present values of some members, buffers included, into those that are kept of all."""
+    """Write the present values of some members, buffers included, into those that are kept of all.
+
+    Those may be on another device, as a checkpoint is that was read.
+    """
     for name, parameter in ensemble.stacked.named_parameters():
         rows = [row for row, k in enumerate(ensemble.members_of(name)) if k in members]
-        values.setdefault(name, parameter.detach().clone())[rows] = parameter[rows]
+        kept = values.setdefault(name, parameter.detach().clone())
+        kept[rows] = parameter[rows].to(kept.device)
     for name in ensemble.stacked_buffers:
         buffer = ensemble.stacked.get_buffer(name)
-        values.setdefault(name, buffer.clone())[members] = buffer[members]
+        kept = values.setdefault(name, buffer.clone())
+        kept[members] = buffer[members].to(kept.device)
 
 
 @torch.no_grad()
