@@ -117,6 +117,13 @@ def delayed_from(found: Mapping[str, float]) -> dict[str, Kind]:
     return {name: Kind({**k.knobs, **begun, "delay": reach[name]}, k.fixed) for name, k in DELAYED.items()}
 
 
+def from_equal(kind: Kind, found: Mapping[str, float]) -> Kind:
+    """Return a kind of different time constants whose search begins at the settings that equal neurons ended with."""
+    begun = {name: dataclasses.replace(knob, start=found[name]) for name, knob in kind.knobs.items() if name in found}
+    spread = {name: Knob(3.5, 2, low=1) for name in kind.knobs if name.startswith("spread")}
+    return dataclasses.replace(kind, knobs={**kind.knobs, **begun, **spread})
+
+
 def with_distinct(count: int) -> Kind:
     """Return different tau_syn of so many distinct values."""
     return Kind(KINDS[SYN].knobs, {"distinct": count})
