@@ -136,7 +136,7 @@ def spoken_digits(
     the others are for validation. With a `speaker`, all recordings of that one are the test split and all of the
     next one, in alphabetical order, for validation, so that both ask for voices never heard. With a `fold`, repetitions
     10 `fold` to 10 `fold` + 9 are the test split: the five folds test every recording once, and any two of their
-    training splits share about three quarters. How loud the bands are is computed once and kept, see
+    training splits share about two thirds. How loud the bands are is computed once and kept, see
     `snnparams.data.spoken_digits.loudness`.
 
     Args:

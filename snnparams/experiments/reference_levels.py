@@ -25,7 +25,7 @@ from snnparams.data.task import Task
 from snnparams.experiments.designs import FAST
 from snnparams.experiments.trial import Training, make_task, measure, one_thread, train_module
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of the logistic regression: the larger, the weaker its penalty
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the logistic regression: the larger, the weaker its penalty
 Features = Callable[[np.ndarray, int], np.ndarray]  # of spikes (T, B, I), and the step at which an answer is due
 
 
@@ -52,7 +52,7 @@ def _logistic(task: Task, features: Features) -> dict:
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model = LogisticRegression(C=strength, max_iter=200).fit(x[0], y[0].numpy())
             fits.append((model.score(x[1], y[1].numpy()), model.score(x[2], y[2].numpy()), strength))
-        results.append(max(fits))
+        results.append(max(fits, key=lambda fit: fit[0]))  # of equally good ones the strongest penalty
     validation, test, strengths = (list(column) for column in zip(*results, strict=True))
     return {"validation": float(np.mean(validation)), "test": float(np.mean(test)), "strength": strengths}
 
@@ -61,7 +61,7 @@ def counts(task: Task) -> dict:
     """Return what logistic regression reaches on the number of spikes of each input, until the answer is due.
 
     Args:
-        task: its penalty is chosen on the validation split.
+        task: its penalty is chosen on the validation split, the strongest of equally good ones.
 
     Returns:
         Accuracy on the `validation` and on the `test` split, and the `strength` of the penalty for each answer.
