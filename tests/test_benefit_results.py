@@ -22,8 +22,8 @@ RESULTS = Results()
 CHOICES = ("dial", "tuning", "flat", "causes_tuning", "natural_tuning", "natural_flat", "adaptation_tuning")
 CHOICES += ("equal_spikes_tuning",)
 CHOICES += tuple(f"{stage}_tuning" for stage in analysis.DELAY_STAGES)
-CHOICES += ("delays_spoken_flat",)
-REPORTS = ("core", "causes", "equal_spikes", "natural", "adaptation", *analysis.DELAY_STAGES)
+CHOICES += ("delays_spoken_flat", "again_tuning")
+REPORTS = ("core", "again", "causes", "equal_spikes", "natural", "adaptation", *analysis.DELAY_STAGES)
 
 
 def difference(kind, other=EQUAL, task="windows 4"):
