@@ -388,7 +388,7 @@ def test_a_second_search_found_what_chapter_6_says():
     assert len({x["processor"] for kind in (EQUAL, MEM) for x in RESULTS.runs("again")["xor", kind].values()}) == 1
     first, c = (RESULTS.difference(stage, "xor", MEM).contrast for stage in ("core", "again"))
     assert f"first *lost* {-first.mean:.1f}" in text
-    assert f"it gains {c.mean:.1f} ({c.low:.1f} to {c.high:.1f}, {c.n} seeds" in text
+    assert f"they gain {c.mean:.1f} ({c.low:.1f} to {c.high:.1f}, {c.n} seeds" in text
 
 
 def test_searches_with_delays_on_xor_were_as_long_as_others_and_ended_where_the_chapter_says():
