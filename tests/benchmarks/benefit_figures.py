@@ -29,12 +29,12 @@ WIDTH = 5.05  # inches: a wider figure does not fit a phone; 0.1 less where a la
 def kinds_of(results: Results, stage: str, task: str, kinds: Sequence[str] = OTHERS) -> list:
     """Return a row of a forest for each kind: how it differs from equal neurons.
 
-    Of a kind of the core whose search was made again, what that search found.
+    Of a kind of the core whose search was made again, what that search found, with a star.
     """
     rows = []
     for kind in kinds:
         again = stage == "core" and (task, kind) in results.runs("again")
-        title = f"{TITLE[kind]}, 2nd search" if again else TITLE[kind]
+        title = f"{TITLE[kind]} *" if again else TITLE[kind]
         rows.append((title, results.difference("again" if again else stage, task, kind), COLOR[kind]))
     return rows
 
