@@ -36,6 +36,13 @@ class Steps(nn.Module):
         return self.network(x.transpose(0, 1))[0].amax(0).log_softmax(1)
 
 
+class Raw(Steps):
+    """Returns voltages, which are no log-probabilities."""
+
+    def forward(self, x):
+        return self.network(x.transpose(0, 1))[0].amax(0)
+
+
 def data(n=60, seed=1):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 2
@@ -278,10 +285,6 @@ def test_the_history_prints_in_a_line_and_plots_itself():
 
 
 def test_outputs_that_are_no_log_probabilities():
-    class Raw(Steps):
-        def forward(self, x):
-            return self.network(x.transpose(0, 1))[0].amax(0)
-
     module = Raw(model().network)
     with pytest.raises(ValueError, match="expected log-probabilities, of probabilities whose sum is 1, got a sum of"):
         fit(module)
@@ -587,10 +590,6 @@ def test_a_mean_over_labels_in_a_dictionary_weighs_inputs_and_not_entries():
 
 
 def test_a_module_that_computes_the_likelihood_checks_probabilities_as_the_function_does():
-    class Raw(Steps):
-        def forward(self, x):
-            return self.network(x.transpose(0, 1))[0].amax(0)
-
     raw = Raw(model().network)
     with pytest.raises(ValueError, match="expected log-probabilities"):
         fit(raw, loss=nn.NLLLoss())

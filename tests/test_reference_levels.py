@@ -1,8 +1,10 @@
 """Levels that an accuracy is seen beside, on tasks where the right answer is known."""
 
+import inspect
 import json
 
 import pytest
+import torch
 
 from snnparams.data import tasks
 from snnparams.experiments import reference_levels
@@ -54,6 +56,14 @@ def test_a_gru_has_no_more_parameters_than_it_may(parameters):
 
     assert size == 1 or learned[0] <= parameters
     assert learned[1] > parameters
+
+
+def test_the_gru_of_chapter_6_has_three_learning_rates_and_a_mean_over_time():
+    assert len(inspect.signature(gru).parameters["learning_rates"].default) == 3
+    task = tasks.smooth_random_manifolds(60, 20, 20, classes=3, steps=20)
+    network, spikes = GRU(task, 4), task.encode(task.test.inputs)
+    expected = network.out(network.gru(spikes)[0]).mean(dim=0)
+    assert torch.equal(network(spikes)[0], expected)
 
 
 def test_a_gru_learns():
