@@ -368,7 +368,7 @@ def test_delays_on_twelve_recurrent_windows_are_what_the_chapter_and_the_first_p
     for kind in (design.DELAYS_LEARN, design.DELAYS_DIFFERENT_LEARN):
         assert RESULTS.mean(stage, task, kind) > 99.9  # "solve"
     shared, own = (RESULTS.mean("core", task, kind) for kind in (SHARED, LEARNS))
-    assert f"one learned $\\tau_\\mathrm{{syn}}$ reaches {shared:.1f} %, one for each neuron {own:.1f}" in text
+    assert f"One learned $\\tau_\\mathrm{{syn}}$ reaches {shared:.1f} %, one for each neuron {own:.1f}" in text
     assert Results(predictions="delays_predictions.json").outcomes()["recurrent"].verdict == "hit"
     first_page = " ".join((ROOT / "book" / "index.md").read_text().split())
     assert f"solve twelve windows: {gains[design.DELAYS_LEARN].split()[0]} points more than tuned equal" in first_page
