@@ -13,7 +13,7 @@ CHECKED := $(addprefix tests/test_,names.py imports.py sizes.py signatures.py de
 WITH_DATA := $(shell grep -l 'load_mnist' $(NOTEBOOKS))
 
 # a cell may take half an hour on a slow machine; the limit behind it is for a kernel that does not answer at all
-NBVAL := --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000
+NBVAL := --dist loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-cell-timeout=1800 --timeout=2000
 
 # Tests in several processes. One that waits for its threads by turning round, as OpenMP does, takes the processor from
 # those beside it.
@@ -26,6 +26,9 @@ ONE_THREAD := OMP_NUM_THREADS=1
 WITHOUT_DATA = export NUMBA_CACHE_DIR="$${NUMBA_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/snnparams/compiled}" && \
     cache=$$(mktemp -d) && trap 'rm -r "$$cache"' EXIT && \
     env -u SNNPARAMS_DATA SNNPARAMS_OFFLINE=1 XDG_CACHE_HOME="$$cache"
+
+# what is done side by side is told one after the other, where make can do that
+AS_A_WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 
 # what notebooks show when they are tested is what the book is built from
 KEPT := PYTHONPATH=tests
@@ -88,14 +91,23 @@ test: _build/executed-with ## everything that must pass: ruff, mypy, unit tests,
 	$(BIOME) ci --error-on-warnings
 	$(BIN)/mypy snnparams
 	$(PYTEST) 4 --dist worksteal --ignore tests/test_browser.py -m "not slow"
+	+$(MAKE) --jobs 2 $(AS_A_WHOLE) notebooks-with-data notebooks-without-data
+
+# side by side, as one long notebook among those with data would keep only one of two cores busy
+.PHONY: notebooks-with-data notebooks-without-data
+notebooks-with-data:
 	$(KEPT) $(ONE_THREAD) $(PYTEST) 2 -p kept_outputs $(NBVAL) $(WITH_DATA)
+notebooks-without-data:
 	$(WITHOUT_DATA) $(KEPT) $(ONE_THREAD) $(PYTEST) 2 -p kept_outputs $(NBVAL) $(filter-out $(WITH_DATA),$(NOTEBOOKS))
 
-test-all: test test-processors test-offline ## test, and what takes longer: other processors, without a network, the browser
+test-all: test test-slow test-processors test-offline ## test, and what takes longer: the others below
 	$(MAKE) test-browser
 
-test-processors: venv ## kernels as on other processors, and as far as can be told for arm64
-	$(BIN)/pytest -m slow --ignore tests/test_browser.py
+# they wait for processes of their own: one more at a time than there are cores keeps these busy
+test-slow: venv ## tests that start compilers, other processes or a browser; kernels as far as can be told for arm64
+	$(PYTEST) 4 --numprocesses 3 --dist worksteal --ignore tests/test_browser.py -m slow
+
+test-processors: venv ## kernels as on other processors
 	$(BIN)/python tests/processors.py
 
 test-browser: book ## the built book in headless Chromium; without one the tests are skipped

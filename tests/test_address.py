@@ -117,6 +117,7 @@ nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_alone_fetches_its_project_and_runs(elsewhere, served, tmp_path):
     python, variables = elsewhere
     notebook = nbformat.read(served / "book" / "3_registering.ipynb", as_version=4)

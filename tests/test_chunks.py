@@ -269,6 +269,7 @@ def test_recording_a_network_in_chunks():
 # ---------------------------------------------------------------------------------------------------- torch.compile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LIF", "LIFRecurrent", "recurrent adjoint"])
 def test_compiled(name):
     whole, parts = pair(name, 20)
@@ -285,6 +286,7 @@ def test_compiled(name):
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-11 * max(1.0, float(one.abs().max())))
 
 
+@pytest.mark.slow
 def test_compiled_it_keeps_as_little():
     layer, x = of_float32(True, 300, chunk=25)
     torch.compiler.reset()

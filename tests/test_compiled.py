@@ -82,6 +82,7 @@ def test_registers_without_features_of_intel():
     assert vectors._registers({"neon", "fullfp16"}) == (16, 4)
 
 
+@pytest.mark.slow
 def test_one_folder_serves_several_processors(tmp_path):
     """Code for other registers would read weights in another order."""
     host = str(vectors.REGISTER)
@@ -94,6 +95,7 @@ def test_one_folder_serves_several_processors(tmp_path):
     assert all(name.startswith("snnparams-") for name in folders)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_and_damaged_files(tmp_path):
     variables = environment(XDG_CACHE_HOME=str(tmp_path))
     both = [subprocess.Popen([sys.executable, "-c", SMALL], env=variables, stdout=subprocess.PIPE) for _ in range(2)]
@@ -124,6 +126,7 @@ def test_a_change_of_any_source_or_register_leads_to_another_folder(tmp_path, mo
     assert len(names) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs modes of files")
 @pytest.mark.parametrize("home", ["none", "homeless"])
 def test_a_read_only_installation_without_a_home_works_and_says_what_to_set(tmp_path, home):
@@ -226,6 +229,7 @@ print(*first)
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_again_for_another_batch_thread_neuron_or_flag_nor_in_another_process(tmp_path):
     arguments = sys.executable, "-c", TRAIN, str(ROOT / "tests" / "benchmarks")
     variables = environment(NUMBA_CACHE_DIR=str(tmp_path))
@@ -233,6 +237,7 @@ def test_nothing_is_compiled_again_for_another_batch_thread_neuron_or_flag_nor_i
     assert run(*arguments, env=variables).split() == []
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_version_is_left_alone(tmp_path):
     other = tmp_path / "snnparams-0123456789abcdef"
     other.mkdir()

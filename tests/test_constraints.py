@@ -90,7 +90,7 @@ def test_stays_valid_after_a_thousand_wild_steps(kind, how, seed, drift, size, d
     learned = {name: constraint for name, constraint in LEARNED[how].items() if name in fields(kind)}
     module = build(kind, learned, dtype)
     stored = [module.p.raw(name) for name in learned]
-    optimizer = torch.optim.Adam(stored, lr=1.0, foreach=True)
+    optimizer = torch.optim.Adam(stored, lr=1.0, fused=True)
     noise = torch.randn(1000, len(stored), 3, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     for gradients in 10**size * (noise + drift * torch.tensor([1.0, -1.0, 1.0], dtype=dtype)):
         for parameter, gradient in zip(stored, gradients, strict=True):

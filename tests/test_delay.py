@@ -504,6 +504,7 @@ def test_sparse_spikes_in_an_ensemble(declared, differ):
         assert torch.equal(state.x[k], last.x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_is_eager(kind):
     module, x = modules()[kind], spikes(6, 2, 5, rate=0.5)

@@ -284,6 +284,7 @@ def dies(trials):
     return [{"square": trial["x"] ** 2} for trial in trials]
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_process_that_dies_stops_neither_the_others_nor_the_run(tmp_path):
     trials = trials_of(tmp_path, 8)
@@ -303,6 +304,7 @@ def exits(trials):
     return [{"x": trial["x"]} for trial in trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["processes", "executor"])
 def test_a_function_that_wants_to_end_its_process_fails_once(tmp_path, workers):
     trials, message = trials_of(tmp_path, 4), r"1 of 4 trials failed.*First: .*'x': 1.*got sys\.exit\('no more'\)"
@@ -314,6 +316,7 @@ def test_a_function_that_wants_to_end_its_process_fails_once(tmp_path, workers):
     assert len(kept(tmp_path / "results")) == 3
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_process_that_is_killed_from_outside_is_replaced(tmp_path):
     trials, folder, killed = trials_of(tmp_path, 12, seconds=0.2), tmp_path / "results", []
@@ -332,6 +335,7 @@ def test_a_process_that_is_killed_from_outside_is_replaced(tmp_path):
     assert sorted(log(tmp_path, "end")) == list(range(12))
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -454,6 +458,7 @@ def children(pid):
     return [int(path.name) for path in Path("/proc").glob("[0-9]*") if status(path.name)[1] == str(pid)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_when_the_run_is_killed_its_processes_end_and_it_goes_on(tmp_path):
     trials, folder = trials_of(tmp_path, 40, seconds=0.1), tmp_path / "results"
@@ -479,6 +484,7 @@ def test_when_the_run_is_killed_its_processes_end_and_it_goes_on(tmp_path):
     assert {path: kept(folder)[path] for path in before} == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Dask's own, and those of killing its worker
 def test_dask_workers_of_which_one_is_killed(tmp_path):
     distributed = pytest.importorskip("distributed")

@@ -121,6 +121,7 @@ def everything(module, checkpoint, epochs=5, last=None):
     return history, scheduler, count
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_with_the_same_numbers(tmp_path, one_thread):
     whole_model, killed_model = model(), model(seed=5)
     whole, scheduler, count = everything(whole_model, None)
@@ -460,6 +461,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_several_processes_go_on_with_the_same_numbers(tmp_path):
     paths = [str(Path(__file__).parent), str(Path(sp.__file__).parents[1])]

@@ -97,6 +97,7 @@ def found(tmp_path_factory):
     return json.loads(output.read_text())["jobs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["ours", "norse"])
 @pytest.mark.parametrize("job", JOBS)
 def test_a_job_is_done(found, job, library):

@@ -37,7 +37,10 @@ from live_figures import LIVE, NAMES, RESULTS, still, write_page
 
 if os.environ.get("SNNPARAMS_BROWSER") == "required":
     assert chromium(), "no Chromium: install Debian's package chromium"
-pytestmark = pytest.mark.skipif(not chromium(), reason="no Chromium: install Debian's package chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not chromium(), reason="no Chromium: install Debian's package chromium"),
+]
 few = settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])  # each has many settings
 WIDTHS = (1440, 1280, 768, 360)
 LARGEST = 60_000  # bytes of all scripts, without data

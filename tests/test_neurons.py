@@ -382,6 +382,7 @@ def test_an_ensemble_computes_what_its_members_do(row):
             torch.testing.assert_close(a[k], b, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("kind", [sp.Layer, sp.Cell])
 def test_a_compiled_module_computes_the_same(row, kind):

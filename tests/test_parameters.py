@@ -79,6 +79,7 @@ def test_invalid_states_are_refused_and_change_nothing(kind):
             assert torch.equal(value, before[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiles_without_a_graph_break(kind, how):
@@ -164,6 +165,7 @@ def work(rank, how, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     torch.multiprocessing.spawn(work, ("log", str(tmp_path)), nprocs=2)
     model, x = model_and_data("log")

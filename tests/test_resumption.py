@@ -60,6 +60,7 @@ def whole():
     return history, module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_process_killed_while_it_writes_keeps_a_whole_checkpoint(moment, whole, tmp_path, one_thread):  # noqa: F811
     paths = [str(Path(__file__).parent), str(Path(sp.__file__).parents[1])]
@@ -103,6 +104,7 @@ def never(module, history):
     pass
 
 
+@pytest.mark.slow
 def test_spawned_workers_draw_on_as_if_the_run_had_not_stopped(tmp_path):
     def run(checkpoint, last, seed=3):
         module = model(seed)

@@ -110,6 +110,7 @@ def test_an_ensemble_takes_lengths():
         torch.testing.assert_close(out[k], member(x, lengths=LENGTHS)[0], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recurrent", "norm", "nested"])
 def test_a_compiled_network_takes_lengths_in_one_graph(kind):
     found = []

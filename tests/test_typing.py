@@ -78,6 +78,7 @@ def check(folder, text):
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
 
+@pytest.mark.slow
 def test_a_typed_script_passes_and_mistakes_do_not(tmp_path):
     assert (ROOT / "snnparams" / "py.typed").exists()
     done = check(tmp_path, SCRIPT)

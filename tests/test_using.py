@@ -93,6 +93,7 @@ def test_every_recipe_runs_and_what_it_claims_is_so(tmp_path, monkeypatch, capsy
         pytest.skip("the spoken digits could not be had; all other recipes ran")
 
 
+@pytest.mark.slow
 def test_the_script_for_several_processes(tmp_path):
     (code,) = re.findall(r"^```\{code-block\} python\n(.*?)^```$", TEXT, re.M | re.S)
     script = tmp_path / "script.py"

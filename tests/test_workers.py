@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 import snnparams as sp
 
 THREADS = 3
+pytestmark = pytest.mark.slow
 
 
 PRODUCT = """
