@@ -58,12 +58,16 @@ def test_a_gru_has_no_more_parameters_than_it_may(parameters):
     assert learned[1] > parameters
 
 
-def test_the_gru_of_chapter_6_has_three_learning_rates_and_a_mean_over_time():
-    assert len(inspect.signature(gru).parameters["learning_rates"].default) == 3
+def test_a_gru_reads_classes_from_the_mean_or_the_maximum_over_time():
+    assert len(inspect.signature(gru).parameters["learning_rates"].default) == 3  # those of generated tasks
     task = tasks.smooth_random_manifolds(60, 20, 20, classes=3, steps=20)
-    network, spikes = GRU(task, 4), task.encode(task.test.inputs)
-    expected = network.out(network.gru(spikes)[0]).mean(dim=0)
-    assert torch.equal(network(spikes)[0], expected)
+    for readout in ("mean", "max"):
+        network, spikes = GRU(task, 4, readout), task.encode(task.test.inputs)
+        outputs = network.out(network.gru(spikes)[0])
+        expected = outputs.mean(dim=0) if readout == "mean" else outputs.amax(dim=0)
+        assert torch.equal(network(spikes)[0], expected)
+    with pytest.raises(ValueError, match="readout: expected 'mean' or 'max', got 'last'"):
+        GRU(task, 4, "last")
 
 
 def test_a_gru_learns():

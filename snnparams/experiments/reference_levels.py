@@ -131,18 +131,24 @@ class GRU(nn.Module):
     Args:
         task: what it shall do.
         hidden: number of units.
+        readout: what classes are read from: the "mean" over time, or the maximum, "max".
+
+    Raises:
+        ValueError: if the readout is another.
     """
 
-    def __init__(self, task: Task, hidden: int) -> None:
+    def __init__(self, task: Task, hidden: int, readout: str = "mean") -> None:
         super().__init__()
+        if readout not in ("mean", "max"):
+            raise ValueError(f"readout: expected 'mean' or 'max', got {readout!r}")
         self.gru, self.out = nn.GRU(task.features, hidden), nn.Linear(hidden, task.outputs)
-        self.answers = task.answers
+        self.answers, self.readout = task.answers, readout
 
     def forward(self, spikes: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return logits, (B, A) or (B, O), and no hidden spikes."""
         outputs = self.out(self.gru(spikes)[0])
         if not self.answers:
-            return outputs.mean(dim=0), []
+            return outputs.mean(dim=0) if self.readout == "mean" else outputs.amax(dim=0), []
         return torch.stack([outputs[due, :, output] for due, output in self.answers], dim=1), []
 
 
@@ -160,6 +166,7 @@ def gru(
     learning_rates: Sequence[float] = (3e-3, 1e-2, 3e-2),
     epochs: int = 15,
     batch_size: int = 100,
+    readout: str = "mean",
 ) -> dict:
     """Return what a GRU of a given size reaches, with the learning rate that does best on the validation split.
 
@@ -170,6 +177,7 @@ def gru(
         learning_rates: to choose from.
         epochs: passes over the training split.
         batch_size: inputs in a batch.
+        readout: of classes, "mean" or "max" over time.
 
     Returns:
         Accuracy on the `validation` and the `test` split, `hidden` units, the `learning_rate`, and `curve`, the
@@ -178,7 +186,7 @@ def gru(
     found = []
     for learning_rate in learning_rates:
         torch.manual_seed(seed)
-        network = GRU(task, gru_size(task, parameters))
+        network = GRU(task, gru_size(task, parameters), readout)
         curve: list[float] = []
         training = Training(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
 
