@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -497,14 +498,21 @@ def test_numbers_of_numpy_are_kept(kind, tmp_path):
     torch.load(tmp_path / "run.pt", weights_only=True)
 
 
-class Array(Count):
+class Holder(Count):
+    """A callback with a given state."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.state = state
+
     def state_dict(self):
-        return {"seen": np.array([1.0])}
+        return {"seen": self.state}
 
 
-def test_a_state_that_no_file_can_hold_is_refused_in_the_first_epoch_by_name(tmp_path):
-    with pytest.raises(TypeError, match=r"callbacks: expected a state of numbers, .* got another: .*numpy"):
-        fit(model(), checkpoint=tmp_path / "run.pt", callbacks=[Array()])
+@pytest.mark.parametrize(("state", "reason"), [(np.array([1.0]), "numpy"), (defaultdict(int, {1: 2}), "defaultdict")])
+def test_a_state_that_no_file_can_hold_is_refused_in_the_first_epoch_by_name(tmp_path, state, reason):
+    with pytest.raises(TypeError, match=f"callbacks: expected a state of numbers, .* got another: .*{reason}"):
+        fit(model(), checkpoint=tmp_path / "run.pt", callbacks=[Holder(state)])
     assert not (tmp_path / "run.pt").exists()
 
 

@@ -266,7 +266,7 @@ def _plain(state: Any) -> Any:
     """Return a state with NumPy's numbers as Python's, which `torch.load` reads as weights."""
     if isinstance(state, np.generic):
         return state.item()
-    if isinstance(state, (dict, OrderedDict, Counter)):
+    if type(state) in (dict, OrderedDict, Counter):
         made = {_plain(key): _plain(value) for key, value in state.items()}
         return made if type(state) is dict else type(state)(made)
     if type(state) in (list, tuple):
