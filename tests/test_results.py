@@ -207,13 +207,30 @@ def test_contestants_are_on_the_device_that_is_asked_for_as_a_whole(kind):
         assert getattr(layers_contestants, kind)(name, 3, "meta").to("meta")(x).device == x.device
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("kind", ["feed-forward", "recurrent"])
+def test_a_loop_of_compiled_steps_computes_what_the_loop_does(kind):
+    if not layers_contestants.has_compiler():
+        pytest.skip("torch.compile needs a C++ compiler")
+    found = []
+    for name in ("loop", "loop, compiled"):
+        module, x, gradient = layers_contestants.problem(kind, name, (20, 3, 16), "cpu")
+        x = x.detach().requires_grad_()
+        z = module(x)
+        z.backward(gradient)
+        found.append((z.detach(), x.grad))
+    assert found[0][0].sum() > 0
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_headers_say_how_where_and_with_what():
     header = stored.header("a.py --b", snnparams="1")
-    assert list(header) == ["command", "date", "machine", "versions"]
+    assert list(header) == ["command", "date", "commit", "machine", "versions"]
     assert header["command"] == "python tests/benchmarks/a.py --b"
     assert list(header["versions"]) == ["python", "torch", "snnparams"]
     of_device = stored.header_of_device("GPU", "torch", "no-such-package")
-    assert list(of_device) == ["date", "machine", "threads", "versions"]
+    assert list(of_device) == ["date", "commit", "machine", "threads", "versions"]
     assert of_device["versions"]["torch"] in torch.__version__
     assert of_device["versions"]["no-such-package"] == "not installed"
 

@@ -11,11 +11,11 @@ import math
 import multiprocessing
 import os
 import platform
-import subprocess
 import threading
 import time
 from pathlib import Path
 
+import stored
 import torch
 from benefit_side_by_side import run_trials
 from benefit_stacked import size_of
@@ -34,17 +34,6 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "model\t"))]
     return " model ".join(dict.fromkeys(reversed(names))) or platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """Return the commit of the working tree, with a + if files that matter have changed since, or "unknown"."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
-        paths = ["snnparams", "tests/benchmarks"]
-        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *paths], check=False).returncode
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip() + ("+" if changed else "")
 
 
 def rounded(value, digits: int = 5):
@@ -123,7 +112,10 @@ class Store:
         self.together = device != "cpu"
         self.pool: concurrent.futures.Executor | None = None
         self.made_by = {job: {k: v for k, v in versions(f).items() if k != "snnparams"} for job, f in JOBS.items()}
-        self.here = {"commit": commit(), "processor": processor() if device == "cpu" else torch.cuda.get_device_name()}
+        self.here = {
+            "commit": stored.commit(),
+            "processor": processor() if device == "cpu" else torch.cuda.get_device_name(),
+        }
         self.runs: dict[str, dict] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.jsonl")):

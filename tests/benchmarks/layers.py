@@ -145,11 +145,12 @@ def agreement(device: str, without: list[str]) -> dict[str, dict | str]:
     """Compare spikes and the gradient by the input, in float32, with ours, but for some contestants.
 
     Returns:
-        For each contestant: the share of spikes of either that only one of the two has; and, over all neurons of which
-        both have the same spikes, the largest difference of the gradients in multiples of the largest gradient.
+        For each contestant: the share of spikes of either that only one of the two has; and the largest difference of
+        the gradients in multiples of the largest gradient: without recurrence over the neurons of which both have the
+        same spikes, with recurrence over all inputs.
     """
     cases = [("feed-forward", name, (100, 16, 512)) for name in ("loop, compiled", "Norse", *WITHOUT_SYNAPSE)]
-    cases += [("recurrent", "Norse", (100, 256, 128))]
+    cases += [("recurrent", name, (100, 256, 128)) for name in ("loop, compiled", "Norse")]
     found = {}
     for kind, name, shape in (case for case in cases if case[1] not in without):
         key = f"{name}, {kind}"
@@ -231,7 +232,7 @@ def measure(device: str, turns: int, small: bool, without: list[str]) -> Iterato
     for n in (512, 2048) if small else (512, 2048, 8192, 16384):
         rows.append(compare("feed-forward", peers, (500, 16, n), turns if n < 4096 else min(turns, 3), device))
         yield result
-    layers = ["snnparams", "snnparams, sparse input", "nn.RNN", "loop", "Norse"]
+    layers = ["snnparams", "snnparams, sparse input", "nn.RNN", "loop", "loop, compiled", "Norse"]
     layers = [name for name in layers if name not in without]
     if device == "cuda":
         layers.remove("snnparams, sparse input")

@@ -69,6 +69,30 @@ class CompiledSteps(nn.Module):
         return torch.stack(spikes)
 
 
+class CompiledRecurrentSteps(nn.Module):
+    """The loop over time of our recurrent layer, with each step compiled; one product has the input of all steps."""
+
+    def __init__(self, layer: sp.LIFRecurrent) -> None:
+        super().__init__()
+        self.layer = layer
+        self.step = torch.compile(self.one_step, dynamic=False)
+
+    def one_step(self, current: torch.Tensor, weights: torch.Tensor, *state: torch.Tensor):
+        """Return spikes (B, H) and the state."""
+        return sp.neuron_step(sp.LIFParameters, current, sp.LIFState(*state), weights, self.layer.p)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return spikes (T, B, H)."""
+        currents = nn.functional.linear(x, self.layer.input_weights)
+        weights = self.layer.effective_recurrent_weights()
+        state = (torch.zeros_like(currents[0]),) * len(sp.LIFState._fields)
+        spikes = []
+        for current in currents:
+            z, state = self.step(current, weights, *state)
+            spikes.append(z)
+        return torch.stack(spikes)
+
+
 class FromRest(nn.Module):
     """A layer of SpikingJelly, which remembers its state, from a state of rest."""
 
@@ -94,6 +118,11 @@ class First(nn.Module):
         return self.layer(x)[0]
 
 
+def has_compiler() -> bool:
+    """Return whether there is what torch.compile needs on a CPU."""
+    return bool(shutil.which("c++") or shutil.which("g++"))
+
+
 def parameters(n: int, synapse: bool = True, device: str = "cpu") -> sp.LIFParameters:
     """Return learned values of n neurons; without synapse, the current lasts one step."""
     given = {"tau_mem_inv": A / DT, "tau_syn_inv": (B if synapse else 0.999999) / DT, "v_th": 1.0}
@@ -114,7 +143,7 @@ def feed_forward(name: str, n: int, device: str) -> nn.Module | None:
     if name == "loop":
         return First(sp.LIF(parameters(n), kernel="reference"))
     if name == "loop, compiled":
-        return CompiledSteps(parameters(n)) if shutil.which("c++") or shutil.which("g++") else None
+        return CompiledSteps(parameters(n)) if has_compiler() else None
     if name == "Norse":
         return norse and OverTime(norse.LIFCell(p=norse_parameters(n, device)))
     if name == "snnTorch":
@@ -136,8 +165,11 @@ def recurrent(name: str, h: int, device: str) -> nn.Module | None:
     weights = {"input_weights": w_in, "recurrent_weights": w_rec.fill_diagonal_(0.0)}
     if name == "Norse":
         return norse and First(norse.LIFRecurrent(h, h, p=norse_parameters(h, device), **weights))
-    kernel = "reference" if name == "loop" else None
-    return First(sp.LIFRecurrent(h, h, parameters(h), **weights, kernel=kernel))
+    kernel = "reference" if name.startswith("loop") else None
+    layer = sp.LIFRecurrent(h, h, parameters(h), **weights, kernel=kernel)
+    if name == "loop, compiled":
+        return CompiledRecurrentSteps(layer) if has_compiler() else None
+    return First(layer)
 
 
 @functools.lru_cache(maxsize=3)

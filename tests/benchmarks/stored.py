@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,17 @@ import torch
 
 CPUS = ("cpu, avx512f", "cpu, avx2")  # of which results are wanted, as `part` names them
 CPU = f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """Return the commit of the working tree, with a + if files that matter have changed since, or "unknown"."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
+        paths = ["snnparams", "tests/benchmarks"]
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *paths], check=False).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip() + ("+" if changed else "")
 
 
 def header(command: str, machine: str = f"{CPU}, CPU", **versions: str) -> dict:
@@ -25,6 +37,7 @@ def header(command: str, machine: str = f"{CPU}, CPU", **versions: str) -> dict:
     return {
         "command": f"python tests/benchmarks/{command}",
         "date": datetime.date.today().isoformat(),
+        "commit": commit(),
         "machine": machine,
         "versions": {"python": platform.python_version(), "torch": torch.__version__} | versions,
     }
@@ -40,6 +53,7 @@ def header_of_device(machine: str, *packages: str) -> dict:
             versions[package] = "not installed"
     return {
         "date": datetime.date.today().isoformat(),
+        "commit": commit(),
         "machine": machine,
         "threads": torch.get_num_threads(),
         "versions": versions,
