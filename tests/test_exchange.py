@@ -241,6 +241,12 @@ def test_what_nir_has_not_is_refused_by_name(build, error, message):
         sp.to_nir(build())
 
 
+@pytest.mark.parametrize("given", [{"v_th": torch.ones(1)}, {"v_th": torch.ones(1), "v_reset": torch.zeros(5)}])
+def test_one_value_in_a_list_is_that_of_all_neurons(given):
+    node = sp.to_nir(sp.LIF(sp.LIFParameters(**given), size=5)).nodes["lif_0"]
+    assert node.v_threshold.tolist() == [1.0] * 5
+
+
 def graph_of(nodes, edges):
     whole = {"input": nir.Input(np.array([2])), **nodes, "output": nir.Output(np.array([2]))}
     return nir.NIRGraph(whole, edges)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import snnparams as sp
 from snnparams.layers.initialisation import fluctuation_driven_, reach_rate_
@@ -95,7 +96,7 @@ def test_bad_input():
         ({"rate": 0}, "rate: expected a number above 0 and below 1000, got 0"),
         ({"rate": 1000.0}, "rate: expected a number above 0 and below 1000, got 1000.0"),
         ({"std": -1}, "std: expected a number above 0 and below inf, got -1"),
-        ({"share": 1.5}, "share: expected a number above 0 and below 1, got 1.5"),
+        ({"share": 1.5}, "share: expected a number above 0 and at most 1, got 1.5"),
         ({"rate": True}, "rate: expected a number .* got True"),
         ({"weights": torch.empty(4)}, r"weights: expected a tensor of shape \(H, I\), got \(4,\)"),
         ({"weights": [[1.0]]}, r"weights: expected a tensor of shape \(H, I\), got list"),
@@ -119,6 +120,22 @@ def test_bad_input():
             reach_rate_([weights], lambda: weights, rate)
     with pytest.raises(ValueError, match="weights: expected at least one tensor, got none"):
         reach_rate_([], lambda: weights, 10.0)
+    for nothing in (weights, 3.0, [weights, 3.0]):
+        with pytest.raises(TypeError, match="weights: expected a list of tensors, got"):
+            reach_rate_(nothing, lambda: weights, 10.0)
+
+
+def test_weights_that_others_make_are_refused_as_what_is_written_there_is_lost():
+    linear, layer = weight_norm(nn.Linear(4, 5, bias=False)), sp.LIF(size=5)
+    message = "weights: expected a parameter or a buffer, got a tensor that is computed from others"
+    with pytest.raises(ValueError, match=message):
+        fluctuation_driven_(linear.weight, layer, RATE)
+    with pytest.raises(ValueError, match=message):
+        reach_rate_([linear.weight], lambda: torch.zeros(3), 10.0)
+    inside = linear.parametrizations.weight.parameters()  # what is stored, in any order that can be gone through
+    x = torch.rand(200, 8, 4)
+    spikes = reach_rate_([next(inside)], lambda: layer(20 * linear(x))[0], 20.0)
+    assert spikes.mean().item() / DT == pytest.approx(20.0, rel=0.1)
 
 
 def test_after_an_error_weights_are_as_they_were():

@@ -298,6 +298,23 @@ def test_states_of_all_kinds_are_saved_as_their_tensors(tmp_path):
         sp.states.of_tensors(state, [1])
 
 
+def test_an_initial_state_behind_an_encoder_has_the_batch_of_the_images_and_draws_nothing():
+    network, images = sp.Sequential(sp.PoissonEncoder(20), sp.LIFRecurrent(4, 3)), torch.rand(5, 4)
+    before = torch.get_rng_state()
+    begin = states.initial(network, images)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert begin[1].z.shape == (5, 3)
+    network(images, begin)
+
+
+def test_an_initial_state_for_sparse_spikes_in_any_order():
+    where = torch.tensor([[9, 0, 5, 0, 3], [0, 1, 0, 0, 1], [2, 0, 1, 1, 0]])
+    spikes = torch.sparse_coo_tensor(where, torch.ones(5), (10, 2, 3), check_invariants=True)
+    network = sp.Sequential(sp.LIFRecurrent(3, 4))
+    begin = states.initial(network, spikes)
+    torch.testing.assert_close(network(spikes, begin)[0], network(spikes)[0])
+
+
 def test_what_is_done_to_states():
     state = recurrent_network()(double_spikes(6, 4, 5))[1]
     v = state[0].v
@@ -420,6 +437,7 @@ def test_all_that_counts_steps_has_one_step(other):
         with pytest.raises(ValueError, match=message):
             add()
         assert [part.dt for part in network] == [2e-3, 2e-3]
+    sp.Sequential(*network, sp.LI(dt=0.1 * 3 * 1e-2 - 1e-3))  # but for rounding
     network[1] = sp.LI(dt=2e-3)
     network.append(sp.LI(dt=2e-3)).insert(1, nn.Identity())
     assert [type(part).__name__ for part in network][1:] == ["Identity", "LI", "LI"]

@@ -48,9 +48,8 @@ def constant_current_lif_encode(
         dt: time step in s.
         gradient: the `Surrogate` of the spikes; None for what `p` says.
         layout: `torch.strided`, or `torch.sparse_coo` for a sparse tensor of the same spikes, for float32 and float64
-            on a CPU only. It is made without simulating all steps: after a spike the neuron starts anew under the
-            same current, so that its first spike and the interval to the second one give all spikes. No gradient
-            flows through it.
+            on a CPU only. Neurons that can reach their threshold are simulated twice, to count their spikes and to
+            write them, and the dense tensor is never made. No gradient flows through it.
 
     Returns:
         Spikes, shape (T, ...), of the type of the values; under autocast, float32 of values in half precision.

@@ -53,6 +53,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from snnparams.layers.contents import as_shown
 from snnparams.layers.delay import Delay
 from snnparams.layers.delayed_recurrent import DelayedRecurrentLayer
 from snnparams.layers.population import FeedForward, Population, Recurrent
@@ -97,10 +98,9 @@ def _neurons(layer: Population, inputs: int | None, name: str):
         expected = "LIF or LI neurons, which NIR has,"
         raise TypeError(f"{name}: expected {expected} got {layer.neuron.__name__}, which it has not")
     values = {field: getattr(p, field).detach() for field in p.neuron_fields}
-    sizes = [inputs, *(value.numel() for value in values.values() if value.dim())]
-    if isinstance(p.size, tuple):
-        sizes.append(int(np.prod(p.size)))
-    size = next((n for n in sizes if n is not None), None)
+    size = int(np.prod(p.size)) if isinstance(p.size, tuple) else inputs
+    if size is None:
+        size = max((value.numel() for value in values.values() if value.dim()), default=None)
     if isinstance(layer, Recurrent):
         size = layer.hidden_size
     if size is None:
@@ -232,7 +232,7 @@ def to_nir(model: nn.Module | Sequence[nn.Module], *, resistance: str = "1") -> 
     graph = _Graph(resistance)
     for part in parts:
         graph.part(part)
-    steps = dict.fromkeys(part.dt for part in parts if isinstance(part, (Population, Delay)))
+    steps = dict.fromkeys(as_shown(part.dt) for part in parts if isinstance(part, (Population, Delay)))
     if len(steps) > 1:
         raise ValueError(f"model: expected one time step, got {', '.join(f'{dt:g} s' for dt in steps)}")
     graph.add("output", nir.Output(output_type={"output": graph.nodes[graph.last].output_type["output"]}))

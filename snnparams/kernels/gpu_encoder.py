@@ -23,7 +23,7 @@ def encode_block(x, a, v_leak, v_th, v_reset, z, steps, size, BLOCK: tl.constexp
         v = v + a * ((v_leak - v) + x)
         spike = v - v_th > 0
         tl.store(z + at, spike.to(v.dtype), mask)
-        v = tl.where(spike, v - (v - v_reset), v)
+        v = tl.where(spike, v_reset, v)
         at += size
 
 

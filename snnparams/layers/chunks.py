@@ -34,11 +34,12 @@ def steps_of(x: torch.Tensor, begin: int, end: int) -> torch.Tensor:
     """Return some steps of a sequence (T, ...), dense or sparse."""
     if x.layout != torch.sparse_coo or x.requires_grad:  # sparse spikes with a gradient are refused where they are used
         return x[begin:end]
+    x = x.coalesce()
     indices, values = x._indices(), x._values()
     first, last = torch.searchsorted(indices[0].contiguous(), torch.tensor([begin, end], device=x.device)).tolist()
     step, *where = indices[:, first:last]
     moved, shape = torch.stack([step - begin, *where]), (end - begin, *x.shape[1:])
-    # whether they are in order is checked by what multiplies them, as ever
+    # what is said to be coalesced may not be: whether it is in order is checked by what multiplies it, as ever
     return torch.sparse_coo_tensor(moved, values[first:last], shape, check_invariants=False, is_coalesced=True)
 
 
@@ -80,7 +81,7 @@ def over_chunks(
     if chunk is None or not isinstance(x, torch.Tensor) or not x.dim() or x.shape[0] <= chunk:
         return compute(x, state)
     if x.layout == torch.sparse_coo and not x.requires_grad:
-        x = x.coalesce()
+        x = x.coalesce()  # once for all chunks
     outputs, steps = [], x.shape[0]
     for begin in range(0, steps, chunk):
         part = steps_of(x, begin, min(begin + chunk, steps))

@@ -31,6 +31,16 @@ def counts_steps(module: nn.Module) -> bool:
     return isinstance(module, Attributes) and "dt" in getattr(module, "as_built", ())
 
 
+def as_shown(dt: float) -> float:
+    """Return a time step but for rounding: 0.1 * 3 ms is 0.3 ms, though not to the last bit."""
+    return float(f"{dt:g}")
+
+
+def encodes(module: nn.Module) -> bool:
+    """Return whether a module makes the time steps: it counts them, and carries no state from one to the next."""
+    return counts_steps(module) and not carries_state(module)
+
+
 def check_time_step(*modules: nn.Module) -> None:
     """Check that all that counts time in steps, encoders and delays too, has one step.
 
@@ -41,7 +51,7 @@ def check_time_step(*modules: nn.Module) -> None:
     parts: list[Any] = [part for module in known for part in module.modules() if counts_steps(part)]
     steps: dict[float, str] = {}
     for part in parts:  # a module comes before those within it
-        steps.setdefault(part.dt, type(part).__name__)
+        steps.setdefault(as_shown(part.dt), type(part).__name__)
     if len(steps) > 1:
         got = " and ".join(f"{dt:g} s of {name}" for dt, name in steps.items())
         raise ValueError(f"modules: expected one time step dt, got {got}")

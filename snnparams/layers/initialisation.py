@@ -10,7 +10,7 @@ Neuromorphic Computing and Engineering 2, 044016.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -100,10 +100,12 @@ def fluctuation_driven_(
     p = _parameters_of(neurons)
     for name, value, most in (("rate", rate, 1 / p.dt), ("std", std, math.inf), ("share", share, math.nextafter(1, 2))):
         if not (is_number(value) and 0 < value < most):
-            raise ValueError(f"{name}: expected a number above 0 and below {most:g}, got {value!r}")
+            limit = "at most 1" if name == "share" else f"below {most:g}"
+            raise ValueError(f"{name}: expected a number above 0 and {limit}, got {value!r}")
     if not isinstance(weights, torch.Tensor) or weights.dim() < 2:
         got = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
         raise ValueError(f"weights: expected a tensor of shape (H, I), got {got}")
+    _check_stored("weights", weights)
     rows, probability = len(weights), float(rate) * p.dt
     tau_mem, tau_syn = (1 / (p.dt * getattr(p, name).double()) for name in ("tau_mem_inv", "tau_syn_inv"))
     distance = (p.v_th - p.v_leak).double()
@@ -120,9 +122,19 @@ def fluctuation_driven_(
     return weights.fill_diagonal_(0) if to_itself else weights
 
 
+def _check_stored(name: str, weights: torch.Tensor) -> None:
+    """Check that weights are stored: what a parametrization computes from others forgets what is written into it.
+
+    Raises:
+        ValueError: if they are computed.
+    """
+    if weights.grad_fn is not None:
+        raise ValueError(f"{name}: expected a parameter or a buffer, got a tensor that is computed from others")
+
+
 @torch.no_grad()
 def reach_rate_(
-    weights: Sequence[torch.Tensor],
+    weights: Iterable[torch.Tensor],
     run: Callable[[], torch.Tensor],
     rate: float,
     *,
@@ -158,18 +170,22 @@ def reach_rate_(
     check_dt(dt)
     if not callable(run):
         raise TypeError(f"run: expected a function that computes spikes, got {type(run).__name__}")
-    if isinstance(weights, torch.Tensor) or not all(isinstance(tensor, torch.Tensor) for tensor in weights):
+    several = isinstance(weights, Iterable) and not isinstance(weights, torch.Tensor)
+    listed: list[Any] = list(weights) if several else [None]
+    if not all(isinstance(tensor, torch.Tensor) for tensor in listed):
         raise TypeError(f"weights: expected a list of tensors, got {type(weights).__name__}")
+    for tensor in listed:
+        _check_stored("weights", tensor)
     if not 0 < rate * dt < 1:
         raise ValueError(f"rate: expected a number above 0 and below {1 / dt:g} 1/s, got {rate!r}")
     rate = rate * dt
-    before = [tensor.clone() for tensor in weights]
+    before = [tensor.clone() for tensor in listed]
     if not before:
         raise ValueError("weights: expected at least one tensor, got none")
     try:
-        return _scaled_to(weights, before, run, rate, tolerance, most)
+        return _scaled_to(listed, before, run, rate, tolerance, most)
     except BaseException:
-        for tensor, start in zip(weights, before, strict=True):
+        for tensor, start in zip(listed, before, strict=True):
             tensor.copy_(start)
         raise
 
@@ -196,6 +212,6 @@ def _scaled_to(weights, before, run, rate: float, tolerance: float, most: float)
     number = min(reached, key=lambda number: abs(reached[number] - rate))
     if abs(reached[number] - rate) > most * rate:
         raise RateError(
-            f"rate: expected {rate} spikes per neuron and time step within {most:.0%}, got {reached[number]:.4f}"
+            f"rate: expected {rate:g} spikes per neuron and time step within {most:.0%}, got {reached[number]:.4f}"
         )
     return scaled(number)

@@ -22,7 +22,7 @@ from snnparams.neurons.dynamics import AdjointState, advance, arguments_of_step,
 from snnparams.neurons.neuron import no_parameters
 from snnparams.neurons.surrogate import Adjoint, Gradient
 from snnparams.parameters.constraints import can_be_looked_at
-from snnparams.parameters.declared import check_size, plain
+from snnparams.parameters.declared import plain
 from snnparams.parameters.settings import check_bool, check_counts, shape_of_population
 
 
@@ -154,9 +154,6 @@ class FeedForward(Population):
         how: dict[str, Any] = {"size": shape, "dt": dt, "gradient": gradient, "device": device, "dtype": dtype}
         super().__init__(p, detach_reset=detach_reset, kernel=kernel, chunk=chunk, **how)
         self.channels, self._size = channels, shape if channels is None else None
-        if shape is not None:
-            for name, value in zip(self.p.neuron_fields, self.p.values(), strict=False):
-                check_size(name, value, shape)
 
     def _population_axes(self) -> int | None:
         if self.channels is not None:

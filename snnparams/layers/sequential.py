@@ -21,6 +21,7 @@ from snnparams.layers.chunks import check_chunk, over_chunks, steps_of
 from snnparams.layers.contents import (
     check_time_step,
     counts_steps,
+    encodes,
     hands_no_state,
     normalises_by_all_steps,
     populations,
@@ -234,7 +235,7 @@ class Sequential(Attributes, nn.Sequential):
         if self._is_of_cells():
             raise ValueError(f"chunk={self.chunk}: expected layers, which compute whole sequences, got cells")
         for part in self._parts():
-            if counts_steps(part) and not carries_state(part):
+            if encodes(part):
                 raise ValueError(
                     f"chunk={self.chunk}: expected spikes (T, B, ...), got {type(part).__name__} to make them"
                 )
@@ -263,11 +264,12 @@ class Sequential(Attributes, nn.Sequential):
     def initial_state(self, input: torch.Tensor) -> tuple:
         """Return the state in which it begins, see `snnparams.layers.states.initial`."""
         stepwise = self._is_of_cells()
-        x, found = input if stepwise else steps_of(input, 0, 1), []
+        whole = stepwise or any(map(encodes, self._parts()))
+        x, found = input if whole else steps_of(input, 0, 1), []
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.random.fork_rng([input.device] if input.is_cuda else []):
                 for (name, module), own in zip(self._modules.items(), self._states_of(None), strict=True):
                     begin = getattr(module, "initial_state", None)
                     if carries_state(module) and begin is None:
