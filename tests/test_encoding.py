@@ -71,3 +71,19 @@ def test_rates_in_half_precision_make_as_many_spikes_as_in_float64(dtype):
     assert set(spikes.unique().tolist()) == {0.0, 1.0}
     expected = sp.integrate_and_fire(rates.double())
     torch.testing.assert_close(spikes.double().sum(0), expected.sum(0), rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("encoder", [sp.ConstantCurrentLIFEncoder, sp.SpikeLatencyLIFEncoder])
+def test_values_of_each_input_are_drawn_and_learned_once_the_shape_is_known(encoder):
+    x = 2 + torch.rand(3, 4)
+    drawn = encoder(40, sp.LIFParameters(tau_mem=sp.distributions.log_uniform(low=5e-3, high=50e-3)), size=4)
+    assert drawn.p.tau_mem.unique().numel() == 4
+    alike = encoder(40, sp.LIFParameters(tau_mem=drawn.p.tau_mem.clone()))
+    assert torch.equal(drawn(x), alike(x))
+    learned = encoder(40, sp.LIFParameters(tau_mem=sp.Learned(20e-3)), size=(4,))
+    learned(x).sum().backward()
+    assert (learned.p.raw("tau_mem_inv").grad != 0).all()
+    with pytest.raises(ValueError, match="give size"):
+        encoder(40, sp.LIFParameters(tau_mem=sp.Learned(20e-3)))
+    with pytest.raises(ValueError, match="size: expected"):
+        encoder(40, size=0)

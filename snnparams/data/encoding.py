@@ -14,7 +14,7 @@ from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import LIFParameters, Neuron, as_given
 from snnparams.neurons.surrogate import Gradient, Surrogate, surrogate_of
 from snnparams.parameters.declared import check_size, check_value
-from snnparams.parameters.settings import check_counts, check_dt
+from snnparams.parameters.settings import check_counts, check_dt, shape_of_population
 
 
 def _check_options(seq_length: int, layout: torch.layout, surrogate: Surrogate) -> None:
@@ -177,6 +177,7 @@ class ConstantCurrentLIFEncoder(HasParameters):
     Args:
         seq_length: number of time steps T.
         p: neuron parameters; defaults as in `LIFParameters`.
+        size: number of values, or their shape without the batch, if a parameter is drawn or learned for each of them.
         dt: time step in s.
         gradient: the `Surrogate` of the spikes; None for what `p` says.
         layout: `torch.strided`, or `torch.sparse_coo` for a sparse tensor of the same spikes.
@@ -196,6 +197,7 @@ class ConstantCurrentLIFEncoder(HasParameters):
         seq_length: int,
         p: LIFParameters | None = None,
         *,
+        size: int | tuple[int, ...] | None = None,
         dt: float = 0.001,
         gradient: Gradient | None = None,
         layout: torch.layout = torch.strided,
@@ -203,7 +205,7 @@ class ConstantCurrentLIFEncoder(HasParameters):
         super().__init__()
         p = LIFParameters() if p is None else p
         check_encodes(p)
-        self.p = NeuronParameters(p, dt=dt, gradient=gradient)
+        self.p = NeuronParameters(p, dt=dt, gradient=gradient, size=shape_of_population(size))
         _check_options(seq_length, layout, surrogate_of(self.p))
         self.seq_length, self.layout = seq_length, layout
 

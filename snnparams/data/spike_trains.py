@@ -13,7 +13,7 @@ from snnparams.layers.checks import check_finite, check_floating
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.neurons import LIFParameters
 from snnparams.parameters.constraints import can_be_looked_at
-from snnparams.parameters.settings import check_counts, check_dt, is_number
+from snnparams.parameters.settings import check_counts, check_dt, is_number, shape_of_population
 
 
 def poisson_encode(
@@ -135,6 +135,7 @@ class SpikeLatencyLIFEncoder(HasParameters):
         seq_length: number of time steps T.
         p: neuron parameters; defaults as in `LIFParameters`.
         dt: time step in s.
+        size: number of values, or their shape without the batch, if a parameter is drawn or learned for each of them.
 
     Called with values of any shape, it returns spikes of shape (T, ...).
 
@@ -145,12 +146,19 @@ class SpikeLatencyLIFEncoder(HasParameters):
 
     as_built: ClassVar[tuple[str, ...]] = (*HasParameters.as_built, "seq_length")
 
-    def __init__(self, seq_length: int, p: LIFParameters | None = None, dt: float = 0.001) -> None:
+    def __init__(
+        self,
+        seq_length: int,
+        p: LIFParameters | None = None,
+        dt: float = 0.001,
+        *,
+        size: int | tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__()
         check_counts(seq_length=seq_length)
         p = LIFParameters() if p is None else p
         check_encodes(p)
-        self.p = NeuronParameters(p, dt=dt)
+        self.p = NeuronParameters(p, dt=dt, size=shape_of_population(size))
         self.seq_length = seq_length
 
     def extra_repr(self) -> str:

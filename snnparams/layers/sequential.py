@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -264,12 +265,12 @@ class Sequential(Attributes, nn.Sequential):
     def initial_state(self, input: torch.Tensor) -> tuple:
         """Return the state in which it begins, see `snnparams.layers.states.initial`."""
         stepwise = self._is_of_cells()
-        whole = stepwise or any(map(encodes, self._parts()))
-        x, found = input if whole else steps_of(input, 0, 1), []
+        encoded = any(map(encodes, self._parts()))  # images have no steps, and may be encoded at random
+        x, found = input if stepwise or encoded else steps_of(input, 0, 1), []
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            with torch.no_grad(), torch.random.fork_rng([input.device] if input.is_cuda else []):
+            with torch.no_grad(), torch.random.fork_rng([x.device] * x.is_cuda) if encoded else nullcontext():
                 for (name, module), own in zip(self._modules.items(), self._states_of(None), strict=True):
                     begin = getattr(module, "initial_state", None)
                     if carries_state(module) and begin is None:
