@@ -173,9 +173,7 @@ class Run:
             raise ValueError(f"checkpoint: expected the {written} processes that wrote {path}, got {processes}")
         if _process() > 0:
             state |= state["others"][_process() - 1]
-        order = (
-            state["order"] if isinstance(state["order"], list) else [state["order"]]
-        )  # of version 0.1.0: one or None
+        order = state["order"] if isinstance(state["order"], list) else [state["order"]]  # of 0.1.0: one or None
         order = [saved for saved in order if saved is not None]
         self._check_kind(path, state, order)
         self._check_settings(path, state.get("settings"))
@@ -183,19 +181,22 @@ class Run:
         if history.epochs > epochs:
             raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
         before = copy.deepcopy(self.model.state_dict())
-        self.model.load_state_dict(state["model"])
+        buffers = [(module._buffers, dict(module._buffers)) for module in self.model.modules()]
         try:
+            self.model.load_state_dict(state["model"])
             self._check_constraints(path, state["model"])
             _check_optimizer(path, self.optimizer, state["optimizer"])
-        except ValueError:
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(state["scheduler"])
+            for callback, saved in zip(self.callbacks, state.get("callbacks", []), strict=True):
+                if saved is not None:
+                    callback.load_state_dict(saved)
+        except Exception:  # of whatever kind: modules of a user's own load as they like
+            for present, kept in buffers:  # one value may have become one for each neuron, in another tensor
+                present.update(kept)
             self.model.load_state_dict(before)
             raise
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        for callback, saved in zip(self.callbacks, state.get("callbacks", []), strict=True):
-            if saved is not None:
-                callback.load_state_dict(saved)
         if isinstance(self.model, Ensemble):
             for k in state.get("halted", []):
                 self.model.halt(k)
