@@ -101,7 +101,7 @@ class Run:
         elif self.best is not None:
             self.model.load_state_dict(self.best)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, epochs: int) -> None:
         """Write a checkpoint beside its place, then move it there: a killed run leaves the last whole one.
 
         Of several processes that train one model the first writes, also what is the others' own.
@@ -113,6 +113,7 @@ class Run:
         state = {
             **first,
             "others": others,
+            "epochs": int(epochs),  # that are wanted
             "model": self.model.state_dict(),
             "settings": _settings(self.model),
             "optimizer": _plain(self.optimizer.state_dict()),
@@ -180,6 +181,8 @@ class Run:
         history = History(**state["history"])
         if history.epochs > epochs:
             raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
+        if epochs > state.get("epochs", epochs):  # more than were wanted when a callback ended the run
+            history.stopped = ""
         before = copy.deepcopy(self.model.state_dict())
         buffers = [(module._buffers, dict(module._buffers)) for module in self.model.modules()]
         try:
@@ -204,13 +207,11 @@ class Run:
         self.history, self.best = history, state.get("best")
 
     def _check_kind(self, path: Path, state: dict, order: list) -> None:
+        kind = state.get("kind of scheduler")
         pairs = {
             "generator": (len(order), len(self.generators)),
             "scheduler": (state.get("scheduler") is not None, self.scheduler is not None),
-            "kind of scheduler": (
-                state.get("kind of scheduler"),
-                type(self.scheduler).__name__ if state.get("kind of scheduler") else None,
-            ),
+            "kind of scheduler": (kind, type(self.scheduler).__name__ if kind else None),
             "callbacks": (
                 [saved is not None for saved in state.get("callbacks", [])],
                 [hasattr(callback, "state_dict") for callback in self.callbacks],
