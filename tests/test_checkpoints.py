@@ -360,6 +360,37 @@ def test_an_ensemble_saves_and_loads():
     torch.testing.assert_close(fixed.member(2).p.v_th, 1.1 * VOLTAGES)
 
 
+@pytest.mark.parametrize("size", [None, 3], ids=["cell", "layer of as many neurons as members"])
+def test_what_members_of_a_file_do_not_have_in_common_is_not_taken_for_values_of_neurons(size, tmp_path):
+    def ensemble(*thresholds):
+        found = [sp.LIFParameters(tau_mem=sp.Learned(torch.full((3,), 0.02)), v_th=v_th) for v_th in thresholds]
+        return sp.Ensemble([sp.LIF(p, size=size) for p in found])
+
+    different, alike = ensemble(0.2, 0.5, 0.9), ensemble(0.5, 0.5, 0.5)
+    before, expected = copy.deepcopy(alike.state_dict()), r"v_th: expected one value, which all members have in common"
+    with pytest.raises(ValueError, match=rf"{expected}, got shape \(3,\); build the ensemble of members that have"):
+        alike.load_state_dict(different.state_dict())
+    with pytest.raises(ValueError, match=expected):
+        alike.load_state_dict(different.state_dict(), assign=True)
+    with pytest.raises(ValueError, match=expected):
+        alike.stacked.p.v_th = torch.tensor([0.2, 0.5, 0.9])
+    run = {"loss": lambda out, labels: out.mean(), "decode": lambda out: out[1].v, "progress": False}
+    data = sp.Split(torch.rand(4, 3), torch.zeros(4, dtype=torch.int64))
+
+    def fit(model, epochs):
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        return sp.fit(model, data, data, optimizer, epochs, checkpoint=tmp_path / "run.pt", **run)
+
+    fit(different, 1)
+    with pytest.raises(ValueError, match=expected):
+        fit(alike, 2)
+    assert unchanged(alike, before)
+    alike.stacked.p.v_th = 0.7
+    assert [alike.member(k).p.v_th.item() for k in range(3)] == pytest.approx([0.7] * 3)
+    different.load_state_dict(alike.state_dict())
+    assert [different.member(k).p.v_th.item() for k in range(3)] == pytest.approx([0.7] * 3)
+
+
 # Onto other devices and into other types
 
 
@@ -532,6 +563,30 @@ def test_a_run_goes_on_bit_by_bit_and_not_under_another_constraint(tmp_path):
         with pytest.raises(ValueError, match=r"tau_mem_inv.*: expected the constraint, its range and .*, got others"):
             fit(other, tmp_path / "run.pt", 5)
         assert unchanged(other, before)
+
+
+def test_values_near_zero_that_another_processor_rounded_are_those_of_their_interval(tmp_path):
+    def network():
+        torch.manual_seed(3)
+        p = sp.LIParameters(v_leak=sp.Learned(1e-3 * torch.randn(50), Interval(-0.5, 0.5)))
+        return sp.Sequential(sp.LI(p, size=50))
+
+    def fit(model, epochs):
+        data = sp.Split(torch.rand(4, 3, 50), torch.zeros(4, dtype=torch.int64))
+        more = {"loss": lambda out, labels: out[0].square().mean(), "checkpoint": tmp_path / "run.pt"}
+        return sp.fit(model, data, data, torch.optim.SGD(model.parameters(), lr=1e-3), epochs, progress=False, **more)
+
+    source = network()
+    fit(source, 1)
+    state = torch.load(tmp_path / "run.pt")
+    key = next(name for name in state["model"] if name.endswith("p.v_leak"))
+    stored = source.state_dict()[key.replace("v_leak", "parametrizations.v_leak.original")]
+    state["model"][key] += 2**-24  # the last bit of a sigmoid just above 0.5
+    torch.save(state, tmp_path / "run.pt")
+    target = network()
+    assert fit(target, 1).epochs == 1
+    assert torch.equal(target.state_dict()[key.replace("v_leak", "parametrizations.v_leak.original")], stored)
+    assert fit(network(), 2).epochs == 2
 
 
 def test_a_run_does_not_go_on_with_another_time_step_or_gradient(tmp_path):

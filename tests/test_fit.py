@@ -184,6 +184,15 @@ def test_a_callback_can_end_a_run(tmp_path):
     assert (history.epochs, history.stopped) == (2, "enough")
     assert "stopped by enough" in repr(history)
     assert fit(model(), 5, callbacks=[enough], checkpoint=tmp_path / "run.pt") == history
+    again = fit(model(), np.int64(6), callbacks=[enough], checkpoint=tmp_path / "run.pt")  # who asks for more gets more
+    assert (again.epochs, again.stopped) == (6, "")
+    assert again == fit(model(), 6)
+
+
+def test_a_run_that_was_ended_a_second_time_stays_ended_too(tmp_path):
+    for epochs, reached in ((5, 1), (7, 2), (7, 2), (8, 3)):
+        history = fit(model(), epochs, callbacks=[lambda *_: True], checkpoint=tmp_path / "run.pt")
+        assert (history.epochs, history.stopped) == (reached, "<lambda>")
 
 
 class Pairs(Dataset):
@@ -217,7 +226,7 @@ def test_tensors_data_sets_and_loaders_give_the_same_numbers(tmp_path):
     shuffled = DataLoader(TensorDataset(*train), 20, shuffle=True, generator=generator())
     assert run(shuffled, DataLoader(Pairs(test), 30), None)[0] == of_sets[0]
     in_order = DataLoader(Pairs(train), 20)
-    assert run(in_order, test, None) == run(DataLoader(Stream(), 20), test, None)
+    assert run(in_order, test, None) == run(DataLoader(Stream(), 20), test, None) == run(Stream(), test, None)
     assert run(Pairs(train), test, generator())[1] == pytest.approx(of_sets[1], rel=1e-12)
 
     loader = DataLoader(TensorDataset(*train), 20, shuffle=True, generator=generator())
@@ -331,6 +340,12 @@ def test_bad_input(tmp_path):
     loader = DataLoader(TensorDataset(*data()), 20)
     for given, generator, error, message in (
         (loader, torch.Generator(), ValueError, "generator: expected None with a DataLoader, which draws the order"),
+        (
+            Stream(),
+            torch.Generator(),
+            ValueError,
+            "generator: expected None with an IterableDataset, which comes in its",
+        ),
         (data().inputs, None, TypeError, "data: expected a Split, a Dataset or a DataLoader, got Tensor"),
         (DataLoader(data().inputs, 20), None, TypeError, "expected batches of two, inputs and labels, got Tensor"),
         (DataLoader(TensorDataset(data().inputs), 9), None, TypeError, "expected batches of two, .* got 1 of them"),

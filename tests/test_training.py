@@ -149,6 +149,47 @@ def test_the_checkpoint_of_another_optimiser_is_refused_and_changes_nothing(mode
         assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
+def test_the_checkpoint_of_a_network_of_another_size_is_refused_and_changes_nothing(tmp_path):
+    def network(hidden):
+        neurons = sp.LIF(sp.LIFParameters(v_th=torch.full((hidden,), 0.5) if hidden == 6 else 0.4))
+        return sp.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, hidden), neurons, torch.nn.Linear(hidden, 2))
+
+    def fit(module, epochs, callback):
+        more = {"checkpoint": tmp_path / "run.pt", "callbacks": [callback], "progress": False}
+        data = sp.Split(torch.rand(6, 5, 4), torch.arange(6) % 2)
+        sp.fit(
+            module,
+            data,
+            data,
+            torch.optim.SGD(module.parameters(), lr=0.1),
+            epochs,
+            loss=lambda out, labels: out[0].square().mean(),
+            **more,
+        )
+
+    fit(network(6), 1, Keeping())
+    for other, message in ((network(8), "size mismatch"), (network(6), "no state of mine")):
+        before = {name: value.clone() for name, value in other.state_dict().items()}
+        with pytest.raises(RuntimeError, match=message):
+            fit(other, 2, Keeping())
+        for name, value in other.state_dict().items():
+            assert value.shape == before[name].shape
+            assert torch.equal(value, before[name]), name
+
+
+class Keeping:
+    """A callback that does not take back what it saved."""
+
+    def __call__(self, module, history):
+        pass
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        raise RuntimeError("no state of mine")
+
+
 def test_a_crash_while_writing_keeps_the_last_whole_checkpoint(model, tmp_path, monkeypatch):
     path = tmp_path / "a.pt"
     optimizer, generator = setup(model)

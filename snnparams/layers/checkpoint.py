@@ -15,7 +15,7 @@ import torch
 
 from snnparams.layers.reads import Noted
 from snnparams.neurons import Parameter
-from snnparams.parameters.constraints import Constraint
+from snnparams.parameters.constraints import Constraint, Interval
 from snnparams.parameters.declared import check_size, check_value
 from snnparams.parameters.initial import unconstrained
 
@@ -32,7 +32,7 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
 
     Raises:
         ValueError: if a value is invalid at the time step of `p`, out of the range of its constraint, or one of
-            several that are to be one.
+            several that are to be one, also one that the members of an ensemble have in common.
     """
     key, inside = prefix + name, f"{prefix}parametrizations.{name}."
     value, stored = state_dict.get(key), state_dict.get(inside + "original")
@@ -64,9 +64,25 @@ def convert(p, name: str, state_dict: dict, prefix: str, error_messages: list[st
     if place.dim() and not new.dim():
         state_dict[key] = new.detach().expand(place.shape).clone()
     elif not place.dim() and new.dim() and not isinstance(place, torch.nn.Parameter):
+        check_common(p, name, new)
         check_size(name, new, p.size)
     elif not place.dim() and new.numel() != 1:  # of several values PyTorch would take the first
         raise ValueError(f"{name}: expected one value, which all neurons share, got shape {tuple(new.shape)}")
+
+
+def check_common(p, name: str, value: torch.Tensor) -> None:
+    """Check that no values take the place of one that all members of an ensemble have in common.
+
+    They could be one for each member or one for each neuron, which shapes alone do not tell.
+
+    Raises:
+        ValueError: if they would.
+    """
+    if p._rows is not None:
+        raise ValueError(
+            f"{p.about(name).name}: expected one value, which all members have in common, got shape "
+            f"{tuple(value.shape)}; build the ensemble of members that have these values"
+        )
 
 
 def with_tensors(constraint: torch.nn.Module, state_dict: dict, prefix: str, device: torch.device) -> torch.nn.Module:
@@ -156,7 +172,9 @@ def _makes(constraint: torch.nn.Module, stored: torch.Tensor, value: torch.Tenso
     except Exception:  # what a user's constraint raises for numbers that it does not allow, which are of another
         return False
     rounding = 4 * torch.finfo(value.dtype).eps
-    return made.shape == value.shape and torch.allclose(made.to(value.dtype), value, rtol=rounding, atol=0)
+    # near zero an interval's lower bound and what is added to it cancel, and with them all but their rounding
+    cancelled = abs(constraint.bounds[0]) if isinstance(constraint, Interval) else 0.0
+    return made.shape == value.shape and torch.allclose(made.to(value.dtype), value, rounding, rounding * cancelled)
 
 
 class Saved(Noted):

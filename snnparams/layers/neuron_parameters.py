@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributions import Distribution
 from torch.nn.utils import parametrize
 
-from snnparams.layers.checkpoint import Saved
+from snnparams.layers.checkpoint import Saved, check_common
 from snnparams.layers.reads import Reads
 from snnparams.neurons import Neuron, Value
 from snnparams.neurons.neuron import check_gradient, no_parameters
@@ -307,6 +307,7 @@ class NeuronParameters(Saved):
             new = torch.tensor(value, device=place.device, dtype=place.dtype)
         check_value(parameter, new, self.dt)
         if new.dim() and not place.dim() and constraint is None and name in self._buffers:
+            check_common(self, name, new)
             check_size(parameter.name, new, self.size)
             self._buffers[name] = new.clone()
             return

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from snnparams.data.mnist import Split
 from snnparams.layers.checks import check_finite
@@ -48,6 +48,8 @@ def checked_data(data: Data, batch_size: int, generator) -> Data:
         raise ValueError("generator: expected one alone with a Dataset or DataLoader, got several, for members")
     if isinstance(data, DataLoader) and generator is not None:
         raise ValueError("generator: expected None with a DataLoader, which draws the order from its own, got one")
+    if isinstance(data, IterableDataset) and generator is not None:
+        raise ValueError("generator: expected None with an IterableDataset, which comes in its own order, got one")
     return data
 
 
@@ -65,14 +67,15 @@ def _of_loader(loader, device: torch.device | None) -> Iterator[tuple[Any, Any]]
 
 
 def shuffled(data: Data, batch_size: int, generator, device) -> tuple[Any, int | None]:
-    """Return batches in an order that is drawn, and their number if it is known."""
+    """Return batches in an order that is drawn, where the data have none, and their number if it is known."""
     if isinstance(data, Split):
         several = isinstance(generator, (list, tuple))
         draws = [torch.randperm(len(data.labels), generator=g) for g in (generator if several else [generator])]
         order = (torch.stack(draws) if several else draws[0]).to(data.labels.device)
         parts = order.split(int(batch_size), dim=-1)
         return ((data.inputs[part], data.labels[part]) for part in parts), len(parts)
-    loader = data if isinstance(data, DataLoader) else DataLoader(data, int(batch_size), True, generator=generator)
+    drawn = not isinstance(data, IterableDataset)
+    loader = data if isinstance(data, DataLoader) else DataLoader(data, int(batch_size), drawn, generator=generator)
     count = len(loader) if isinstance(loader.dataset, Sized) else None
     return _of_loader(loader, device), count
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import numbers
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from torch.nn.functional import nll_loss
 from torch.nn.parameter import is_lazy
 
 from snnparams.layers.neuron_parameters import NeuronParameters
-from snnparams.parameters.settings import is_whole
+from snnparams.parameters.settings import is_number, is_whole
 from snnparams.training.batches import (
     Data,
     begin_epoch,
@@ -125,7 +124,8 @@ def train(
         model: maps a batch of inputs to what the loss takes, by default log-probabilities (B, classes). An `Ensemble`
             trains its members side by side; each learns as it would alone.
         split: images (or other inputs) and labels on the device of the model, or arrays of NumPy; or a data set of such
-            pairs; or a loader of batches, which decides itself on order and size.
+            pairs, of which an `IterableDataset` comes in its own order; or a loader of batches, which decides itself on
+            order and size.
         optimizer: over the model's parameters.
         generator: of the order of the images; the global one if None. Of an ensemble also a list, one for each member,
             each of which then sees its own order.
@@ -175,9 +175,7 @@ def train(
 
 
 def _check_clip(clip) -> None:
-    if clip is None:
-        return
-    if isinstance(clip, bool) or not isinstance(clip, numbers.Real) or not 0 < float(clip) < math.inf:
+    if clip is not None and not (is_number(clip) and 0 < clip < math.inf):
         raise ValueError(f"clip: expected a positive, finite norm or None, got {clip!r}")
 
 
@@ -255,7 +253,8 @@ def fit(
             trains its members side by side; each learns as it would alone.
         train_split: what to train on, as in `train`.
         test_split: what to evaluate on. Where `patience`, `restore_best`, a callback or a scheduler chooses by it, its
-            numbers are no longer those of data that had no influence: give a validation set, and test afterwards.
+            numbers are no longer those of data that had no influence: give a validation set, and test afterwards. It is
+            evaluated in batches of 1000; for smaller ones, which need less memory, give a `DataLoader`.
         optimizer: over the model's parameters.
         epochs: number of epochs in all, those of a resumed run included.
         generator: of the order of the images; the global one if None. As in `train`.
@@ -267,7 +266,8 @@ def fit(
             from epoch to epoch, with `persistent_workers=True`. A process that ends while it writes leaves the file of
             the epoch before. Under `DistributedDataParallel` all processes are given the same file. It knows neither
             data nor `batch_size`, `loss`, `decode` and `clip`: give it the same, and each run a file of its own. A file
-            that holds all the epochs already is read, and nothing is trained.
+            that holds all the epochs already is read, and nothing is trained; so is one of a run that a callback has
+            ended, unless more epochs are asked for than before.
         loss: as in `train`.
         decode: as in `train`.
         clip: as in `train`.
@@ -320,7 +320,7 @@ def fit(
         remaining.set_postfix(_postfix(test_loss, accuracy))
         run.end_epoch(test_loss)
         if path is not None:
-            run.save(path)
+            run.save(path, epochs)
     _all_stopped(model, history, patience)
     run.restore_best()
     return history

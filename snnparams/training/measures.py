@@ -79,7 +79,7 @@ class Measure:
         self.places = isinstance(loss, nn.NLLLoss)
         self.unchecked = loss is nll_loss or self.places
         self.probabilities = loss is cross_entropy or isinstance(loss, nn.CrossEntropyLoss)  # may be labels
-        self.of_classes = self.probabilities or loss is nll_loss or isinstance(loss, nn.NLLLoss)
+        self.of_classes = self.probabilities or self.unchecked
 
     def outputs(self, inputs, labels, apart: bool = False) -> list[tuple[Any, Any]]:
         """Return what the model, or each member, makes of a batch, and the labels; `apart` if each has its own."""

@@ -101,7 +101,7 @@ class Run:
         elif self.best is not None:
             self.model.load_state_dict(self.best)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, epochs: int) -> None:
         """Write a checkpoint beside its place, then move it there: a killed run leaves the last whole one.
 
         Of several processes that train one model the first writes, also what is the others' own.
@@ -113,6 +113,7 @@ class Run:
         state = {
             **first,
             "others": others,
+            "epochs": int(epochs),  # that are wanted
             "model": self.model.state_dict(),
             "settings": _settings(self.model),
             "optimizer": _plain(self.optimizer.state_dict()),
@@ -173,29 +174,32 @@ class Run:
             raise ValueError(f"checkpoint: expected the {written} processes that wrote {path}, got {processes}")
         if _process() > 0:
             state |= state["others"][_process() - 1]
-        order = (
-            state["order"] if isinstance(state["order"], list) else [state["order"]]
-        )  # of version 0.1.0: one or None
+        order = state["order"] if isinstance(state["order"], list) else [state["order"]]  # of 0.1.0: one or None
         order = [saved for saved in order if saved is not None]
         self._check_kind(path, state, order)
         self._check_settings(path, state.get("settings"))
         history = History(**state["history"])
         if history.epochs > epochs:
             raise ValueError(f"epochs: expected at least the {history.epochs} of the checkpoint {path}, got {epochs}")
+        if epochs > state.get("epochs", epochs):  # more than were wanted when a callback ended the run
+            history.stopped = ""
         before = copy.deepcopy(self.model.state_dict())
-        self.model.load_state_dict(state["model"])
+        buffers = [(module._buffers, dict(module._buffers)) for module in self.model.modules()]
         try:
+            self.model.load_state_dict(state["model"])
             self._check_constraints(path, state["model"])
             _check_optimizer(path, self.optimizer, state["optimizer"])
-        except ValueError:
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(state["scheduler"])
+            for callback, saved in zip(self.callbacks, state.get("callbacks", []), strict=True):
+                if saved is not None:
+                    callback.load_state_dict(saved)
+        except Exception:  # of whatever kind: modules of a user's own load as they like
+            for present, kept in buffers:  # one value may have become one for each neuron, in another tensor
+                present.update(kept)
             self.model.load_state_dict(before)
             raise
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        for callback, saved in zip(self.callbacks, state.get("callbacks", []), strict=True):
-            if saved is not None:
-                callback.load_state_dict(saved)
         if isinstance(self.model, Ensemble):
             for k in state.get("halted", []):
                 self.model.halt(k)
@@ -203,13 +207,11 @@ class Run:
         self.history, self.best = history, state.get("best")
 
     def _check_kind(self, path: Path, state: dict, order: list) -> None:
+        kind = state.get("kind of scheduler")
         pairs = {
             "generator": (len(order), len(self.generators)),
             "scheduler": (state.get("scheduler") is not None, self.scheduler is not None),
-            "kind of scheduler": (
-                state.get("kind of scheduler"),
-                type(self.scheduler).__name__ if state.get("kind of scheduler") else None,
-            ),
+            "kind of scheduler": (kind, type(self.scheduler).__name__ if kind else None),
             "callbacks": (
                 [saved is not None for saved in state.get("callbacks", [])],
                 [hasattr(callback, "state_dict") for callback in self.callbacks],
