@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 NEGLIGIBLE = 1e-3  # probability of a tail that may be cut off
+EDGE = 1e-5  # share by which a constraint ends before a bound, which is not valid itself: more than rounding
 
 
 def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt: float) -> nn.Module | None:
@@ -30,14 +31,14 @@ def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt
     if constraint == "none":
         return None
     if constraint == "decay":
-        return constraints.Decay(dt)
+        constraint = constraints.Decay(dt)
     if isinstance(constraint, str):
         kind = {"log": constraints.Log, "softplus": constraints.Softplus}[constraint]
         most = min(constraints.MOST * parameter.most_per_step, constraints.FASTEST)
         constraint = (
             kind(constraints.LEAST / dt, most / dt, unit=100.0)
             if parameter.per_step
-            else kind(max(1e-6, parameter.low), min(1e6, parameter.high))
+            else kind(max(1e-6, (1 + EDGE) * parameter.low), min(1e6, (1 - EDGE) * parameter.high))
         )
     if isinstance(constraint, constraints.Constraint):
         for end in (constraint.low, constraint.high):
@@ -79,9 +80,10 @@ def _draw(
         ends, declared = (f"{low:g}", parameter.with_unit(high)), distribution
         if parameter.in_seconds:
             ends, declared = (f"{1 / high:g}", parameter.with_unit(low)), reciprocal(distribution)
+        most = "up to " if distribution.batch_shape else ""
         raise ValueError(
             f"{parameter.name}: expected a distribution of values from {ends[0]} to {ends[1]}, "
-            f"got {described(declared)}, of which {share:.2%} lie outside{hint}"
+            f"got {described(declared)}, of which {most}{share:.2%} lie outside{hint}"
         )
     more = shape[: len(shape) - len(distribution.batch_shape)]
     values = distribution.sample(more)
