@@ -236,6 +236,8 @@ def test_a_parameter_between_bounds_is_learned_and_never_reaches_them(how, dtype
         layer.p.raw("part").copy_(torch.tensor([-1e30, 1e30]))
     layer.p.validate()
     torch.testing.assert_close(layer.p.part.detach(), torch.tensor([0.25, 1.0], dtype=dtype), rtol=2e-5, atol=0)
+    longest = sp.Delay(sp.Learned(5e-3, how or "log"), max_delay=5e-3, size=2, dtype=dtype)  # a bound that is valid
+    torch.testing.assert_close(longest.p.delay.detach(), torch.full((2,), 5e-3, dtype=dtype))
 
 
 class Careful(sp.Neuron):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,7 @@ EDGE = 1e-5  # share by which a constraint ends before a bound, which is not val
 
 
 def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt: float) -> nn.Module | None:
-    """Return the module that keeps a learned parameter valid, or None for none.
+    """Return the module that keeps a learned parameter valid, a new one for each parameter, or None for none.
 
     Raises:
         ValueError: if it allows values that the integrator cannot handle.
@@ -35,10 +36,11 @@ def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt
     if isinstance(constraint, str):
         kind = {"log": constraints.Log, "softplus": constraints.Softplus}[constraint]
         most = min(constraints.MOST * parameter.most_per_step, constraints.FASTEST)
+        edge = 0.0 if parameter.closed else EDGE
         constraint = (
             kind(constraints.LEAST / dt, most / dt, unit=100.0)
             if parameter.per_step
-            else kind(max(1e-6, (1 + EDGE) * parameter.low), min(1e6, (1 - EDGE) * parameter.high))
+            else kind(max(1e-6, (1 + edge) * parameter.low), min(1e6, (1 - edge) * parameter.high))
         )
     if isinstance(constraint, constraints.Constraint):
         for end in (constraint.low, constraint.high):
@@ -46,7 +48,7 @@ def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt
                 check_value(parameter, end, dt)
             except ValueError as error:
                 raise ValueError(f"constraint {constraint!r}: {error}") from None
-    return constraint
+    return copy.deepcopy(constraint)
 
 
 def unconstrained(parameter: Parameter, value: torch.Tensor, constraint: nn.Module) -> torch.Tensor:
