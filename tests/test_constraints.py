@@ -216,3 +216,45 @@ def test_a_users_own_constraint():
 
     with pytest.raises(ValueError, match="tau_mem_inv: expected a constraint whose right_inverse is its inverse"):
         sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(20e-3, Wrong())), size=4)
+
+
+class Gate(sp.LIFParameters):
+    part = sp.voltage(default=0.5, low=0.25, high=1.0, constraint="log")
+
+    def step(v, i, a, b, v_leak, v_th, v_reset, part, spike, reset):
+        v = v + a * ((v_leak - v) + i)
+        z = spike(v, v_th)
+        return z, v - part * reset(z) * (v - v_reset), i - b * i
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("how", [None, "softplus"])
+def test_a_parameter_between_bounds_is_learned_and_never_reaches_them(how, dtype):
+    layer = sp.Layer(Gate(part=sp.Learned(0.5, how)), size=2, dtype=dtype)
+    torch.testing.assert_close(layer.p.part.detach(), torch.full((2,), 0.5, dtype=dtype))
+    with torch.no_grad():
+        layer.p.raw("part").copy_(torch.tensor([-1e30, 1e30]))
+    layer.p.validate()
+    torch.testing.assert_close(layer.p.part.detach(), torch.tensor([0.25, 1.0], dtype=dtype), rtol=2e-5, atol=0)
+    longest = sp.Delay(sp.Learned(5e-3, how or "log"), max_delay=5e-3, size=2, dtype=dtype)  # a bound that is valid
+    torch.testing.assert_close(longest.p.delay.detach(), torch.full((2,), 5e-3, dtype=dtype))
+
+
+class Careful(sp.Neuron):
+    state = ("v",)
+    tau_mem_inv = sp.rate(100.0, time="tau_mem", most_per_step=0.5)
+
+    def constants(dt, tau_mem_inv):
+        return {"a": dt * tau_mem_inv}
+
+    def step(v, x, a):
+        v = v + a * (x - v)
+        return v, v
+
+
+def test_a_constraint_beyond_the_limit_of_a_neuron_is_refused_by_name_as_the_module_is():
+    for how in ("decay", Decay(DT)):
+        with pytest.raises(ValueError, match=r"constraint decay: tau_mem: expected dt / tau_mem < 0\.5"):
+            sp.Layer(Careful(tau_mem=sp.Learned(10e-3, how)), size=3)
+    assert sp.Layer(Careful(tau_mem=sp.Learned(10e-3)), size=3).p.constraint("tau_mem_inv").high < 500
+    assert sp.Layer(sp.neurons.ExactLIF(tau_mem=sp.Learned(10e-3, "decay")), size=3).p.constraint("tau_mem_inv")

@@ -7,7 +7,21 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch.distributions import Beta, Exponential, Gamma, HalfCauchy, HalfNormal, LogNormal, Normal, Uniform
+from torch.distributions import (
+    AffineTransform,
+    Beta,
+    Categorical,
+    Exponential,
+    Gamma,
+    HalfCauchy,
+    HalfNormal,
+    Independent,
+    LogNormal,
+    MixtureSameFamily,
+    Normal,
+    TransformedDistribution,
+    Uniform,
+)
 
 import snnparams as sp
 from snnparams.parameters.distributions import (
@@ -22,6 +36,12 @@ from snnparams.parameters.distributions import (
 )
 
 QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99])
+LOGARITHMS = [-5.3, -3.5]  # of 5 and 30 ms
+
+
+def mixture(kind, *numbers):
+    """Return one of two components, of equal probability."""
+    return MixtureSameFamily(Categorical(torch.tensor([0.5, 0.5])), kind(*map(torch.tensor, numbers)))
 
 
 def oracle(name, centre, value, c):
@@ -123,6 +143,10 @@ def test_reciprocal_of_a_time_constant_is_the_distribution_of_the_rate():
         (reciprocal(Uniform(2.0, 4.0)), (0.25, 0.5)),
         (reciprocal(LogNormal(0.0, 1.0)), (0.0, math.inf)),
         (reciprocal(HalfNormal(1.0)), (0.0, math.inf)),
+        (mixture(LogNormal, LOGARITHMS, [0.2, 0.2]), (0.0, math.inf)),
+        (mixture(Normal, LOGARITHMS, [0.2, 0.2]), (-math.inf, math.inf)),
+        (reciprocal(mixture(Uniform, [2.0, 8.0], [4.0, 10.0])), (0.1, 0.5)),
+        (Independent(LogNormal(torch.zeros(3), 1.0), 1), (0.0, math.inf)),
     ],
 )
 def test_bounds(distribution, expected):
@@ -197,3 +221,54 @@ def test_the_ends_of_a_log_uniform_distribution_are_those_declared():
         low, high = 1e-3 * k / 7, 0.3 * k / 7
         assert bounds(log_uniform(low=low, high=high)) == (low, high)
         assert bounds(reciprocal(log_uniform(low=low, high=high))) == pytest.approx((1 / high, 1 / low), rel=1e-12)
+
+
+def test_no_neuron_is_cut_off_by_a_distribution_that_lies_outside_for_it_alone():
+    centres = torch.full((2000,), -4.6)
+    centres[7] = -7.5
+    share = stats.lognorm(0.3, scale=math.exp(-7.5)).cdf(1e-3)
+    message = rf"tau_mem: expected .*, got LogNormal of shape \(2000,\), of which up to {share:.2%} lie outside"
+    with pytest.raises(ValueError, match=message):
+        sp.LIF(sp.LIFParameters(tau_mem=LogNormal(centres, 0.3)), size=2000)
+    # an end that lies within the support of one neuron and beyond that of another
+    apart = Uniform(torch.tensor([0.5e-3, 5e-3]), torch.tensor([6e-3, 7e-3]))
+    assert probability_outside(apart, 1e-3, 6.5e-3) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match=r"tau_mem: expected .* of which up to 9\.09% lie outside"):
+        sp.LIF(sp.LIFParameters(tau_mem=apart), size=2)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "low", "high"),
+    [
+        (mixture(LogNormal, LOGARITHMS, [0.2, 0.2]), *(stats.lognorm(0.2, 0, math.exp(x)) for x in LOGARITHMS)),
+        (mixture(Gamma, [20.0, 20.0], [4000.0, 20 / 0.03]), stats.gamma(20, 0, 1 / 4000), stats.gamma(20, 0, 0.0015)),
+        (mixture(Uniform, [2e-3, 0.02], [4e-3, 0.04]), stats.uniform(2e-3, 2e-3), stats.uniform(0.02, 0.02)),
+    ],
+    ids=["log-normal", "gamma", "uniform"],
+)
+def test_time_constants_of_two_groups(distribution, low, high):
+    def cdf(x):
+        return (low.cdf(x) + high.cdf(x)) / 2
+
+    p = sp.LIFParameters(tau_mem=sp.Learned(distribution), tau_syn=distribution, v_th=distribution)
+    assert re.search("tau_mem=Learned.Mixture of (LogNormal|Gamma|Uniform)", repr(p))
+    layer = sp.LIF(p, size=4000)
+    for drawn in (layer.p.tau_mem, layer.p.tau_syn, layer.p.v_th):
+        assert stats.kstest(drawn.detach().double().numpy(), cdf).pvalue > 1e-4
+    for end in (3e-3, 25e-3):
+        rates = reciprocal(distribution)
+        assert probability_outside(distribution, 0.0, end) == pytest.approx(1 - cdf(end), abs=1e-5)
+        assert probability_outside(rates, 0.0, 1 / end) == pytest.approx(cdf(end), abs=1e-5)
+    with pytest.raises(ValueError, match=r"tau_syn: expected .*, got Mixture of .*, of which .* lie outside"):
+        sp.LIF(p, size=2, dt=0.02)
+    of_any_sign = mixture(Normal, [0.01, 0.02], [0.1, 0.1])
+    with pytest.raises(ValueError, match=r"tau_mem: expected a distribution of positive values, got .* from -inf"):
+        sp.LIFParameters(tau_mem=of_any_sign)
+    with pytest.raises(ValueError, match="expected a distribution of single numbers"):
+        sp.LIFParameters(tau_mem=Independent(LogNormal(torch.full((3,), -5.0), 0.1), 1))
+
+
+def test_time_constants_of_a_distribution_that_knows_neither_its_mean_nor_its_median():
+    tau = TransformedDistribution(Gamma(2.0, 1.0), [AffineTransform(2e-3, 5e-3)])
+    drawn = sp.LIF(sp.LIFParameters(tau_mem=tau), size=4000).p.tau_mem
+    assert stats.kstest(drawn.double().numpy(), stats.gamma(2, 2e-3, 5e-3).cdf).pvalue > 1e-4

@@ -39,6 +39,32 @@ class OfCurrent(Neuron):
         return z, v - reset(z) * v_th
 
 
+GAIN = 1.0
+
+
+def of_decay(dt, rate):
+    return torch.exp(-dt * rate)
+
+
+def gained(dt, rate):
+    return GAIN * of_decay(dt, rate)
+
+
+class Helped(OfCurrent):
+    def constants(dt, tau_inv):
+        return {"decay": of_decay(dt, tau_inv)}
+
+
+class Within(OfCurrent):
+    def constants(dt, tau_inv):
+        return {"decay": (lambda: GAIN)() * of_decay(dt, tau_inv)}
+
+
+class Gained(OfCurrent):
+    def constants(dt, tau_inv):
+        return {"decay": gained(dt, tau_inv)}
+
+
 NEURONS = [LIFParameters, LIParameters, SubtractiveLIF, AdaptiveLIF, SEAdLIF, EFAdLIF, ExactLIF, SlopeLIF, OfCurrent]
 
 
@@ -200,6 +226,33 @@ def test_many_gradients_at_once(double):
 
     for a, b in zip(torch.vmap(gradients)(basis), zip(*map(gradients, basis), strict=True), strict=True):
         torch.testing.assert_close(a, torch.stack(b))
+
+
+def test_constants_that_read_what_changes_are_computed_each_time(monkeypatch, calls):
+    gain, x = 1.0, torch.rand(5, 2, 3)
+
+    class Around(OfCurrent):
+        def constants(dt, tau_inv):
+            return {"decay": gain * torch.exp(-dt * tau_inv)}
+
+    for kind in (Gained, Within):
+        fast, slow = Layer(kind(), size=3), Layer(kind(), size=3, kernel="reference")
+        before = fast(x)[1].v
+        with monkeypatch.context() as changed:
+            changed.setitem(globals(), "GAIN", 0.5)
+            after, expected = fast(x)[1].v, slow(x)[1].v
+        assert calls[-1] is not None
+        assert not torch.equal(after, before)
+        torch.testing.assert_close(after, expected)
+    assert [kind for kind in (*NEURONS, Helped, Gained, Within, Around) if kind.constants_may_change] == [
+        Gained,
+        Within,
+        Around,
+    ]
+    around = Layer(Around(), size=3)
+    before = around(x)[1].v
+    gain = 0.5
+    assert not torch.equal(around(x)[1].v, before)
 
 
 def test_what_is_left_to_others(calls):

@@ -507,6 +507,8 @@ def test_a_neuron_with_other_defaults_is_computed_by_the_same_kernels():
     torch.testing.assert_close(state, last)
     assert Slow(tau_mem=0.01).tau_mem_inv == 100.0
     assert sp.LIF(Slow(method="adjoint")).gradient == sp.Adjoint()
+    fast = type("Fast", (sp.LIFParameters,), {"tau_mem_inv": sp.rate(250.0)})  # the time constant keeps its name
+    assert (fast().tau_mem, fast(tau_mem=0.01).tau_mem_inv, list(fast.times)) == (4e-3, 100.0, ["tau_syn", "tau_mem"])
 
 
 def test_a_neuron_with_other_constants_is_not_taken_for_the_one_that_it_is_made_of():
@@ -748,6 +750,12 @@ def test_a_wrong_definition_is_refused_by_name(changes, message):
         ((sp.LIFParameters,), {"receives": "v_th"}, "v_th: expected a variable of the state, one of v, i"),
         ((sp.LIFParameters,), {"q": sp.rate(1.0, time="tau_mem")}, "tau_mem: expected a name of its own"),
         (
+            (sp.LIFParameters,),
+            {"tau_mem_inv": sp.rate(1.0, time="tau")},
+            "tau_mem_inv: expected a rate of the time constant tau_mem, which it has in LIFParameters, got one of tau",
+        ),
+        ((sp.LIFParameters,), {"tau_mem_inv": sp.voltage(1.0)}, "which it has in LIFParameters, got a voltage"),
+        (
             (sp.neurons.AdaptiveLIF, sp.neurons.SlopeLIF),
             {},
             "expected one neuron that it is made of, got AdaptiveLIF, Sl",
@@ -813,14 +821,6 @@ def test_where_chooses_between_numbers(dtype):
     assert {t.dtype for t in (out, *state)} == {dtype}
 
 
-class Hiding(sp.Neuron):
-    state = ("v",)
-    raw = sp.voltage(1.0)
-
-    def step(x, v, raw):
-        return v - x, x * raw
-
-
 NOTEBOOK = """
 import snnparams as sp
 
@@ -849,9 +849,29 @@ def test_a_neuron_of_a_notebook_has_no_file():
 
 
 def test_a_parameter_does_not_hide_what_a_module_has():
-    message = "p: expected parameters that NeuronParameters has no other use for, got raw"
-    with pytest.raises(TypeError, match=message):
-        sp.Layer(Hiding())
+    def named(name):
+        space: dict[str, Any] = {}
+        exec(f"def step(x, v, {name}): return v - x, x * {name}", space)
+        return type("Hiding", (sp.Neuron,), {"state": ("v",), name: sp.voltage(1.0), "step": space["step"]})
+
+    layer = sp.Layer(sp.LIFParameters(tau_mem=sp.Learned(0.02)), size=2)
+    of_the_module = {*dir(layer.p), *vars(layer.p), "parametrizations"} - {
+        *layer.p.neuron_fields,
+        *layer.p.neuron.times,
+    }
+    of_the_module = {name for name in of_the_module if name[0] != "_"}
+    assert {"raw", "share", "values", "neuron", "size", "train", "parameters"} <= of_the_module
+    for name in of_the_module:
+        with pytest.raises(TypeError, match=f"Hiding: {name}: expected a name of its own, got one that something else"):
+            named(name)
+    with pytest.raises(TypeError, match="Mine: share: expected a name of its own"):
+        define(tau_mem_inv=sp.rate(100.0, time="share"))
+    for name in ("low", "high"):  # those of delays alone
+        assert sp.Layer(named(name)(**{name: sp.Learned(0.5, "log")}), size=2)(torch.ones(3, 1, 2))[0].any()
+    space: dict[str, Any] = {}
+    exec("def step(v, share, x, v_th): return v - v_th, v + x, share + v", space)
+    of_state = type("Mine", (sp.Neuron,), {"state": ("v", "share"), "v_th": sp.voltage(1.0), "step": space["step"]})
+    assert of_state.State._fields == ("v", "share")  # a variable of the state is no attribute
 
 
 def test_a_reset_that_is_not_there_is_not_detached():

@@ -537,6 +537,29 @@ def test_only_equal_constraints_are_shared():
     assert same.p.raw("tau_mem_inv") is first.p.raw("tau_mem_inv")
 
 
+def test_what_a_constraint_learns_belongs_to_one_layer_unless_it_is_shared():
+    class Scaled(Exp):
+        def __init__(self):
+            super().__init__(nn.Parameter(torch.tensor(100.0)))
+
+        def right_inverse(self, value):
+            return super().right_inverse(value).detach()
+
+    given = Scaled()
+    p = sp.LIParameters(tau_mem=sp.Learned(0.02, given))
+    first, second = (sp.LI(p, size=3) for _ in range(2))
+    assert len({given.scale, *first.parameters(), *second.parameters()}) == 5
+    second.p.share("tau_mem", first.p)
+    assert list(second.parameters()) == list(first.parameters())
+    model = nn.Sequential(first, second)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    (first.p.tau_mem_inv.sum() + second.p.tau_mem_inv.sum()).backward()
+    optimizer.step()
+    assert first.p.constraint("tau_mem_inv").scale != 100
+    assert torch.equal(first.p.tau_mem, second.p.tau_mem)
+    assert given.scale == 100
+
+
 @pytest.mark.parametrize("how", ["log", "none"])
 def test_names_that_are_no_parameters_are_refused(how):
     layer = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(0.02, how)), size=3)

@@ -330,7 +330,8 @@ def sequence(
         parameters = tuple(torch.as_tensor(of_step[k], dtype=x.dtype) for k in PROGRAMS[neuron.program].parameters)
         packed = _packed([*map(_known, parameters)], shape, x.dtype)
     else:
-        packed = _packed_before(cast(Hashable, neuron), dt, shape, x.dtype, *map(_known, values))
+        packing = _packed_before.__wrapped__ if neuron.constants_may_change else _packed_before
+        packed = packing(cast(Hashable, neuron), dt, shape, x.dtype, *map(_known, values))
         differentiated = differentiated and any(t is not None and t.requires_grad for t in (x, *given))
     if differentiated:
         x = x[None] if one_step else x

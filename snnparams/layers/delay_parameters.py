@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -99,6 +99,8 @@ class DelayParameters(NeuronParameters):
         ValueError: if a delay is out of its limits, or the size is needed and unknown.
         TypeError: if a value is not a real floating-point number.
     """
+
+    as_built: ClassVar[tuple[str, ...]] = (*NeuronParameters.as_built, "low", "high")
 
     def __init__(
         self,

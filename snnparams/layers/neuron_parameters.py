@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from snnparams.layers.checkpoint import Saved, check_common
 from snnparams.layers.reads import Reads
 from snnparams.neurons import Neuron, Value
+from snnparams.neurons.definition import RESERVED
 from snnparams.neurons.neuron import check_gradient, no_parameters
 from snnparams.neurons.surrogate import Gradient, gradient_of
 from snnparams.parameters import constraints
@@ -96,9 +97,6 @@ class NeuronParameters(Saved):
         super().__init__()
         if not isinstance(p, Neuron):
             raise no_parameters(type(p), "the parameters of a neuron")
-        for name in (*p.neuron_fields, *p.times):
-            if name in ("size", "training", "declaration", "gradient") or hasattr(NeuronParameters, name):
-                raise TypeError(f"p: expected parameters that NeuronParameters has no other use for, got {name}")
         dtype = check_dtype(dtype)
         self.neuron, self.declaration = type(p), type(p).__name__
         self.dt, self.size, self.in_seconds = check_dt(dt), size, p.in_seconds
@@ -220,6 +218,7 @@ class NeuronParameters(Saved):
                 f"{name}: expected two constraints that make the same values of all numbers, got {own!r} and "
                 f"{others!r}, which differ in their attributes or tensors"
             )
+        self.parametrizations[name][0] = others  # which may learn as well
         self.parametrizations[name].original = stored
         self._forget_reads(name)
         self.keep_values()
@@ -342,3 +341,6 @@ class NeuronParameters(Saved):
         for name in self.neuron_fields:
             value = self._buffers[name] if name in constrained else self.raw(name)
             check_value(self.about(name), cast(torch.Tensor, value), self.dt)
+
+
+RESERVED.update(dir(NeuronParameters), NeuronParameters.as_built, vars(nn.Module()), ["parametrizations"])

@@ -53,8 +53,6 @@ class Noted(Attributes):
         "size",
         "neuron_fields",
         "in_seconds",
-        "low",
-        "high",
     )
     neuron: type[Neuron]
     neuron_fields: tuple[str, ...]

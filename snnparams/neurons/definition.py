@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import math
+import types
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from snnparams.parameters.parameter import Parameter
 
 SPIKES = "z"  # name of the last step's output in the state of a recurrent population
+LIBRARIES = ("math", "numpy", "torch")  # what they offer does not change
+RESERVED: set[str] = set()  # what a layer's parameters have besides: its module stands behind this one, and says it
 POPULATION = 3  # neurons for which constants are computed, to see whether each has its own
 
 
@@ -54,6 +57,23 @@ def _check_constant(name: str, value: Any, alone: Any) -> None:
         raise TypeError(f"constants: expected {name} of a neuron to depend on its own parameters, got one of others")
 
 
+def _reads_what_may_change(value: Any, within: tuple[Any, ...] = ()) -> bool:
+    """Return whether a function reads anything but its arguments, libraries and functions that do not either."""
+    if isinstance(value, (types.ModuleType, types.FunctionType, type)):
+        name = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
+        if name.split(".")[0] in LIBRARIES or value in within:
+            return False
+    if not isinstance(value, types.FunctionType):  # of those that are written in C, methods of an object may
+        return not isinstance(getattr(value, "__self__", None), (types.ModuleType, type))
+    if value.__closure__:
+        return True
+    codes = [value.__code__]
+    for code in codes:  # functions within it, too
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    names = {name for code in codes for name in code.co_names} & value.__globals__.keys()
+    return any(_reads_what_may_change(value.__globals__[name], (*within, value)) for name in names)
+
+
 def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
     """Return the names of what `constants` computes.
 
@@ -61,7 +81,7 @@ def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
         TypeError: if it takes what there is not, does not use it, fails, or gives what is no value for each neuron.
     """
     if kind.constants is None:
-        kind.of_constants = ()
+        kind.of_constants, kind.constants_may_change = (), False
         return ()
     taken = names_of(kind.constants, "constants")
     names = taken[1:]
@@ -83,7 +103,7 @@ def _constants_of(kind: type[Neuron]) -> tuple[str, ...]:
         used = torch.autograd.grad(total, given, allow_unused=True) if isinstance(total, torch.Tensor) else ()
     if unused := [name for name, gradient in zip(names, used or [None] * len(names), strict=True) if gradient is None]:
         raise TypeError(f"constants: expected some that depend on {unused[0]}, got none")
-    kind.of_constants = names
+    kind.of_constants, kind.constants_may_change = names, _reads_what_may_change(kind.constants)
     return tuple(found)
 
 
@@ -112,12 +132,13 @@ def _check_names(kind: type[Neuron], base: type[Neuron], constants: tuple[str, .
     if not kind.parameters:
         raise TypeError("expected at least one parameter, declared by rate(default) or voltage(default), got none")
     times = [parameter.time for parameter in kind.parameters.values() if parameter.time]
-    names = [*kind.state, *kind.parameters, *times, *constants]
+    own = [*kind.parameters, *times]
+    names = [*kind.state, *own, *constants]
     taken = {INPUT, SPIKES, "dt", "method", "alpha", *FUNCTIONS, *vars(base), *base.__annotations__}
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
             raise TypeError(f"{name!r}: expected a name that Python takes and that does not begin with _")
-        if names.count(name) > 1 or name in taken:
+        if names.count(name) > 1 or name in taken or (name in own and name in RESERVED):
             raise TypeError(f"{name}: expected a name of its own, got one that something else has")
     if not isinstance(kind.rest, dict):
         raise TypeError(f"rest: expected a dictionary, got {type(kind.rest).__name__}")

@@ -68,7 +68,8 @@ class Neuron:
         receives: the variable to which the input current is added before the step, first what comes from outside and
             then what recurrent weights bring. Without one, `step` takes the sum of both as `x`.
         constants: a function of the time step `dt` in s and of parameters, by name, that returns a dictionary of what
-            `step` takes in their place; PyTorch computes it once per call. None if there are none.
+            `step` takes in their place; PyTorch computes it once per call, and not again where it reads these alone
+            and no gradient is asked for. None if there are none.
 
     Raises:
         TypeError: when the class is made, if `step` does more than it may, forgets a part of the state, does not use a
@@ -91,6 +92,7 @@ class Neuron:
     arguments: ClassVar[tuple[str, ...]]  # of step
     of_constants: ClassVar[tuple[str, ...]] = ()  # parameters that `constants` takes
     constants_of_numbers: ClassVar[bool] = True  # whether it takes numbers as well as tensors: one with exp does not
+    constants_may_change: ClassVar[bool] = False  # whether it reads anything else, which may change
     program: ClassVar[str]  # step as a list of operations, by its name in `snnparams.neurons.step.PROGRAMS`
     shared: ClassVar[tuple[int, ...]]  # what step returns that is another tensor again, an argument or the output
     State: ClassVar[Any]  # a NamedTuple of the state
@@ -102,16 +104,24 @@ class Neuron:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        kinds = [base.__name__ for base in cls.__bases__ if issubclass(base, Neuron)]
+        kinds = [base for base in cls.__bases__ if issubclass(base, Neuron)]
         if len(kinds) > 1:
-            raise TypeError(f"{cls.__name__}: expected one neuron that it is made of, got {', '.join(kinds)}")
+            got = ", ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{cls.__name__}: expected one neuron that it is made of, got {got}")
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
-        for name in cls.parameters:
+        before = kinds[0].parameters  # cls.parameters may be one of that name, which is refused below
+        for name in before:
             if name in vars(cls) and name not in own:
                 expected = "rate(default) or voltage(default) of a parameter"
                 raise TypeError(f"{cls.__name__}: {name}: expected {expected}, got {vars(cls)[name]!r}")
-        own = {name: dataclasses.replace(parameter, name=name) for name, parameter in own.items()}
-        cls.parameters = cls.parameters | own
+        for name, parameter in own.items():
+            time = getattr(before.get(name), "time", "")
+            if time and not (parameter.per_step and parameter.time in ("", time)):
+                expected = f"a rate of the time constant {time}, which it has in {kinds[0].__name__}"
+                got = f"one of {parameter.time}" if parameter.per_step else "a voltage"
+                raise TypeError(f"{cls.__name__}: {name}: expected {expected}, got {got}")
+            own[name] = dataclasses.replace(parameter, name=name, time=parameter.time or time)
+        cls.parameters = before | own
         cls.neuron_fields = tuple(cls.parameters)
         cls.times = {parameter.time: name for name, parameter in cls.parameters.items() if parameter.time}
         if "has_adjoint" in vars(cls) and not cls.__module__.startswith("snnparams."):

@@ -101,8 +101,7 @@ class Learned(Declared):
             `torch.distributions.Distribution` to draw from when a cell or layer is built.
         constraint: what keeps it valid: "log" (the default for time constants), "softplus", "decay",
             `snnparams.parameters.constraints.Interval(low, high)`, "none" (the default for voltages), or any module
-            with a
-            `forward` and a `right_inverse`. See `snnparams.parameters.constraints`.
+            with a `forward` and a `right_inverse`, of which each gets a copy. See `snnparams.parameters.constraints`.
         shared: learn one value for the whole layer instead of one per neuron.
 
     Raises:
@@ -263,7 +262,7 @@ def check_declared(parameter: Parameter, value) -> float | torch.Tensor | Declar
 
 
 def _check_slow(name: str, typical: float, rate: str) -> None:
-    if rate:
+    if rate and typical:
         slow = f" A neuron that slow is declared by its rate, {rate}={1 / typical:g}"
         check_seconds(name, "time constant", typical, slow)
 
@@ -304,7 +303,7 @@ def of_times(name: str, value, rate: str = ""):
 
 
 def _typical(distribution: Distribution) -> float:
-    """Return the mean of a distribution, or its median, or 0 if it knows neither."""
+    """Return the mean of a distribution, or its median; of several the largest; or 0 if it knows neither."""
     with torch.device("cpu"):
         for number in (lambda: distribution.mean, lambda: distribution.icdf(torch.tensor(0.5))):
             with contextlib.suppress(NotImplementedError):

@@ -8,11 +8,21 @@ Explained in chapter 2.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TypeGuard
 
 import torch
-from torch.distributions import Distribution, Gamma, LogNormal, TransformedDistribution, Uniform, constraints
+from torch.distributions import (
+    Distribution,
+    Gamma,
+    Independent,
+    LogNormal,
+    MixtureSameFamily,
+    TransformedDistribution,
+    Uniform,
+    constraints,
+)
 from torch.distributions.transforms import ExpTransform, PowerTransform
 
 from snnparams.parameters.settings import is_number
@@ -222,6 +232,10 @@ def bounds(distribution: Distribution) -> tuple[float, float]:
         for transform in distribution.transforms:
             ends = transform(ends)
         return min(ends.tolist()), max(ends.tolist())
+    if isinstance(distribution, MixtureSameFamily):  # its support does not say where it ends
+        return bounds(distribution.component_distribution)
+    if isinstance(distribution, Independent):
+        return bounds(distribution.base_dist)
     support = distribution.support
     low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
     return float(torch.as_tensor(low, device="cpu").min()), float(torch.as_tensor(high, device="cpu").max())
@@ -246,6 +260,8 @@ def described(distribution: Distribution) -> str:
     elif isinstance(distribution, Gamma) and not distribution.batch_shape:
         variation = distribution.concentration.item() ** -0.5
         return f"Gamma(mean={distribution.mean.item():.4g}, variation={variation:.4g})"
+    elif isinstance(distribution, MixtureSameFamily):
+        return f"Mixture of {described(distribution.component_distribution)}"
     elif isinstance(distribution, Uniform) and not distribution.batch_shape:
         return f"Uniform({distribution.low.item():.4g}, {distribution.high.item():.4g})"
     return repr(distribution)
@@ -267,17 +283,31 @@ def reciprocal(distribution: Distribution) -> Distribution:
     return TransformedDistribution(distribution, PowerTransform(torch.tensor(-1.0, device="cpu")))
 
 
-def probability_outside(distribution: Distribution, low: float, high: float) -> float:
-    """Return the probability of a value that is not between `low` and `high`; NaN where the distribution has no cdf."""
-    least, most = bounds(distribution)
+def _unchecked(distribution: Distribution) -> Distribution:
+    """Return a distribution that also answers beyond its support: where one neuron's ends, another's may go on."""
+    found = copy.copy(distribution)
+    found._validate_args = False
+    for name, part in vars(found).items():
+        if isinstance(part, Distribution):
+            setattr(found, name, _unchecked(part))
+    return found
 
-    def below(x: float) -> float:
-        if not least < x < most:  # where some distributions refuse to answer
-            return float(x >= most)
-        return float(torch.as_tensor(distribution.cdf(torch.tensor(x, device="cpu")), device="cpu").double().mean())
+
+def probability_outside(distribution: Distribution, low: float, high: float) -> float:
+    """Return the probability of a value that is not between `low` and `high`; NaN where the distribution has no cdf.
+
+    Of several distributions, one per neuron, it is the largest.
+    """
+    least, most = bounds(distribution)
+    distribution = _unchecked(distribution)
+
+    def below(x: float) -> torch.Tensor:
+        if not least < x < most:  # where some distributions have no answer
+            return torch.tensor(float(x >= most), dtype=torch.float64, device="cpu")
+        return torch.as_tensor(distribution.cdf(torch.tensor(x, device="cpu")), device="cpu").double().clamp(0, 1)
 
     try:
-        return below(low) + 1 - below(high)
+        return float((below(low) + 1 - below(high)).max())
     except NotImplementedError:
         return math.nan
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 
 NEGLIGIBLE = 1e-3  # probability of a tail that may be cut off
+EDGE = 1e-5  # share by which a constraint ends before a bound, which is not valid itself: more than rounding
 
 
 def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt: float) -> nn.Module | None:
-    """Return the module that keeps a learned parameter valid, or None for none.
+    """Return the module that keeps a learned parameter valid, a new one for each parameter, or None for none.
 
     Raises:
         ValueError: if it allows values that the integrator cannot handle.
@@ -30,14 +32,15 @@ def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt
     if constraint == "none":
         return None
     if constraint == "decay":
-        return constraints.Decay(dt)
+        constraint = constraints.Decay(dt)
     if isinstance(constraint, str):
         kind = {"log": constraints.Log, "softplus": constraints.Softplus}[constraint]
         most = min(constraints.MOST * parameter.most_per_step, constraints.FASTEST)
+        edge = 0.0 if parameter.closed else EDGE
         constraint = (
             kind(constraints.LEAST / dt, most / dt, unit=100.0)
             if parameter.per_step
-            else kind(max(1e-6, parameter.low), min(1e6, parameter.high))
+            else kind(max(1e-6, (1 + edge) * parameter.low), min(1e6, (1 - edge) * parameter.high))
         )
     if isinstance(constraint, constraints.Constraint):
         for end in (constraint.low, constraint.high):
@@ -45,7 +48,7 @@ def make_constraint(parameter: Parameter, constraint: str | nn.Module | None, dt
                 check_value(parameter, end, dt)
             except ValueError as error:
                 raise ValueError(f"constraint {constraint!r}: {error}") from None
-    return constraint
+    return copy.deepcopy(constraint)
 
 
 def unconstrained(parameter: Parameter, value: torch.Tensor, constraint: nn.Module) -> torch.Tensor:
@@ -79,9 +82,10 @@ def _draw(
         ends, declared = (f"{low:g}", parameter.with_unit(high)), distribution
         if parameter.in_seconds:
             ends, declared = (f"{1 / high:g}", parameter.with_unit(low)), reciprocal(distribution)
+        most = "up to " if distribution.batch_shape else ""
         raise ValueError(
             f"{parameter.name}: expected a distribution of values from {ends[0]} to {ends[1]}, "
-            f"got {described(declared)}, of which {share:.2%} lie outside{hint}"
+            f"got {described(declared)}, of which {most}{share:.2%} lie outside{hint}"
         )
     more = shape[: len(shape) - len(distribution.batch_shape)]
     values = distribution.sample(more)
