@@ -61,6 +61,10 @@ def test_the_findings_are_those_of_the_experiment():
     best = RESULTS.mean("natural", "spoken digits", SYN)
     assert f"{words} ones {learned.mean:.1f}, up to {best:.1f} %" in text
     assert f"counts alone get {RESULTS.level('spoken digits', 'counts'):.0f} % right" in text
+    connected = RESULTS.reached("spoken digits, recurrent")
+    assert f"With recurrence equal ones reach {connected[EQUAL]:.1f} %, and\n  no kind was seen to be better." in text
+    for kind in set(connected) - {EQUAL}:
+        assert RESULTS.difference("natural", "spoken digits, recurrent", kind).contrast.low < 0
     assert min(different.low, learned.low) > 0
     assert all(digits[kind].low < 0 < digits[kind].high for kind in (MEM, SHARED))
     six = gain(SYN, "windows 6, recurrent")
