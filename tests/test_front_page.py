@@ -62,7 +62,7 @@ def test_the_findings_are_those_of_the_experiment():
     assert f"{words} ones {learned.mean:.1f}, up to {best:.1f} %" in text
     assert f"counts alone get {RESULTS.level('spoken digits', 'counts'):.0f} % right" in text
     connected = RESULTS.reached("spoken digits, recurrent")
-    assert f"With recurrence equal ones reach {connected[EQUAL]:.1f} %, and\n  no kind was seen to be better." in text
+    assert f"With recurrence equal ones reach {connected[EQUAL]:.1f} %, and no kind was seen to be better." in text
     for kind in set(connected) - {EQUAL}:
         assert RESULTS.difference("natural", "spoken digits, recurrent", kind).contrast.low < 0
     assert min(different.low, learned.low) > 0
