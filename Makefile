@@ -103,9 +103,8 @@ notebooks-without-data:
 test-all: test test-slow test-processors test-offline ## test, and what takes longer: the others below
 	$(MAKE) test-browser
 
-# they wait for processes of their own: one more at a time than there are cores keeps these busy
 test-slow: venv ## tests that start compilers, other processes or a browser; kernels as far as can be told for arm64
-	$(PYTEST) 4 --numprocesses 3 --dist worksteal --ignore tests/test_browser.py -m slow
+	$(PYTEST) 4 --dist worksteal --ignore tests/test_browser.py -m slow
 
 test-processors: venv ## kernels as on other processors
 	$(BIN)/python tests/processors.py
