@@ -813,6 +813,7 @@ def test_the_reference_and_the_chapters_lead_to_each_other(page, address):
     chapters = row.locator("td:last-child a").all_inner_texts()
     assert "4" in chapters
     row.locator("td:last-child a", has_text="4").click()
+    page.wait_for_load_state("networkidle")  # what is still loading when a page is left counts as failed
     page.locator("article a[href*='api/layers.html'] code", has_text="LIFRecurrent").first.click()
     page.wait_for_load_state("load")
     assert "/book/api/layers.html#snnparams." in page.url
