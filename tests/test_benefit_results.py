@@ -1,5 +1,6 @@
 """What chapter 6 claims of its experiment is true of the kept runs, and the runs are as fair as it says."""
 
+import inspect
 import json
 import re
 import sys
@@ -17,6 +18,7 @@ from benefit_analysis import TASKS, Results
 from benefit_design import EQUAL, KINDS, LEARNS, MEM, SHARED, SYN
 
 from snnparams.experiments.designs import spaced
+from snnparams.experiments.reference_levels import gru
 
 RESULTS = Results()
 CHOICES = ("dial", "tuning", "flat", "causes_tuning", "natural_tuning", "natural_flat", "adaptation_tuning")
@@ -144,6 +146,15 @@ def test_what_could_have_been_seen_on_spoken_digits_is_what_chapter_6_says():
     seen = [RESULTS.difference("natural", "spoken digits", kind).contrast.detectable for kind in (MEM, SHARED)]
     text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "6_benefit.ipynb", as_version=4).cells)
     assert "where {:.1f} and {:.1f} could have been seen".format(*seen) in text
+
+
+def test_the_gru_on_recordings_is_the_one_that_chapter_6_describes():
+    for line in RESULTS.runs("references")["spoken digits", "gru"].values():
+        assert set(line["cell"]["options"]) == {"parameters", "seed", "epochs", "batch_size"}  # else as `gru` has it
+    defaults = {name: x.default for name, x in inspect.signature(gru).parameters.items()}
+    assert (len(defaults["learning_rates"]), defaults["readout"]) == (3, "mean")
+    text = "".join(cell.source for cell in nbformat.read(ROOT / "book" / "6_benefit.ipynb", as_version=4).cells)
+    assert "(of three learning rates, with a mean over time)" in text
 
 
 def test_the_table_of_settings_shows_what_the_core_ran_with():
