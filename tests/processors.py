@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from llvmlite.binding import get_host_cpu_features
 from notebooks import ROOT
 
-TESTS = ["tests/test_kernels.py", "tests/test_derive.py", "tests/test_adjoint.py", "tests/test_norse_parity.py"]
+NAMES = "vectors", "kernels", "derive", "adjoint", "norse_parity"
+TESTS = [f"tests/test_{name}.py" for name in NAMES]
 # neither Triton's interpreter nor a limit of small steps depends on the processor
 CHOICE = ["-k", "not triton and not gpu and not GPU and not converge", "-m", "not slow"]
 

@@ -9,6 +9,7 @@ it begins. Products with weights, which cost most, stand in `snnparams.kernels.v
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +19,12 @@ from torch import Tensor
 from snnparams.kernels import elementwise
 from snnparams.kernels.compiled import all_finite, compiled, empty
 from snnparams.kernels.threads import at, call, of_all_shares, run, shares
-from snnparams.kernels.vectors import ROWS, append_above, gather, lanes, panels, scatter, several_rows
+from snnparams.kernels.vectors import ROWS, append_above, gather, lanes, panels, scatter, several_rows, width
 from snnparams.neurons import spike_programs
 from snnparams.neurons.step import PROGRAMS
 
 PIECE = 512  # neurons of a population without recurrence that go through all steps before the next ones do
+TERMS = 16  # of float32 that are added up before they go to sums of float64: over more, rounding would show
 LARGE = 1024  # neurons from which on weights leave the caches between two pieces, so that PyTorch's products are faster
 
 
@@ -108,18 +110,23 @@ def _forward(x, state, w, p, out, kept, step, alpha, sizes, keep, share, start, 
 
 
 @compiled
-def _received(later, w, neurons, rows, padded, products, received):
-    """Write what recurrent weights bring back to each of some rows from the gradients by their later currents."""
-    for k in range(len(w)):
-        several_rows(later, 0, padded, neurons, w, k * w.shape[1] * w.shape[2], products, k * w.shape[2], padded)
-    for r in range(rows):
-        for n in range(neurons):
-            received[r * neurons + n] = products[r * padded + n]
+def _received(later, place, w, neurons, received):
+    """Write what recurrent weights bring back to each of some rows from the gradients by their later currents.
+
+    What the last panel writes behind a row, the first one writes again for the next row.
+    """
+    for k in range(len(w) - 1, -1, -1):
+        several_rows(
+            later, place, neurons, neurons, w, k * w.shape[1] * w.shape[2], received, k * w.shape[2], neurons
+        )  # fmt: skip
 
 
 @compiled
-def _add_products(out, later, grad_w_t, share, panels, columns, rows, half, sizes, everyone, chosen, ones):
-    """Add outputs times the gradients by later currents to the gradient by the recurrent weights."""
+def _add_products(out, later, first, grad_w_t, share, panels, columns, rows, half, sizes, everyone, chosen, ones):
+    """Add outputs times the gradients by later currents to the gradient by the recurrent weights.
+
+    Behind the last neuron a panel gets what comes behind a row, and is not read there.
+    """
     neurons = sizes.neurons
     for r in range(rows):
         row = r * neurons
@@ -128,28 +135,39 @@ def _add_products(out, later, grad_w_t, share, panels, columns, rows, half, size
         for k in range(panels):
             place = (share * panels + k) * neurons * columns
             which = everyone if sizes.dense else chosen
-            scatter(grad_w_t, place, which, values, 0, count, later, (r * panels + k) * columns)
+            scatter(grad_w_t, place, which, values, 0, count, later, first + row + k * columns)
+
+
+@compiled
+def _add_sums(sums, piece, size, first, neurons, totals, place):
+    """Add the sums of a piece, of which the first number is of neuron `first`, to those of each neuron; clear them."""
+    for k in range(len(sums) // piece):
+        begin, of_neuron = k * piece, place + k * neurons + first
+        while begin < k * piece + size:
+            behind = min(k * piece + size, begin + place + (k + 1) * neurons - of_neuron)
+            of_piece, of_total = sums[begin:behind], totals[of_neuron:]
+            for j in range(len(of_piece)):
+                of_total[j] += of_piece[j]
+                of_piece[j] = 0
+            begin, of_neuron = behind, place + k * neurons
 
 
 @compiled
 def _backward(
-    grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, grad_p, grad_w_t, share, start, stop
+    grad_out, kept, w, p, step, alpha, sizes, with_out, with_w, grad_state, grad_x, totals, grad_w_t, share, start, stop
 ):  # fmt: skip
     """Go back through all steps in rows start..stop.
 
-    grad_state (S, B * N) is the gradient by the state after the last step, then by that before the first.
+    grad_state (S, B * N) is the gradient by the state after the last step, then by that before the first. Behind the
+    last number of grad_x as many others are read, to no effect, as `ROWS` rows and the width of a panel have.
     """
-    neurons, piece, padded = sizes.neurons, sizes.piece, len(w) * w.shape[2]
+    neurons, piece = sizes.neurons, sizes.piece
     half, ones, out = np.empty(piece, p.dtype), np.empty(neurons, p.dtype), np.empty(piece, p.dtype)
     everyone, chosen = np.empty(neurons, np.int32), np.empty(neurons + sizes.lanes, np.int32)
-    later, products = np.empty(ROWS * padded, p.dtype), np.empty(ROWS * padded, p.dtype)
-    received = np.empty(piece, p.dtype)
-    # over all steps and rows: the rounding of float32 would show
-    sums, totals = np.empty(len(p) * piece, np.float64), np.empty(len(p) * neurons, np.float64)
+    received, sums = np.empty(piece + len(w) * w.shape[2], p.dtype), np.empty(len(p) * piece, p.dtype)
     _fill(half, 0.5)
     _fill(ones, 1.0)
-    _fill(later, 0.0)
-    _fill(totals, 0.0)
+    _fill(sums, 0.0)
     for n in range(neurons):
         everyone[n] = n
     of_step, p_stride, kept_stride = grad_x.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
@@ -157,11 +175,10 @@ def _backward(
         last = min(first + piece, stop * neurons)
         rows = (last - first) // neurons
         _fill(received, 0.0)
-        _fill(sums, 0.0)
         for t in range(len(grad_x) - 1, -1, -1):
             after, here = sizes.recurrent and t < len(grad_x) - 1, t * of_step + first
             if after:
-                _received(later, w, neurons, rows, padded, products, received)
+                _received(grad_x, here + of_step, w, neurons, received)
             call(
                 step,
                 (
@@ -172,18 +189,11 @@ def _backward(
             )  # fmt: skip
             if after and with_w:
                 _add_products(
-                    out, later, grad_w_t, share, len(w), w.shape[2], rows, half, sizes, everyone, chosen, ones
+                    out, grad_x, here + of_step, grad_w_t, share, len(w), w.shape[2], rows, half, sizes, everyone,
+                    chosen, ones,
                 )  # fmt: skip
-            if sizes.recurrent:
-                for r in range(rows):
-                    for n in range(neurons):
-                        later[r * padded + n] = grad_x[t, first + r * neurons + n]
-        for k in range(len(p)):
-            for n in range(last - first):
-                totals[k * neurons + (first + n) % neurons] += sums[k * piece + n]
-    for k in range(len(p)):
-        for n in range(neurons):
-            grad_p[share, k, n] = totals[k * neurons + n]
+            if t % TERMS == 0:
+                _add_sums(sums, piece, last - first, first % neurons, neurons, totals, share * len(p) * neurons)
 
 
 @compiled
@@ -192,15 +202,20 @@ def _backward_step(
 ):  # fmt: skip
     """Go back through one step in rows start..stop, for which `received` comes from the next one."""
     of_step, p_stride, kept_stride = grad_state.shape[1], p.shape[1], kept.shape[1] * kept.shape[2]
-    for first in range(start * neurons, stop * neurons, neurons):
+    sums, place = np.empty(len(p) * neurons, p.dtype), share * len(p) * neurons
+    _fill(sums, 0.0)
+    for row in range(start, stop):
+        first = row * neurons
         call(
             step,
             (
                 neurons, alpha, at(kept, t * of_step + first), kept_stride, p, p_stride,
                 at(grad_out, first) if with_out else at(grad_x, first), at(received, first), at(grad_state, first),
-                of_step, at(grad_x, first), at(out, first), at(totals, share * len(p) * neurons), neurons,
+                of_step, at(grad_x, first), at(out, first), sums, neurons,
             ),
         )  # fmt: skip
+        if (row - start) % TERMS == TERMS - 1 or row == stop - 1:
+            _add_sums(sums, neurons, neurons, 0, neurons, totals, place)
 
 
 def _sizes(program, method, like, w) -> Sizes:
@@ -256,6 +271,13 @@ def sequence_backward(
     return gradients
 
 
+def _with_more_behind(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    """Return a tensor of that shape, not filled, behind which memory has room for what products read to no effect."""
+    size = math.prod(shape)
+    whole = empty(like, size + ROWS * shape[-1] + width(like.dtype))
+    return torch.from_numpy(whole.numpy()[:size].reshape(shape))
+
+
 def _gradients_step_by_step(grad_out, grad_state, kept, w, p, step, alpha, with_w):
     """Go back step by step, with products of all rows by PyTorch: it reads weights once that no cache holds."""
     members, _, steps, rows, neurons = kept.shape
@@ -269,7 +291,7 @@ def _gradients_step_by_step(grad_out, grad_state, kept, w, p, step, alpha, with_
         received.zero_()
         for t in range(steps - 1, -1, -1):
             given = (grad_x if grad_out is None else grad_out)[k, t].numpy().reshape(-1), _rows(kept[k]), t
-            written = _rows(grad_state[k]), grad_x[k, t].numpy().reshape(-1), flat[1], grad_p[k].numpy()
+            written = _rows(grad_state[k]), grad_x[k, t].numpy().reshape(-1), flat[1], grad_p[k].numpy().reshape(-1)
             how = step, alpha, neurons, grad_out is not None
             run(_backward_step, bounds, *given, flat[0], p[k].numpy(), *how, *written)
             if with_w and t < steps - 1:
@@ -286,8 +308,8 @@ def _gradients(grad_out, grad_state, kept, w, p, name, method, alpha, detach_res
         alpha = p.numpy().dtype.type(alpha)
         return _gradients_step_by_step(grad_out, grad_state, kept, w, p, step, alpha, with_w)
     bounds = shares(rows)
-    grad_x, grad_state = empty(kept, members, steps, rows, neurons), grad_state.clone()
-    grad_p = kept.new_zeros(members, len(bounds) - 1, *p.shape[1:])
+    grad_x, grad_state = _with_more_behind(kept, members, steps, rows, neurons), grad_state.clone()
+    grad_p = torch.zeros(members, len(bounds) - 1, *p.shape[1:], dtype=torch.float64)
     nothing = kept.new_empty(members, 0, 0, 1)
     weights = nothing if w is None else panels(w)
     grad_w_t = kept.new_zeros(members, len(bounds) - 1, *(weights.shape[1:] if with_w else (0, 0, 1)))
@@ -297,9 +319,10 @@ def _gradients(grad_out, grad_state, kept, w, p, name, method, alpha, detach_res
         )  # fmt: skip
         repeated = _repeated(p, sizes)
         given = _rows(nothing if grad_out is None else grad_out), _rows(kept), weights.numpy(), repeated
-        written = _rows(grad_state), _rows(grad_x), grad_p.numpy(), grad_w_t.numpy().reshape(members, -1)
+        totals, of_w = (gradient.numpy().reshape(members, -1) for gradient in (grad_p, grad_w_t))
+        written = _rows(grad_state), _rows(grad_x), totals, of_w
         how = step, repeated.dtype.type(alpha), sizes, grad_out is not None, with_w
         for *arrays, of_state, of_x, of_p, of_w in zip(*given, *written, strict=True):
             run(_backward, bounds, *arrays, *how, of_state, of_x, of_p, of_w)
     grad_w = of_all_shares(grad_w_t, neurons) if with_w else kept.new_empty(members, 0, 0)
-    return grad_x, grad_state, grad_w, grad_p.sum(dim=1)
+    return grad_x, grad_state, grad_w, grad_p.sum(dim=1).to(p.dtype)

@@ -162,10 +162,8 @@ class _Stretch:
         self.builder.store(value, self._place(array, k), align=_size(array.kind))
 
     def add(self, value: ir.Value, array: _Array, k: int) -> None:
-        """Add to variable k, a sum in float64."""
-        before = self.load(array, k)
-        wide = value if value.type == before.type else self.builder.fpext(value, before.type)
-        self.store(self.builder.fadd(before, wide), array, k)
+        """Add to variable k."""
+        self.store(self.builder.fadd(self.load(array, k), value), array, k)
 
 
 def _size(kind: ir.Type) -> int:
@@ -186,7 +184,7 @@ def _compiled(names: Sequence[str], dtype: torch.dtype, method: str, body: Calla
     kind = KINDS[dtype]
     kinds = [INTEGER, kind]
     for name in names:
-        kinds.append((ir.DoubleType() if name == "sums" else kind).as_pointer())
+        kinds.append(kind.as_pointer())
         kinds += [INTEGER] if name in WITH_STRIDE else []
 
     def write(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
@@ -251,12 +249,12 @@ def backward(
     Args:
         name: of the program.
         method: spike function.
-        dtype: type of all numbers but `sums`, which are of float64.
+        dtype: type of all numbers.
         detach_reset: whether no gradient passes the spike in the reset.
         recurrent: whether a gradient by the output has been `received` from the next step, and the output is written
             to `out`.
         with_out: whether there is another one, `grad_out`.
-        with_p: whether gradients by parameters are added to `sums`.
+        with_p: whether gradients by parameters are added to `sums`, which should not be those of many steps in float32.
     """
     step = PROGRAMS[name]
     program = derive.backward(step, detach_reset, method == "heaviside")

@@ -187,18 +187,18 @@ class _Kept(NamedTuple):
 
 def _summed(of_neurons: np.ndarray, shape: tuple[int, ...], dtype) -> np.ndarray:
     """Return the gradient by a parameter of a shape that was broadcast, from those by its value in each neuron."""
-    total = of_neurons.sum(axis=tuple(range(of_neurons.ndim - len(shape))))
+    total = of_neurons.sum(axis=tuple(range(of_neurons.ndim - len(shape))), dtype=np.float64)
     axes = tuple(axis for axis, length in enumerate(shape) if length == 1)
     return np.asarray(total.sum(axis=axes, keepdims=True) if axes else total, dtype)
 
 
 def _backward(about: _Kept, kept: np.ndarray, grad_out, grad_state):
-    """Return gradients by currents (T, B, ...) and state (S, B, ...), sums by p in float64, and the outputs again."""
+    """Return gradients by currents (T, B, ...) and state (S, B, ...), sums by p, and the outputs again."""
     call, p, recurrent = about.call, about.p, about.weights is not None
     program, steps, shape = PROGRAMS[call.program], kept.shape[1], kept.shape[2:]
     grad_x, out = np.empty((steps, *shape), p.dtype), np.empty((steps, *shape), p.dtype)
     of_variables = np.zeros((len(program.state), *shape), p.dtype)
-    sums, received = np.zeros(p.shape, np.float64), np.zeros(shape, p.dtype)
+    sums, received = np.zeros(p.shape, p.dtype), np.zeros(shape, p.dtype)
     for place, given in zip(of_variables, grad_state[-len(program.state) :], strict=True):
         if given is not None:
             place[...] = given

@@ -128,29 +128,30 @@ def _simulate(x, steps, a, v_leak, v_th, v_reset, margin, lanes, row_start, indi
     for those neurons that can reach their threshold, or miss it by no more than rounding, `margin`.
     """
     rows, inputs = x.shape
-    given, of_row = (a, v_leak, v_th, v_reset), np.empty((4, inputs), x.dtype)
+    given, of_row = (a, v_leak, v_th, v_reset), np.empty((4, inputs + lanes), x.dtype)
     rate_of, leak_of, th_of, reset_of = of_row[0], of_row[1], of_row[2], of_row[3]
     active = np.empty((5, inputs + lanes), x.dtype)  # a whole register from any place on
     rate, target, current, th, reset = active[0], active[1], active[2], active[3], active[4]
-    v, highest = np.empty(inputs + lanes, x.dtype), np.empty(inputs, x.dtype)
-    chosen, spiking = np.empty(inputs, np.int64), np.empty(inputs + 2 * lanes, np.int32)
+    v, highest = np.empty(inputs + lanes, x.dtype), np.empty(inputs + lanes, x.dtype)
+    chosen, spiking = np.empty(inputs + 2 * lanes, np.int32), np.empty(inputs + 2 * lanes, np.int32)
+    for n in range(inputs, inputs + lanes):
+        highest[n] = -np.inf  # what fills the last register is not chosen, or never spikes
     for r in range(start, stop):
         for k in range(4):
             if r == start or len(given[k]) > 1:
-                _of_row(given[k], r, of_row[k])
+                _of_row(given[k], r, of_row[k][:inputs])
         x_of = x[r]
         for n in range(inputs):  # the voltage stays between where it begins, or is reset to, and where it tends
             reached = max(leak_of[n] + x_of[n], max(x.dtype.type(0), reset_of[n]))
             highest[n] = reached + margin * (abs(leak_of[n]) + abs(x_of[n]) + abs(th_of[n]) + abs(reset_of[n]))
         count = 0
-        for n in range(inputs):
-            chosen[count] = n
-            count += highest[n] >= th_of[n]
+        for n in range(0, inputs, lanes):
+            count = append_above(highest, th_of, n, n, chosen, count)
         for j in range(count):
             n = chosen[j]
             rate[j], target[j], current[j], th[j], reset[j] = rate_of[n], leak_of[n], x_of[n], th_of[n], reset_of[n]
         for j in range(count, count + lanes):
-            th[j] = np.inf  # what fills the last register never spikes
+            th[j] = np.inf
         for j in range(count + lanes):
             v[j] = 0
         for t in range(steps):
@@ -166,8 +167,9 @@ def _simulate(x, steps, a, v_leak, v_th, v_reset, margin, lanes, row_start, indi
                 for k in range(found):
                     indices[0, place + k], indices[1, place + k] = t, r
                     indices[2, place + k] = chosen[spiking[k]]
-            for k in range(found):
-                v[spiking[k]] = reset[spiking[k]]
+            for j in range(count):  # all of them, as a register of which single numbers were written is slow to read
+                low, high = reset[j], v[j]
+                v[j] = low if high > th[j] else high
 
 
 def _once(values: Tensor) -> np.ndarray:

@@ -4,8 +4,8 @@ Numba's compiler makes vector instructions of plain loops, but keeps no sum in a
 the arrays that it reads and writes might overlap. The four functions here are written in LLVM's own instructions
 instead, which run on every processor; only their best sizes differ.
 
-On AVX-512 they are faster than one plain product of all rows per step, `torch.mm`, up to 512 neurons, and most for few
-neurons and rows; from 1024 on `torch.mm` is the faster, and used. On AVX2 that has not been measured.
+With AVX-512 and AVX2 they are faster than one plain product of all rows per step, `torch.mm`, up to 512 neurons, and
+most for few neurons and rows. From 1024 on `torch.mm` is used, which is the faster on an Intel, not on an AMD.
 
 Weights (K, N) come in panels: stretches of `width(dtype)` columns, see `panels`. A panel is (K, width) numbers in one
 piece, and `at` names the place of its first number.
@@ -39,6 +39,7 @@ def _registers(features: set[str]) -> tuple[int, int]:
 
 REGISTER, REGISTERS = _registers(_features())
 ROWS = 6  # that share what is read of a panel: faster than four on AVX-512
+LOOKED_UP = 8  # lanes of a comparison at once, in a table of 2 KB
 
 
 def lanes(dtype: torch.dtype) -> int:
@@ -99,12 +100,13 @@ class _Writer:
     def store(self, value, pointer):
         self.builder.store(value, pointer, align=self.size)
 
-    def everywhere(self, number):
-        """Return a vector of one number."""
-        first = ir.Constant(ir.IntType(32), 0)
-        one = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), number, first)
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(one, ir.Constant(self.vector, ir.Undefined), zeros)
+    def everywhere(self, number, size=None):
+        """Return a vector of one number, which fills a register unless another size is given."""
+        size = size or self.lanes
+        nothing = ir.Constant(ir.VectorType(number.type, size), ir.Undefined)
+        one = self.builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), size), [0] * size)
+        return self.builder.shuffle_vector(one, nothing, zeros)
 
     def sum(self, total, a, b):
         """Return total + a * b, rounded once or twice."""
@@ -188,30 +190,38 @@ def several_rows(typing, rows, row_at, stride, depth, w, at, out, out_at, out_st
     return signature, write
 
 
+def _lanes_above(size: int) -> ir.Constant:
+    """Return a table: for each pattern of `size` bits, in a byte each, which of them are set, and then zeros."""
+    rows = [[lane for lane in range(size) if pattern >> lane & 1] for pattern in range(2**size)]
+    kind = ir.ArrayType(ir.ArrayType(ir.IntType(8), size), len(rows))
+    return ir.Constant(kind, [row + [0] * (size - len(row)) for row in rows])
+
+
 @intrinsic
 def append_above(typing, v, v_th, at, n, chosen, count):
     """Append to chosen[count :] which numbers of the register v[at :] are above v_th[at :], counted from n.
 
-    Returns the new count. As many numbers behind it may be written as a register holds.
+    Returns the new count. As many numbers behind it may be written as a register holds. AVX-512 has an instruction for
+    that, for which some processors need more than a hundred cycles, and others have none: a table serves all.
     """
     signature = types.intp(v, v_th, types.intp, types.intp, chosen, types.intp)
 
     def write(context, builder, signature, args):
         write = _Writer(context, builder, signature, args)
         v, v_th, at, n, chosen, count = write.data
-        integer, indices = ir.IntType(32), ir.VectorType(ir.IntType(32), write.lanes)
-        v, v_th = (write.load(write.registers(write.place(array, at))[0]) for array in (v, v_th))
-        above = builder.fcmp_ordered(">", v, v_th)
-        first = builder.trunc(n, integer)
-        each = ir.Constant(indices, ir.Undefined)
-        for lane in range(write.lanes):
-            number = builder.add(first, ir.Constant(integer, lane))
-            each = builder.insert_element(each, number, ir.Constant(integer, lane))
-        kind = ir.FunctionType(ir.VoidType(), [indices, integer.as_pointer(), above.type])
-        name = f"llvm.masked.compressstore.v{write.lanes}i32"
-        compress = cgutils.get_or_insert_function(builder.module, kind, name)
-        builder.call(compress, [each, builder.gep(chosen, [count]), above])
-        bits = builder.bitcast(above, ir.IntType(write.lanes))
-        return builder.add(count, builder.zext(builder.ctpop(bits), ir.IntType(64)))
+        above = builder.fcmp_ordered(">", *(write.load(write.registers(write.place(a, at))[0]) for a in (v, v_th)))
+        bits, size = builder.bitcast(above, ir.IntType(write.lanes)), min(write.lanes, LOOKED_UP)
+        table = cgutils.global_constant(builder, f"lanes_above_{size}", _lanes_above(size))
+        row, indices = (ir.VectorType(ir.IntType(width), size).as_pointer() for width in (8, 32))
+        for first in range(0, write.lanes, size):
+            pattern = builder.lshr(bits, ir.Constant(bits.type, first))
+            pattern = builder.trunc(pattern, ir.IntType(size)) if size < write.lanes else pattern
+            place = builder.gep(table, [ir.Constant(n.type, 0), builder.zext(pattern, n.type)])
+            found = builder.zext(builder.load(builder.bitcast(place, row), align=1), indices.pointee)
+            number = builder.trunc(builder.add(n, ir.Constant(n.type, first)), ir.IntType(32))
+            numbers = builder.add(found, write.everywhere(number, size))
+            builder.store(numbers, builder.bitcast(builder.gep(chosen, [count]), indices), align=4)
+            count = builder.add(count, builder.zext(builder.ctpop(pattern), n.type))
+        return count
 
     return signature, write
