@@ -110,6 +110,25 @@ def test_gradient_to_value():
     assert sp.gradient_to_value(layer) == {}
 
 
+@pytest.mark.parametrize("constraint", ["log", "softplus", sp.constraints.Interval(20.0, 500.0), "none"])
+def test_gradient_to_value_of_time_constants_is_a_share_of_these(constraint):
+    """What is stored is near zero at 10 ms under "log": a share of that would say nothing."""
+    found = []
+    for tau_mem in (0.01, 0.0101):
+        torch.manual_seed(0)
+        layer = sp.LIF(sp.LIFParameters(tau_mem=sp.Learned(tau_mem, constraint)), size=3, dtype=torch.float64)
+        layer(torch.rand(20, 2, 3, dtype=torch.float64))[1].v.sum().backward()
+        ((_, ratio),) = sp.gradient_to_value(layer).items()
+        stored, step = layer.p.raw("tau_mem"), 1e-3
+        before, change = layer.p.tau_mem_inv.detach().clone(), stored.grad.clone()
+        with torch.no_grad():
+            stored -= step * change
+        shares = (layer.p.tau_mem_inv - before).abs() / before / step
+        assert ratio == pytest.approx(shares.median().item(), rel=0.02)
+        found.append(ratio)
+    assert found[0] == pytest.approx(found[1], rel=0.1)
+
+
 def test_frozen_neurons_have_no_gradient():
     layer = build("LIF", {"tau_mem_inv": "log"})
     with pytest.raises(ValueError, match="after a backward pass"):

@@ -76,5 +76,5 @@ def test_what_is_missing_or_damaged_is_named(folder, monkeypatch):
         with pytest.raises(ValueError, match="steps, seconds, pool, validation: expected positive numbers"):
             spiking_heidelberg_digits(folder, **given)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"h5py to read HDF5 files: pip install 'snnparams\[shd\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"h5py to read HDF5 files: pip install 'h5py>=3.8,<4'"):
         spiking_heidelberg_digits(folder)

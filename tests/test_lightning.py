@@ -76,5 +76,5 @@ def test_bad_input(monkeypatch):
     with pytest.raises(TypeError, match="loss: expected a function of outputs and labels, got str"):
         sp.to_lightning(network, adam(network), loss="nll")
     monkeypatch.setitem(sys.modules, "lightning", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'snnparams\[lightning\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'lightning>=2\.4,<3'"):
         sp.to_lightning(network, adam(network))

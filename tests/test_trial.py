@@ -271,7 +271,7 @@ def test_training_teaches():
 
 def test_a_network_that_cannot_be_built_or_trained_says_so(monkeypatch):
     layer = build(Neurons(), Architecture(**SMALL), TASK, 0).layers[0]
-    with pytest.raises(RateError, match=r"rate: expected 0\.9 spikes per neuron and time step within 10%, got 0"):
+    with pytest.raises(RateError, match=r"rate: expected 900 1/s within 10%, got 0 1/s"):
         reach_rate(layer, torch.zeros(30, 4, 24), 0.9)
     monkeypatch.setattr(trial, "build", lambda *_: reach_rate(layer, torch.zeros(30, 4, 24), 0.9))
     assert run_trial(cell())["failed"].startswith("rate: expected 0.9 spikes")

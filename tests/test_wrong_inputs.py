@@ -4,13 +4,16 @@ import math
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import snnparams as sp
+from snnparams.data.spoken_digits import mel_levels
 from snnparams.experiments import experiment
-from snnparams.parameters.constraints import Interval
+from snnparams.layers.initialisation import voltage_variance
+from snnparams.parameters.constraints import Decay, Interval
 
 X = torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(0))
 
@@ -22,10 +25,25 @@ def network():
 def fit(**given):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 2), nn.LogSoftmax(1))
-    split = sp.Split(torch.rand(8, 6), torch.arange(8) % 2)
+    split, model = sp.Split(torch.rand(8, 6), torch.arange(8) % 2), given.get("model", model)
     how = {"model": model, "train_split": split, "test_split": split, "epochs": 1, "progress": False}
-    how["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.1)
+    parameters = model.parameters() if isinstance(model, nn.Module) else [nn.Parameter(X)]
+    how["optimizer"] = torch.optim.SGD(parameters, lr=0.1)
     return sp.fit(**how | given)
+
+
+def train(**given):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 2), nn.LogSoftmax(1))
+    split, model = sp.Split(torch.rand(8, 6), torch.arange(8) % 2), given.pop("model", model)
+    how = {"split": split, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "progress": False}
+    return sp.train(model, **how | given)
+
+
+SQUARE = sp.Split(torch.rand(5, 5, 3), torch.arange(5) % 2)  # as many sequences as steps: shapes show nothing
+
+
+def decoded(out):
+    return out[0].amax(0).log_softmax(1)
 
 
 CASES = [
@@ -76,6 +94,64 @@ CASES = [
         ValueError,
         "optimizer: expected parameters of the model, got none of them; was it made for another one?",
     ),
+    (lambda: train(optimizer=None), TypeError, "optimizer: expected one of torch.optim, got NoneType"),
+    (
+        lambda: train(optimizer=torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)),
+        ValueError,
+        "optimizer: expected parameters of the model, got none of them; was it made for another one?",
+    ),
+    *[
+        (call, ValueError, "model: expected one that takes the batch first, as a Split has it, got layers, which take")
+        for model in (network, lambda: sp.LIFRecurrent(3, 2), lambda: sp.Ensemble([network(), network()]))
+        for call in (
+            lambda model=model: train(model=model(), split=SQUARE, decode=decoded),
+            lambda model=model: fit(model=model(), train_split=SQUARE, test_split=SQUARE, decode=decoded),
+            lambda model=model: sp.evaluate(model(), SQUARE, decode=decoded),
+        )
+    ],
+    (
+        lambda: sp.reach_rate_([X], lambda: sp.LIF()(X), rate=10),
+        TypeError,
+        "run: expected it to return spikes, got t",
+    ),
+    (
+        lambda: sp.reach_rate_([X], lambda: 0 * X, rate=20, dt=0.01),
+        sp.RateError,
+        "rate: expected 20 1/s within 10%, got",
+    ),
+    (lambda: sp.states.to(sp.LIF()(X)[1], dtype=torch.int64), TypeError, "dtype: expected a floating-point type, got"),
+    (lambda: Decay(10.0), ValueError, "dt: expected a time step in s, below 1 s, got 10 s"),
+    (lambda: Decay(-1.0), ValueError, "dt: expected a positive, finite time step in s, got -1"),
+    (lambda: voltage_variance(torch.tensor(0.4), torch.tensor(2.0)), ValueError, "tau_mem: expected at least one time"),
+    (
+        lambda: voltage_variance(2.0, torch.tensor([3.0, 0.4])),
+        ValueError,
+        "tau_syn: expected at least one time step",
+    ),
+    (
+        lambda: sp.parameter_groups(network(), 0.1, {"tau_mem": 0.1}),
+        ValueError,
+        "neuron_lr: expected a model that learns some, got 'tau_mem'",
+    ),
+    (lambda: sp.tasks.smooth_random_manifolds(steps=0), ValueError, "steps: expected a positive integer, got 0"),
+    (
+        lambda: mel_levels([torch.zeros(2, 900)]),
+        ValueError,
+        "waves: expected finite numbers of shape (samples,)",
+    ),
+    (
+        lambda: mel_levels([torch.full((900,), math.nan)]),
+        ValueError,
+        "waves: expected finite numbers of shape",
+    ),
+    (
+        lambda: mel_levels([np.zeros(900)]),
+        TypeError,
+        "waves: expected tensors of real numbers, got nd",
+    ),
+    (lambda: mel_levels([X[0, 0]], steps=0), ValueError, "steps: expected a positive integer, got 0"),
+    (lambda: mel_levels([X[0, 0]], decibel=-1), ValueError, "decibel, sample_rate: expected positive, finite numbers"),
+    (lambda: mel_levels([X[0, 0]], sample_rate=0), ValueError, "decibel, sample_rate: expected positive, finite num"),
     (lambda: fit(model=nn.Linear), TypeError, "model: expected a module, got type"),
     (lambda: fit(model=lambda x: x), TypeError, "model: expected a module, got function"),
     (lambda: fit(decode="x"), TypeError, "decode: expected a function of what the model returns, got str"),

@@ -37,8 +37,9 @@ def constant_current_lif_encode(
     r"""Let each value drive a LIF neuron as a constant current and return that neuron's spikes.
 
     The neuron has no synapse: :math:`v' = v + \Delta t \, \tau_\mathrm{mem}^{-1} (v_\mathrm{leak} - v + x)`, from
-    :math:`v = 0`. A larger value spikes earlier and more often; a value of at most
-    :math:`v_\mathrm{th} - v_\mathrm{leak}` never does.
+    :math:`v = 0`, as in Norse, whatever the leak voltage. A larger value spikes earlier and more often; a value of at
+    most :math:`v_\mathrm{th} - v_\mathrm{leak}` never does, unless a threshold or reset voltage lets it: where 0 or
+    :math:`v_\mathrm{reset}` lies above :math:`v_\mathrm{th}`.
 
     Args:
         input_current: values of any shape.

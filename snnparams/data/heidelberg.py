@@ -69,7 +69,7 @@ def spiking_heidelberg_digits(
         seed: of that choice.
 
     Raises:
-        ModuleNotFoundError: if h5py is not installed: `pip install snnparams[shd]`.
+        ModuleNotFoundError: if h5py is not installed: `pip install 'h5py>=3.8,<4'`.
         FileNotFoundError: if a file is not there; the message says how to get it.
         CorruptDataError: if a file holds something else.
         ValueError: if an argument is out of range.
@@ -80,7 +80,7 @@ def spiking_heidelberg_digits(
             f"{steps}, {seconds}, {pool}, {validation}"
         )
     if importlib.util.find_spec("h5py") is None:
-        raise ModuleNotFoundError("expected the package h5py to read HDF5 files: pip install 'snnparams[shd]'")
+        raise ModuleNotFoundError("expected the package h5py to read HDF5 files: pip install 'h5py>=3.8,<4'")
     split = _read(Path(folder) / "shd_train.h5", steps, seconds, pool)
     test = _read(Path(folder) / "shd_test.h5", steps, seconds, pool)
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(seed))

@@ -20,6 +20,7 @@ def poisson_encode(
     input_values: torch.Tensor,
     seq_length: int,
     f_max: float = 100.0,
+    *,
     dt: float = 0.001,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
@@ -82,7 +83,7 @@ class PoissonEncoder(Attributes):
 
     as_built: ClassVar[tuple[str, ...]] = ("seq_length", "f_max", "dt")
 
-    def __init__(self, seq_length: int, f_max: float = 100.0, dt: float = 0.001) -> None:
+    def __init__(self, seq_length: int, f_max: float = 100.0, *, dt: float = 0.001) -> None:
         super().__init__()
         _check_poisson(seq_length, f_max, dt)
         self.seq_length, self.f_max, self.dt = seq_length, f_max, dt
@@ -93,18 +94,20 @@ class PoissonEncoder(Attributes):
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         """Return spikes (T, ...)."""
-        return poisson_encode(input_values, self.seq_length, self.f_max, self.dt)
+        return poisson_encode(input_values, self.seq_length, self.f_max, dt=self.dt)
 
 
 def spike_latency_lif_encode(
     input_current: torch.Tensor,
     seq_length: int,
     p: LIFParameters | NeuronParameters | None = None,
+    *,
     dt: float = 0.001,
 ) -> torch.Tensor:
     """Let each value drive a LIF neuron as a constant current, and return that neuron's first spike.
 
-    A larger value spikes earlier; one of at most the threshold above the leak voltage never does.
+    A larger value spikes earlier; one of at most the threshold above the leak voltage never does, unless the threshold
+    is negative: the membrane begins at 0.
 
     Args:
         input_current: values of any shape.
@@ -134,8 +137,8 @@ class SpikeLatencyLIFEncoder(HasParameters):
     Args:
         seq_length: number of time steps T.
         p: neuron parameters; defaults as in `LIFParameters`.
-        dt: time step in s.
         size: number of values, or their shape without the batch, if a parameter is drawn or learned for each of them.
+        dt: time step in s.
 
     Called with values of any shape, it returns spikes of shape (T, ...).
 
@@ -150,9 +153,9 @@ class SpikeLatencyLIFEncoder(HasParameters):
         self,
         seq_length: int,
         p: LIFParameters | None = None,
-        dt: float = 0.001,
         *,
         size: int | tuple[int, ...] | None = None,
+        dt: float = 0.001,
     ) -> None:
         super().__init__()
         check_counts(seq_length=seq_length)
@@ -167,4 +170,4 @@ class SpikeLatencyLIFEncoder(HasParameters):
 
     def forward(self, input_currents: torch.Tensor) -> torch.Tensor:
         """Return spikes (T, ...)."""
-        return spike_latency_lif_encode(input_currents, self.seq_length, self.p, self.dt)
+        return spike_latency_lif_encode(input_currents, self.seq_length, self.p, dt=self.dt)

@@ -30,6 +30,7 @@ import torch
 
 from snnparams.data.mnist import DOWNLOAD_TIMEOUT, CorruptDataError
 from snnparams.folders import cache_folder, given_folder
+from snnparams.parameters.settings import check_counts, is_number
 
 FSDD_URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
 FSDD_SHA256 = "ddb17656a0bca4c5ddace082be188ca630516dc2ef1110afe3c4e9cc71173de4"
@@ -184,6 +185,16 @@ def mel_filters(bands: int, fft_size: int, sample_rate: float = SAMPLE_RATE) -> 
     return filters
 
 
+def _check_recordings(waves: list[torch.Tensor]) -> None:
+    for k, samples in enumerate(waves):
+        if not isinstance(samples, torch.Tensor) or samples.is_complex() or samples.dtype == torch.bool:
+            got = str(samples.dtype) if isinstance(samples, torch.Tensor) else type(samples).__name__
+            raise TypeError(f"waves: expected tensors of real numbers, got {got} as number {k}")
+        if samples.dim() != 1 or not samples.isfinite().all():
+            got = f"shape {tuple(samples.shape)}" if samples.dim() != 1 else "one that is not finite"
+            raise ValueError(f"waves: expected finite numbers of shape (samples,), got {got} as number {k}")
+
+
 def mel_levels(
     waves: list[torch.Tensor],
     steps: int = 200,
@@ -191,6 +202,7 @@ def mel_levels(
     hop: int = 40,
     window: int = 200,
     decibel: float = 40.0,
+    sample_rate: float = SAMPLE_RATE,
 ) -> torch.Tensor:
     """Return how loud each frequency band of each recording is over time, from 0 to 1.
 
@@ -198,18 +210,29 @@ def mel_levels(
     between them. Recordings are cut off or followed by silence.
 
     Args:
-        waves: recordings, each of shape (samples,).
+        waves: recordings, each of shape (samples,), numbers of any scale.
         steps: number of time steps T.
-        bands: number of frequency bands.
+        bands: number of frequency bands, from 0 Hz to half the sample rate.
         hop: samples in a time step: 40 are 5 ms at 8 kHz.
         window: samples that a time step looks at (Hann window), from its beginning on.
-        decibel: the dynamic range.
+        decibel: the dynamic range, positive.
+        sample_rate: of the recordings, in Hz.
 
     Returns:
         Levels, float32, shape (N, T, bands).
+
+    Raises:
+        TypeError: if a recording is no tensor of real numbers.
+        ValueError: if one has more axes than time (a stereo recording, say) or holds what is not finite, or an argument
+            is out of range.
     """
+    check_counts(steps=steps, bands=bands, hop=hop, window=window)
+    if not (is_number(decibel) and 0 < decibel < math.inf and is_number(sample_rate) and 0 < sample_rate < math.inf):
+        got = f"{decibel!r} and {sample_rate!r}"
+        raise ValueError(f"decibel, sample_rate: expected positive, finite numbers, got {got}")
+    _check_recordings(waves)
     fft_size = 2 ** math.ceil(math.log2(2 * window))
-    filters, shape = mel_filters(bands, fft_size), torch.hann_window(window, dtype=torch.float64)
+    filters, shape = mel_filters(bands, fft_size, sample_rate), torch.hann_window(window, dtype=torch.float64)
     length = (steps - 1) * hop + window
     levels = torch.zeros(len(waves), steps, bands)
     for first in range(0, len(waves), 100):  # as many at once as fit into the cache

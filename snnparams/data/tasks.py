@@ -19,6 +19,7 @@ from snnparams.data.mnist import DEVIATION, MEAN, Split, load_mnist
 from snnparams.data.spoken_digits import SPEAKERS, load_spoken_digits, loudness
 from snnparams.data.task import Task
 from snnparams.data.yin_yang import yin_yang as yin_yang
+from snnparams.parameters.settings import check_counts
 
 
 def _order(count: int, seed: int) -> torch.Tensor:
@@ -214,8 +215,9 @@ def smooth_random_manifolds(
         seed: of manifolds and samples.
 
     Raises:
-        ValueError: if a split is empty, or there are fewer than two samples for each class.
+        ValueError: if a split is empty, there are fewer than two samples for each class, or a number is not positive.
     """
+    check_counts(classes=classes, features=features, dimensions=dimensions, steps=steps)
     generator = torch.Generator().manual_seed(seed)
     count, k = train + validation + test, torch.arange(1, 1001, dtype=torch.float64)  # harmonics
     if count < 2 * classes:

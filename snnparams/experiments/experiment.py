@@ -230,8 +230,8 @@ def run(
         The results, in the order of the trials.
 
     Raises:
-        ValueError: if there are no trials or two equal ones, `processes` is no positive integer or more than 1 with an
-            executor, or `together` names what no trial has.
+        ValueError: if there are no trials or two equal ones, one holds a number that is not finite, `processes` is no
+            positive integer or more than 1 with an executor, or `together` names what no trial has.
         TypeError: if a trial holds what JSON does not, `together` is a string, or `function` is no function, or with
             several processes one that they cannot import.
         ResultsError: if the folder holds files that are cut off, or of another grid or version.

@@ -42,7 +42,7 @@ def to_lightning(
         The module. Its batches are pairs of inputs and labels.
 
     Raises:
-        ModuleNotFoundError: if Lightning is not installed: `pip install snnparams[lightning]`.
+        ModuleNotFoundError: if Lightning is not installed: `pip install 'lightning>=2.4,<3'`.
         TypeError: if model, optimiser or loss is none.
         ValueError: while it is trained, if the outputs are no log-probabilities where those are expected, or a neuron
             parameter has left its valid range.
@@ -50,7 +50,7 @@ def to_lightning(
     try:
         import lightning
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("expected the package lightning: pip install 'snnparams[lightning]'") from None
+        raise ModuleNotFoundError("expected the package lightning: pip install 'lightning>=2.4,<3'") from None
     measure = Measure(model, loss, decode)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer: expected one of torch.optim, got {type(optimizer).__name__}")

@@ -74,7 +74,7 @@ def _nir() -> ModuleType:
     try:
         import nir
     except ImportError as error:
-        raise ImportError("nir: expected the package, which is not installed; run `pip install nir`") from error
+        raise ImportError("nir: expected the package: pip install 'nir>=1.0.8,<2'") from error
     return nir
 
 

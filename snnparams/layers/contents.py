@@ -57,6 +57,20 @@ def check_time_step(*modules: nn.Module) -> None:
         raise ValueError(f"modules: expected one time step dt, got {got}")
 
 
+def takes_time_first(module: nn.Module) -> bool:
+    """Return whether a module takes sequences (T, B, ...), for sure: a layer, or a `Sequential` that begins with one.
+
+    Modules of PyTorch before it leave the axes where they are; what any other module does nobody knows.
+    """
+    parts: Any = getattr(module, "_parts", lambda: [module])  # of a Sequential
+    for part in parts():
+        if isinstance(part, Population):
+            return part.layout.startswith("(T")
+        if not type(part).__module__.startswith("torch.nn."):
+            return False
+    return False
+
+
 def populations(module: nn.Module) -> list[str]:
     """Return the kinds of the cells and layers in a module."""
     return [type(part).__name__ for part in module.modules() if isinstance(part, Population)]

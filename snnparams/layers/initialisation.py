@@ -40,7 +40,13 @@ def voltage_variance(tau_mem: torch.Tensor, tau_syn: torch.Tensor) -> torch.Tens
     Args:
         tau_mem: in time steps, at least 1.
         tau_syn: likewise, of a shape that fits.
+
+    Raises:
+        ValueError: if a time constant is shorter than a step, or none.
     """
+    for name, tau in (("tau_mem", tau_mem), ("tau_syn", tau_syn)):
+        if not (torch.as_tensor(tau) >= 1).all():
+            raise ValueError(f"{name}: expected at least one time step, got {torch.as_tensor(tau).min().item():g}")
     p, q = 1 - 1 / tau_mem, 1 - 1 / tau_syn
     return (1 - p) ** 2 * (1 + p * q) / ((1 - p**2) * (1 - q**2) * (1 - p * q))
 
@@ -152,7 +158,7 @@ def reach_rate_(
         run: computes the spikes with the present weights on a sample of inputs, for instance `lambda: layer(x)[0]`. It
             has to give the same spikes for the same weights: put dropout into evaluation mode.
         rate: wanted spikes per second and neuron.
-        dt: time step in s.
+        dt: time step in s, that of the layers: `dt=layer.dt`.
         tolerance: share of the rate at which the search ends.
         most: share of the rate that is accepted when it cannot get nearer.
 
@@ -163,7 +169,7 @@ def reach_rate_(
         RateError: if no such number gives the wanted rate.
         ValueError: if the rate is not above 0 and below one spike per step, there are no weights, or spikes are not
             finite.
-        TypeError: if weights or `run` are of another kind.
+        TypeError: if weights or `run` are of another kind, or `run` returns something else than spikes.
 
     After an error, also one of `run`, the weights are as they were.
     """
@@ -178,19 +184,18 @@ def reach_rate_(
         _check_stored("weights", tensor)
     if not 0 < rate * dt < 1:
         raise ValueError(f"rate: expected a number above 0 and below {1 / dt:g} 1/s, got {rate!r}")
-    rate = rate * dt
     before = [tensor.clone() for tensor in listed]
     if not before:
         raise ValueError("weights: expected at least one tensor, got none")
     try:
-        return _scaled_to(listed, before, run, rate, tolerance, most)
+        return _scaled_to(listed, before, run, rate * dt, dt, tolerance, most)
     except BaseException:
         for tensor, start in zip(listed, before, strict=True):
             tensor.copy_(start)
         raise
 
 
-def _scaled_to(weights, before, run, rate: float, tolerance: float, most: float) -> torch.Tensor:
+def _scaled_to(weights, before, run, rate: float, dt: float, tolerance: float, most: float) -> torch.Tensor:
     """Multiply weights by the number that gives a rate in spikes per step, and return the spikes."""
 
     def scaled(number: float) -> torch.Tensor:
@@ -203,6 +208,9 @@ def _scaled_to(weights, before, run, rate: float, tolerance: float, most: float)
     for _ in range(40):
         number = math.sqrt(low * high)
         spikes = scaled(number)
+        if not isinstance(spikes, torch.Tensor):
+            got = type(spikes).__name__
+            raise TypeError(f"run: expected it to return spikes, got {got}; of a layer they are layer(x)[0]")
         reached[number] = spikes.mean().item()
         if not math.isfinite(reached[number]):
             raise ValueError(f"run: expected spikes of a finite mean, got {reached[number]}")
@@ -212,6 +220,7 @@ def _scaled_to(weights, before, run, rate: float, tolerance: float, most: float)
     number = min(reached, key=lambda number: abs(reached[number] - rate))
     if abs(reached[number] - rate) > most * rate:
         raise RateError(
-            f"rate: expected {rate:g} spikes per neuron and time step within {most:.0%}, got {reached[number]:.4f}"
+            f"rate: expected {rate / dt:g} 1/s within {most:.0%}, got {reached[number] / dt:.4g} 1/s at time steps of "
+            f"{dt:g} s"
         )
     return scaled(number)

@@ -66,7 +66,7 @@ class LIF(Layer):
             your own, or `Adjoint()`. None for what `p` says in Norse's spelling, `Surrogate("super")` unless it says
             another.
         detach_reset: treat the spike as a constant in the reset. None for Norse's choice, which is False here and True
-            with recurrent weights; the adjoint method takes nothing else.
+            with recurrent weights; the adjoint method takes None alone.
         kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
         chunk: number of steps, or None. With it the backward pass computes every so many steps again, from the state
@@ -81,7 +81,8 @@ class LIF(Layer):
     Input of type bool or uint8 counts as spikes. A layer that knows the shape of its population, by `size` or by one
     value per neuron, also takes input without the axis of the batch; then output and state have none either. Of
     sequences of different lengths, `lengths` says how many steps of each count, see `snnparams.layers.sequences`.
-    `detach_reset`, `kernel` and `chunk` can be assigned later, and are checked then; all else stays as it was built.
+    `detach_reset`, `kernel` and `chunk` can be assigned later, and are checked then; other arguments are as they were
+    built.
 
     Raises:
         ValueError: on building, if a parameter is invalid, or `p` and `gradient` differ; on calling, if shapes, batch
@@ -113,7 +114,7 @@ class LIFRecurrent(RecurrentLayer):
         dt: time step in s.
         gradient: how the gradient of the spikes is computed, as in `LIF`.
         detach_reset: treat the spike as a constant in the reset. None for Norse's choice, which is True here and False
-            without recurrent weights; the adjoint method takes nothing else.
+            without recurrent weights; the adjoint method takes None alone.
         kernel: how the sequence is computed, "reference", "cpu" or "triton"; None for the fastest that takes the input.
             See `snnparams.kernels`.
         chunk: steps after which the state is kept, and nothing in between, as in `LIF`. Currents are computed again

@@ -67,12 +67,12 @@ class Noted(Attributes):
         def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def constraint(self, name: str) -> nn.Module | None:
-        """Return what keeps the parameter of that name valid, or None.
+        """Return what keeps the parameter of that name, also of a time constant, valid, or None: as a rate, in 1/s.
 
         Raises:
             AttributeError: if there is no such parameter.
         """
-        self._check_name(name)
+        name = self._stored_name(name)
         constraints = self._constraints(name)
         return None if constraints is None else constraints[0]
 
@@ -84,20 +84,24 @@ class Noted(Attributes):
     def raw(self, name: str) -> torch.Tensor:
         """Return what is stored and, if it is learned, changed by an optimiser.
 
-        That is the unconstrained numbers where there is a constraint, else the values.
+        That is the unconstrained numbers where there is a constraint, else the values; of a time constant those of its
+        inverse.
 
         Raises:
             AttributeError: if there is no such parameter.
         """
-        self._check_name(name)
+        name = self._stored_name(name)
         constraints = self._constraints(name)
         return self._in_use(name) if constraints is None else constraints.original
 
-    def _check_name(self, name: str) -> None:
+    def _stored_name(self, name: str) -> str:
+        """Return the name under which a parameter is stored, which of a time constant is that of its inverse."""
+        name = self.neuron.times.get(name, name)
         if name not in self.neuron_fields:
             raise AttributeError(
                 f"unknown {name} of {self.declaration}; expected one of {', '.join(self.neuron_fields)}"
             )
+        return name
 
     def _in_use(self, name: str) -> torch.Tensor:
         """Return the values that the neurons use, without noting that they were read."""

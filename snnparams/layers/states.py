@@ -69,9 +69,11 @@ def to(state: State, device: torch.device | str | None = None, dtype: torch.dtyp
     """Return a state on another device or in another floating-point type.
 
     Raises:
-        TypeError: if the state holds something else than tensors.
+        TypeError: if the state holds something else than tensors, or the type is none for floating-point numbers.
     """
     _check(state)
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(f"dtype: expected a floating-point type, got {dtype}")
     return tree_map(lambda x: x.to(device=device, dtype=dtype), state)
 
 

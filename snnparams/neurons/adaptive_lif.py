@@ -29,7 +29,7 @@ class AdaptiveLIF(LIFParameters):
         tau_adapt_inv: inverse time constant :math:`1/\tau_\mathrm{adapt}` in 1/s of the threshold's decay, positive.
         beta: what a spike adds to the threshold, dimensionless. At 0 this is a LIF neuron, below 0 spikes make the next
             ones easier; learned it is positive, unless another constraint is chosen.
-        tau_adapt: its time constant in s, positive, in place of `tau_adapt_inv`.
+        tau_adapt: its time constant in s, longer than a time step, in place of `tau_adapt_inv`.
 
     The others, what each may be given as, and errors are those of `snnparams.LIFParameters`. Its third variable,
     `adaptation`, counts spikes and decays.

@@ -54,8 +54,8 @@ class SEAdLIF(Neuron):
             positive, unless another constraint is chosen.
         method: as in `snnparams.LIFParameters`.
         alpha: likewise.
-        tau_mem: membrane time constant in s, positive, in place of `tau_mem_inv`.
-        tau_adapt: that of the adaptation current in s, positive, in place of `tau_adapt_inv`.
+        tau_mem: membrane time constant in s, longer than a time step, in place of `tau_mem_inv`.
+        tau_adapt: that of the adaptation current in s, longer than a time step, in place of `tau_adapt_inv`.
 
     Input goes into the membrane directly, without a synapse. What each may be given as, and errors are those of
     `snnparams.LIFParameters`.

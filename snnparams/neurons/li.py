@@ -25,8 +25,8 @@ class LIParameters(Neuron):
         tau_syn_inv: inverse synaptic time constant :math:`1/\tau_\mathrm{syn}` in 1/s, positive.
         tau_mem_inv: inverse membrane time constant :math:`1/\tau_\mathrm{mem}` in 1/s, positive.
         v_leak: leak (resting) voltage, dimensionless.
-        tau_mem: membrane time constant in s, positive, in place of `tau_mem_inv`.
-        tau_syn: synaptic time constant in s, positive, in place of `tau_syn_inv`.
+        tau_mem: membrane time constant in s, longer than a time step, in place of `tau_mem_inv`.
+        tau_syn: synaptic time constant in s, longer than a time step, in place of `tau_syn_inv`.
 
     Each is declared, read and replaced as in `LIFParameters`.
 

@@ -46,22 +46,24 @@ class LIFParameters(Neuron):
             `snnparams.surrogate_derivative`, or `"adjoint"` for exact gradients; `"super"` if None.
         alpha: likewise the shape parameter of the spike function, positive; None for its default, see
             `snnparams.Surrogate`.
-        tau_mem: membrane time constant in s, positive, in place of `tau_mem_inv`.
-        tau_syn: synaptic time constant in s, positive, in place of `tau_syn_inv`.
+        tau_mem: membrane time constant in s, longer than a time step, in place of `tau_mem_inv`.
+        tau_syn: synaptic time constant in s, longer than a time step, in place of `tau_syn_inv`.
 
     As attributes, `tau_mem` and `tau_syn` are what was given, or the inverse of what was given (None if that is an
     `nn.Parameter` or requires a gradient). `dataclasses.replace` changes a time constant through either name.
 
     Each of the first five and of the last two is one of these:
 
-    - a number or a tensor (a scalar or one value per neuron): fixed, copied into a buffer;
+    - a number, a tensor or an array (a scalar or one value per neuron): fixed, copied into a buffer;
     - a `torch.distributions.Distribution`: fixed, drawn for every neuron when a cell or layer is built;
     - `snnparams.Learned` of a number, a tensor or a distribution: learned, with a constraint that keeps it valid;
     - `snnparams.Fixed` of one of them: fixed, for instance one draw for the whole layer;
     - an `nn.Parameter` (not for the last two): learned, registered itself, shared by every module that it is given to,
       without constraint.
 
-    A tail of a distribution beyond the limit of the time step, of a probability of at most 1 in 1000, is cut off.
+    One second is the longest `tau_mem` or `tau_syn`, of several values their median: 20 is taken for milliseconds.
+    Declare slower neurons by the inverse. A tail of a distribution beyond the limit of the time step, of a probability
+    of at most 1 in 1000, is cut off.
     Names, order and defaults are those of Norse; its `"super"` ignores `alpha`, which amounts to 1.
 
     Raises:

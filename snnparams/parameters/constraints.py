@@ -34,7 +34,7 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from snnparams.parameters.settings import is_number
+from snnparams.parameters.settings import check_dt, is_number
 
 LEAST, MOST = 1e-12, 1 - 1e-4  # share of the way to its target that a membrane moves in one step
 FASTEST = 50.0  # time steps over an exact time constant: what is left after one, and its gradient, are not yet zero
@@ -194,7 +194,10 @@ class Decay(Constraint):
     r"""The decay in one step as a sigmoid: :math:`\Delta t \, \tau^{-1} = 1 / (1 + e^{-\theta})`.
 
     Args:
-        dt: time step in s. The meaning of :math:`\theta` depends on it.
+        dt: time step in s, below 1. The meaning of :math:`\theta` depends on it.
+
+    Raises:
+        ValueError: if it is out of range.
 
     References:
         Parametric LIF (PLIF): Fang et al. (2021).
@@ -203,6 +206,7 @@ class Decay(Constraint):
     name = "decay"
 
     def __init__(self, dt: float) -> None:
+        check_dt(dt)
         self.dt = dt
         super().__init__(LEAST / dt, MOST / dt)
 
@@ -219,8 +223,12 @@ class Interval(Constraint):
     r"""Values between two bounds: :math:`low + (high - low) / (1 + e^{-\theta})`.
 
     Args:
-        low: lower bound, not reached.
+        low: lower bound, not reached, in the unit of the parameter: of a time constant, which is stored as a rate, in
+            1/s, so that `Interval(20, 200)` keeps it between 5 and 50 ms; of a delay in s.
         high: upper bound, not reached.
+
+    Raises:
+        ValueError: if they are not finite, or `low` is not below `high`.
     """
 
     name = "interval"

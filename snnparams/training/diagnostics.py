@@ -29,12 +29,14 @@ def learned_values(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def gradient_to_value(model: nn.Module) -> dict[str, float]:
-    """Return for each parameter with a gradient how large that is, relative to what is stored.
+    r"""Return for each parameter with a gradient how large that is, relative to its value.
 
     The median of :math:`|g| / |x|` over the numbers of the parameter that are not zero. Plain gradient descent changes
     a parameter by this share of itself, times the learning rate. Adam divides by the size of the gradient: there, a
-    step is about the learning rate over :math:`|x|`, whatever the gradient. A parameter of zeros only, such as a
-    logarithm of 10 ms at a unit of 100 per second, is left out.
+    step is about the learning rate over :math:`|x|`, whatever the gradient. Of a neuron parameter under a constraint,
+    :math:`|g| \, |\mathrm{d}x / \mathrm{d}\theta| / |x|`, with the gradient by what is stored,
+    :math:`\theta`: the share of its value, not of that number, whose size depends on the unit; under "log" it is
+    :math:`|g|`. A parameter of zeros only is left out.
 
     Args:
         model: after a backward pass.
@@ -42,13 +44,19 @@ def gradient_to_value(model: nn.Module) -> dict[str, float]:
     Raises:
         ValueError: if no parameter has a gradient.
     """
+    constrained = {id(p.raw(name)): p.constraint(name) for _, p, name in _learned(model)}
     graded = {name: (p, p.grad) for name, p in model.named_parameters() if p.grad is not None}
     if not graded:
         raise ValueError("model: expected one after a backward pass, got no gradient")
     ratios = {}
     for name, (parameter, gradient) in graded.items():
-        if (known := parameter != 0).any():
-            ratios[name] = (gradient.to_dense()[known] / parameter.detach()[known]).abs().median().item()
+        change, values = gradient.to_dense(), parameter.detach().clone()
+        if (constraint := constrained.get(id(parameter))) is not None:
+            stored = values.requires_grad_()  # a constraint takes each number by itself
+            values = constraint(stored)
+            change, values = change * torch.autograd.grad(values.sum(), stored)[0], values.detach()
+        if (known := values != 0).any():
+            ratios[name] = (change[known] / values[known]).abs().median().item()
     return ratios
 
 

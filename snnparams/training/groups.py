@@ -71,9 +71,12 @@ def parameter_groups(
         rates[times.get(kind, kind)] = rate
     learned = [kind for kind in order if kind in kinds.values()]
     names = {kind: _as_declared(kind, [m for m in parts if kind in m.neuron_fields]) for kind in learned}
-    if unknown := [kind for kind in rates if kind not in learned]:
-        expected = ", ".join(names.values())
-        raise ValueError(f"neuron_lr: expected kinds that the model learns ({expected}), got {unknown[0]!r}")
+    for kind in neuron_lr if isinstance(neuron_lr, Mapping) else ():
+        if times.get(kind, kind) not in learned:
+            expected = (
+                f"kinds that the model learns ({', '.join(names.values())})" if names else "a model that learns some"
+            )
+            raise ValueError(f"neuron_lr: expected {expected}, got {kind!r}")
     if not isinstance(neuron_lr, Mapping):
         _check_rate("neuron_lr", lr if neuron_lr is None else neuron_lr)
         rates = dict.fromkeys(learned, lr if neuron_lr is None else neuron_lr)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from torch.nn.functional import nll_loss
 from torch.nn.parameter import is_lazy
 
 from snnparams.layers.neuron_parameters import NeuronParameters
-from snnparams.parameters.settings import is_number, is_whole
+from snnparams.parameters.settings import is_whole
 from snnparams.training.batches import (
     Data,
     begin_epoch,
@@ -35,8 +34,8 @@ from snnparams.training.batches import (
 from snnparams.training.ensemble import Ensemble
 from snnparams.training.history import Evaluation, History
 from snnparams.training.measures import Loss, Measure, classes_found, rows_of
-from snnparams.training.members import clip_gradients_
-from snnparams.training.resumption import Run
+from snnparams.training.members import check_clip, clip_gradients_
+from snnparams.training.resumption import Run, check_optimizer
 
 
 @functools.cache
@@ -123,10 +122,10 @@ def train(
     Args:
         model: maps a batch of inputs to what the loss takes, by default log-probabilities (B, classes). An `Ensemble`
             trains its members side by side; each learns as it would alone.
-        split: images (or other inputs) and labels on the device of the model, or arrays of NumPy; or a data set of such
-            pairs, of which an `IterableDataset` comes in its own order; or a loader of batches, which decides itself on
-            order and size.
-        optimizer: over the model's parameters.
+        split: images (or other inputs) and labels on the device of the model, or arrays of NumPy, with the batch as
+            first axis; or a data set of such pairs, of which an `IterableDataset` comes in its own order; or a loader
+            of batches, which decides itself on order and size.
+        optimizer: over the model's parameters, or some of them.
         generator: of the order of the images; the global one if None. Of an ensemble also a list, one for each member,
             each of which then sees its own order.
         batch_size: images in a batch; the last one may be smaller.
@@ -134,22 +133,24 @@ def train(
         loss: takes what the model returns and the labels, and returns the mean over the batch. For the default and for
             PyTorch's `cross_entropy`, labels are classes from 0 on, of type int64 or uint8.
         decode: makes of what the model returns what the loss takes, for instance of the voltages and the state that a
-            `Sequential` returns: `lambda out: out[0].amax(0).log_softmax(1)`.
+            `Sequential` of an encoder and layers returns: `lambda out: out[0].amax(0).log_softmax(1)`.
         clip: largest norm of all gradients together, in an ensemble of each member's; larger ones are scaled down.
 
     Returns:
         The loss of each batch; of an ensemble a list of its members'.
 
     Raises:
-        ValueError: if the data are empty, an image is not finite, the outputs are no log-probabilities or the labels no
-            classes where those are expected, a loss has no gradient, or a neuron parameter has left its valid range.
-        TypeError: if data or outputs are of another kind.
+        ValueError: if the data are empty, an image is not finite, the model takes time first and the data are a
+            `Split`, the outputs are no log-probabilities or the labels no classes where those are expected, a loss has
+            no gradient, the optimiser none of the parameters, or a neuron parameter has left its valid range.
+        TypeError: if data or outputs are of another kind, or the optimiser is none.
         FloatingPointError: if a loss or a gradient is not finite; all parameters are then as they were before that
             batch, but running means of a normalisation may have seen it.
     """
     split = checked_data(split, batch_size, generator)
-    _check_clip(clip)
-    measure, losses = Measure(model, loss, decode), []
+    check_clip(clip)
+    measure, losses = Measure(model, loss, decode, split), []
+    check_optimizer(model, optimizer)
     apart = check_generators(generator, measure.members)
     model.train()
     batches, count = shuffled(split, batch_size, generator, device_of(model))
@@ -172,11 +173,6 @@ def train(
             optimizer.step()
     validate_neuron_parameters(model)
     return losses
-
-
-def _check_clip(clip) -> None:
-    if clip is not None and not (is_number(clip) and 0 < clip < math.inf):
-        raise ValueError(f"clip: expected a positive, finite norm or None, got {clip!r}")
 
 
 @torch.no_grad()
@@ -209,7 +205,7 @@ def evaluate(
     split = checked_data(split, batch_size, None)
     validate_neuron_parameters(model)
     _check_finite(model)
-    measure = Measure(model, loss, decode)
+    measure = Measure(model, loss, decode, split)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     total, right, count = torch.zeros(1), torch.zeros(1), 0

@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, nll_loss
 from torch.utils._pytree import tree_leaves, tree_map
 
+from snnparams.data.mnist import Split
 from snnparams.layers.checks import check_module
+from snnparams.layers.contents import takes_time_first
 from snnparams.training.ensemble import Ensemble
 
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -68,12 +70,17 @@ def _check_labels(outputs: Any, labels: Any, probabilities: bool) -> None:
 class Measure:
     """Loss and accuracy of what a model returns, or of the members of an ensemble."""
 
-    def __init__(self, model: nn.Module, loss: Loss, decode) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, decode, data: Any = None) -> None:
         if not callable(loss):
             raise TypeError(f"loss: expected a function of outputs and labels, got {type(loss).__name__}")
         if decode is not None and not callable(decode):
             raise TypeError(f"decode: expected a function of what the model returns, got {type(decode).__name__}")
         check_module(model)
+        if isinstance(data, Split) and takes_time_first(model.stacked if isinstance(model, Ensemble) else model):
+            raise ValueError(
+                "model: expected one that takes the batch first, as a Split has it, got layers, which take time first; "
+                "put them into a module that exchanges the two axes"
+            )
         self.model, self.loss, self.decode = model, loss, decode
         self.members = model.size if isinstance(model, Ensemble) else None
         self.places = isinstance(loss, nn.NLLLoss)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+from snnparams.parameters.settings import is_number
 
 if TYPE_CHECKING:  # which imports this module
     from snnparams.training.ensemble import Ensemble
@@ -53,6 +56,16 @@ def give_back(ensemble: Ensemble, values: dict[str, torch.Tensor]) -> None:
         parameter.copy_(values[name])
     for name in ensemble.stacked_buffers:
         ensemble.stacked.get_buffer(name).copy_(values[name])
+
+
+def check_clip(clip) -> None:
+    """Check a norm for clipping.
+
+    Raises:
+        ValueError: if it is neither None nor positive and finite.
+    """
+    if clip is not None and not (is_number(clip) and 0 < clip < math.inf):
+        raise ValueError(f"clip: expected a positive, finite norm or None, got {clip!r}")
 
 
 @torch.no_grad()
