@@ -116,12 +116,22 @@ def test_the_index_says_all_in_words(module):
             "snnparams.experiments.designs.Neurons",
             True,
         ),
+        ("p = sp.neurons.AdaptiveLIF()", "snnparams.neurons.adaptive_lif.AdaptiveLIF", True),
+        ("neurons.AdaptiveLIF()", "snnparams.neurons.adaptive_lif.AdaptiveLIF", True),
         ("p = sp.LIFParameters()", "snnparams.layers.layer.LIF", False),
         ("subprocess.run(clone)", "snnparams.experiments.experiment.run", False),
     ],
 )
 def test_which_names_a_chapter_uses(code, name, used):
     assert reference.uses(code, name) == used
+
+
+def test_only_what_the_package_has_counts_as_its_own():
+    import snnparams.experiments.trial
+
+    assert reference._exported("snnparams.training.loop.train")
+    assert hasattr(snnparams.experiments.trial, "train")  # another one
+    assert not reference._exported("snnparams.experiments.trial.train")
 
 
 def test_a_chapter_that_is_named_exists():

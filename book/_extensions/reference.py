@@ -1,18 +1,20 @@
 """A Sphinx extension for the reference: its index, and links between it and chapters.
 
 `{reference-index}` lists what the pages below it document, in one line each, and the
-chapters whose code uses it. Names in a chapter's text lead to the reference, the first
-time in each chapter; and "chapter 4" leads to that chapter, wherever it is written.
+chapters whose code uses it. Names in a chapter's text, or among recipes, lead to the
+reference, the first time on each page; and "chapter 4" leads to that chapter, wherever it is written.
 """
 
 import json
 import re
+import sys
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 KINDS = ("function", "class", "exception", "data")
 SPOKEN = re.compile(r"\b[Cc]hapters?\s+\d+(?:(?:,\s+|\s+and\s+|,\s+and\s+)\d+)*")
+RECIPES = ("book/using", "book/when_it_does_not_learn")
 OPAQUE = (nodes.literal, nodes.literal_block, nodes.reference, nodes.title, nodes.raw)
 
 
@@ -60,9 +62,9 @@ def _sources(env) -> dict[str, str]:
 
 
 def uses(code: str, name: str) -> bool:
-    """Return whether code uses a public name: of `sp`, of its module, or imported."""
-    module, _, last = name.rpartition(".")
-    prefix = rf"(?:sp|snnparams|{module.rpartition('.')[2]})"
+    """Return whether code uses a public name: of `sp`, of its module or one above that, or imported."""
+    *modules, last = name.split(".")
+    prefix = rf"(?:sp|{'|'.join(modules)})"
     imported = rf"from snnparams\S* import (?:\([^)]*|[^\n]*)\b{last}\b"
     return bool(re.search(rf"\b{prefix}\.{last}\b|{imported}", code))
 
@@ -133,9 +135,12 @@ def _table(
 
 
 def _exported(name: str) -> bool:
+    """Return whether a documented object is what `snnparams` has under its name: there may be another of that name."""
     import snnparams
 
-    return name.rpartition(".")[2] in snnparams.__all__
+    module, _, last = name.rpartition(".")
+    documented = getattr(sys.modules.get(module), last, None)
+    return last in snnparams.__all__ and getattr(snnparams, last) is documented
 
 
 def _fill(app, doctree, docname: str) -> None:
@@ -208,8 +213,8 @@ def _inside(node: nodes.Node, kinds: tuple) -> bool:
 
 
 def _link_names(app, doctree, docname: str) -> None:
-    """Turn the first mention of a public name in a chapter into a link."""
-    if docname not in _chapters(app.env):
+    """Turn the first mention of a public name in a chapter, or among recipes, into a link."""
+    if docname not in (*_chapters(app.env), *RECIPES):
         return
     known = {}
     for name, entry in app.env.get_domain("py").objects.items():

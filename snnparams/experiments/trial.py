@@ -69,7 +69,7 @@ class Training:
 
 @functools.lru_cache(maxsize=2)
 def make_task(description: str) -> Task:
-    """Return a task by its name and options, as JSON; the last two are kept.
+    """Return a task by its name and options, as JSON; the two that were used last stay in memory.
 
     Raises:
         ValueError: if there is no such task.

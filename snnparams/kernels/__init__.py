@@ -1,7 +1,8 @@
 """How a whole sequence is computed, forward and backward: a kernel for the device, or the reference.
 
-Both kernels compute any neuron, a user's own among them: `snnparams.kernels.derive` derives its backward pass. Of both
-`snnparams.kernels.elementwise` makes machine code for a CPU, and `snnparams.kernels.gpu_steps` functions for Triton.
+The compiled kernels compute any neuron, a user's own among them. `snnparams.kernels.derive` derives the backward pass
+from its step; `snnparams.kernels.elementwise` makes machine code of both passes for a CPU, and
+`snnparams.kernels.gpu_steps` functions for Triton.
 
 ============== =========================================== =======================================
 name           what it is                                  what it takes

@@ -64,7 +64,8 @@ class LIFParameters(Neuron):
     One second is the longest `tau_mem` or `tau_syn`, of several values their median: 20 is taken for milliseconds.
     Declare slower neurons by the inverse. A tail of a distribution beyond the limit of the time step, of a probability
     of at most 1 in 1000, is cut off.
-    Names, order and defaults are those of Norse; its `"super"` ignores `alpha`, which amounts to 1.
+    Names, order and defaults are those of Norse, but for `alpha`: its `"super"` ignores the 100 that it gives, which
+    amounts to the 1 of here.
 
     Raises:
         ValueError: if a value, or one that a distribution can give, is not valid, a time constant is given twice,
