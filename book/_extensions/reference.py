@@ -2,7 +2,8 @@
 
 `{reference-index}` lists what the pages below it document, in one line each, and the
 chapters whose code uses it. Names in a chapter's text, or among recipes, lead to the
-reference, the first time on each page; and "chapter 4" leads to that chapter, wherever it is written.
+reference, the first time on each page; and "chapter 4" leads to that chapter, wherever
+it is written.
 """
 
 import json
@@ -62,7 +63,7 @@ def _sources(env) -> dict[str, str]:
 
 
 def uses(code: str, name: str) -> bool:
-    """Return whether code uses a public name: of `sp`, of its module or one above that, or imported."""
+    """Return whether code uses a name: of `sp`, of a module on its path, or imported."""
     *modules, last = name.split(".")
     prefix = rf"(?:sp|{'|'.join(modules)})"
     imported = rf"from snnparams\S* import (?:\([^)]*|[^\n]*)\b{last}\b"
@@ -135,7 +136,7 @@ def _table(
 
 
 def _exported(name: str) -> bool:
-    """Return whether a documented object is what `snnparams` has under its name: there may be another of that name."""
+    """Return whether `snnparams` has this very object: another may have its name."""
     import snnparams
 
     module, _, last = name.rpartition(".")
@@ -213,7 +214,7 @@ def _inside(node: nodes.Node, kinds: tuple) -> bool:
 
 
 def _link_names(app, doctree, docname: str) -> None:
-    """Turn the first mention of a public name in a chapter, or among recipes, into a link."""
+    """Turn the first mention of a public name on a page into a link."""
     if docname not in (*_chapters(app.env), *RECIPES):
         return
     known = {}

@@ -60,8 +60,10 @@ def check_time_step(*modules: nn.Module) -> None:
 def takes_time_first(module: nn.Module) -> bool:
     """Return whether a module takes sequences (T, B, ...), for sure: a layer, or a `Sequential` that begins with one.
 
-    Modules of PyTorch before it leave the axes where they are; what any other module does nobody knows.
+    Modules of PyTorch before it leave the axes where they are; what a module of one's own does nobody knows.
     """
+    if not type(module).__module__.startswith("snnparams."):
+        return False
     parts: Any = getattr(module, "_parts", lambda: [module])  # of a Sequential
     for part in parts():
         if isinstance(part, Population):

@@ -1,8 +1,9 @@
 r"""Distributions of neuron parameters, given in physical units by where they lie and how wide they are.
 
 All are `torch.distributions`. The width is the *coefficient of variation* :math:`c`, standard deviation over mean,
-which has no unit; log-uniform and truncated normal ones take their ends or their scale instead. Give a time constant's distribution in seconds to `tau_mem` or `tau_syn`, that of a rate in 1/s to
-`tau_mem_inv` or `tau_syn_inv`. Values are drawn on the CPU, whatever the default device; a layer moves them to its own.
+which has no unit; log-uniform and truncated normal ones take their ends or their scale instead. Give a time constant's
+distribution in seconds to `tau_mem` or `tau_syn`, that of a rate in 1/s to `tau_mem_inv` or `tau_syn_inv`. Values are
+drawn on the CPU, whatever the default device; a layer moves them to its own.
 Explained in chapter 2.
 """
 

@@ -73,8 +73,8 @@ class History:
         """Return by which share of itself each learned neuron parameter has moved since the beginning.
 
         That is the median over the neurons of the distance from the first recorded values, over the median size of
-        those. Where all first values are 0, it is 0 if nothing has moved and infinite otherwise. 1e-4 says that a parameter is frozen or
-        its learning rate far too small, 1 that it is another one.
+        those. Where all first values are 0, it is 0 if nothing has moved and infinite otherwise. 1e-4 says that a
+        parameter is frozen or its learning rate far too small, 1 that it is another one.
 
         Raises:
             ValueError: if nothing was trained, or the model has no learned neuron parameter.
