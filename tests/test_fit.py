@@ -295,6 +295,10 @@ def test_the_history_prints_in_a_line_and_plots_itself():
         history.member(0)
 
 
+class OfItsOwn(sp.Sequential):
+    """A network whose class might exchange axes: only what it returns can show that it does not."""
+
+
 def test_outputs_that_are_no_log_probabilities():
     module = Raw(model().network)
     with pytest.raises(ValueError, match="expected log-probabilities, of probabilities whose sum is 1, got a sum of"):
@@ -302,13 +306,13 @@ def test_outputs_that_are_no_log_probabilities():
     with pytest.raises(ValueError, match=r"loss=nn\.functional\.cross_entropy"):
         sp.evaluate(module, data())
     with pytest.raises(TypeError, match=r"expected log-probabilities \(B, classes\), got tuple; give decode="):
-        sp.evaluate(sp.Sequential(sp.LIF()).double(), data())
+        sp.evaluate(OfItsOwn(sp.LIF()).double(), data())
     for loss in (nn.functional.cross_entropy, nn.CrossEntropyLoss()):
         with pytest.raises(TypeError, match=r"expected a tensor of scores .*, got tuple; give decode="):
-            sp.evaluate(sp.Sequential(sp.LIF()).double(), data(), loss=loss)
+            sp.evaluate(OfItsOwn(sp.LIF()).double(), data(), loss=loss)
         first = r"got shape \(60,\); the model returned .* of which the first axis has to be the batch"
         with pytest.raises(ValueError, match=first):
-            sp.evaluate(model().network, data(), loss=loss, decode=lambda out: out[0].amax(0))
+            sp.evaluate(OfItsOwn(*model().network), data(), loss=loss, decode=lambda out: out[0].amax(0))
 
 
 def test_bad_input(tmp_path):

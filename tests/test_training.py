@@ -150,9 +150,12 @@ def test_the_checkpoint_of_another_optimiser_is_refused_and_changes_nothing(mode
 
 
 def test_the_checkpoint_of_a_network_of_another_size_is_refused_and_changes_nothing(tmp_path):
+    class OfItsOwn(sp.Sequential):
+        """With time as its first axis; its loss needs no batch."""
+
     def network(hidden):
         neurons = sp.LIF(sp.LIFParameters(v_th=torch.full((hidden,), 0.5) if hidden == 6 else 0.4))
-        return sp.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, hidden), neurons, torch.nn.Linear(hidden, 2))
+        return OfItsOwn(torch.nn.Linear(4, 3), torch.nn.Linear(3, hidden), neurons, torch.nn.Linear(hidden, 2))
 
     def fit(module, epochs, callback):
         more = {"checkpoint": tmp_path / "run.pt", "callbacks": [callback], "progress": False}

@@ -274,7 +274,7 @@ def test_a_network_that_cannot_be_built_or_trained_says_so(monkeypatch):
     with pytest.raises(RateError, match=r"rate: expected 900 1/s within 10%, got 0 1/s"):
         reach_rate(layer, torch.zeros(30, 4, 24), 0.9)
     monkeypatch.setattr(trial, "build", lambda *_: reach_rate(layer, torch.zeros(30, 4, 24), 0.9))
-    assert run_trial(cell())["failed"].startswith("rate: expected 0.9 spikes")
+    assert run_trial(cell())["failed"].startswith("rate: expected 900 1/s")
     monkeypatch.undo()
     monkeypatch.setattr(trial, "loss_of", lambda *_: torch.full((), math.nan, requires_grad=True))
     network = build(Neurons(), Architecture(**SMALL), TASK, 0)

@@ -63,7 +63,7 @@ def _sources(env) -> dict[str, str]:
 
 
 def uses(code: str, name: str) -> bool:
-    """Return whether code uses a name: of `sp`, of a module on its path, or imported."""
+    """Return whether code uses a name: of `sp`, of a module on its path, imported."""
     *modules, last = name.split(".")
     prefix = rf"(?:sp|{'|'.join(modules)})"
     imported = rf"from snnparams\S* import (?:\([^)]*|[^\n]*)\b{last}\b"
