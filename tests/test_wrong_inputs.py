@@ -94,6 +94,11 @@ CASES = [
         ValueError,
         "optimizer: expected parameters of the model, got none of them; was it made for another one?",
     ),
+    (lambda: sp.evaluate(3, SQUARE), TypeError, "model: expected a module, got int"),
+    (lambda: sp.learned_values(None), TypeError, "model: expected a module, got NoneType"),
+    (lambda: sp.gradient_to_value(None), TypeError, "model: expected a module, got NoneType"),
+    (lambda: sp.zero_gradients(None), TypeError, "model: expected a module, got NoneType"),
+    (lambda: sp.validate_neuron_parameters(None), TypeError, "model: expected a module, got NoneType"),
     (lambda: train(optimizer=None), TypeError, "optimizer: expected one of torch.optim, got NoneType"),
     (
         lambda: train(optimizer=torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)),

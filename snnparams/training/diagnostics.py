@@ -11,12 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from snnparams.layers.checks import check_module
 from snnparams.layers.likeness import join
 from snnparams.layers.neuron_parameters import NeuronParameters
 
 
 def _learned(model: nn.Module) -> Iterator[tuple[str, NeuronParameters, str]]:
     """Yield for all learned neuron parameters their full name, what holds them, and their name there."""
+    check_module(model)
     for path, module in model.named_modules():
         for name in module.neuron_fields if isinstance(module, NeuronParameters) else ():
             if isinstance(module.raw(name), nn.Parameter):
@@ -43,6 +45,7 @@ def gradient_to_value(model: nn.Module) -> dict[str, float]:
 
     Raises:
         ValueError: if no parameter has a gradient.
+        TypeError: if the model is none.
     """
     constrained = {id(p.raw(name)): p.constraint(name) for _, p, name in _learned(model)}
     graded = {name: (p, p.grad) for name, p in model.named_parameters() if p.grad is not None}
@@ -71,6 +74,7 @@ def zero_gradients(model: nn.Module) -> dict[str, int]:
 
     Raises:
         ValueError: if no learned neuron parameter has a gradient.
+        TypeError: if the model is none.
     """
     gradients = {full: p.raw(name).grad for full, p, name in _learned(model)}
     counts = {full: int((gradient == 0).sum()) for full, gradient in gradients.items() if gradient is not None}

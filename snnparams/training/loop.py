@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 from torch.nn.parameter import is_lazy
 
+from snnparams.layers.checks import check_module
 from snnparams.layers.neuron_parameters import NeuronParameters
 from snnparams.parameters.settings import is_whole
 from snnparams.training.batches import (
@@ -76,7 +77,9 @@ def validate_neuron_parameters(model: nn.Module) -> None:
 
     Raises:
         ValueError: with the module, the parameter, the offending value and the limit.
+        TypeError: if the model is none.
     """
+    check_module(model)
     for name, module in model.named_modules():
         if isinstance(module, NeuronParameters):
             try:
