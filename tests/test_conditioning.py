@@ -39,6 +39,17 @@ def test_the_clamp_freezes_what_leaves_its_range():
     assert conditioning.Clamp().right_inverse(rate)[1] == 0.5
 
 
+def test_frozen_is_what_ends_at_a_bound_of_the_clamp_whatever_the_last_batch_says():
+    found = conditioning.recover(conditioning.Clamp(), 1.0, 1.0, [0, 1], epochs=1)
+    shares = conditioning.DT / found["tau_mem"]
+    at_a_bound = (shares < 1e-3 * 1.0001) | (shares > 0.999 * 0.9999)
+    assert found["frozen"].tolist() == at_a_bound.sum(-1).tolist()
+    assert found["frozen"].sum() > 0
+    for name in ("raw, own rate", "softplus", "decay", "log"):
+        constraint, ratio = conditioning.CONDITIONS[name]
+        assert conditioning.recover(constraint, ratio, 1.0, [0, 1], epochs=1)["frozen"].sum() == 0
+
+
 def test_recall_depends_on_its_cue_alone():
     spikes, labels = conditioning.cues(400, torch.Generator().manual_seed(0))
     assert spikes.shape == (100, 400, 40)
@@ -80,6 +91,9 @@ def test_the_stored_results():
             assert result["ratio"] == conditioning.CONDITIONS[condition][1]
         assert summary.__name__.endswith(name)
     recovery = RESULTS["recovery"]
+    at_a_bound = [sum(tau in (1.0, 0.001001) for tau in of_seed) for of_seed in recovery["clamp"]["tau_mem"]]
+    assert recovery["clamp"]["frozen"] == at_a_bound  # rounded as the file has them
+    assert all(sum(result["frozen"]) == 0 for name, result in recovery.items() if name != "clamp")
     for condition, result in recovery.items():
         found, true = torch.tensor(result["tau_mem"]), torch.tensor(result["true_tau_mem"])
         errors = (found / true - 1).abs().median(-1).values

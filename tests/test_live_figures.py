@@ -716,10 +716,13 @@ def test_the_population_opens_equal_and_moving_its_spread_breaks_the_beat(page):
     assert "1 times" not in text
 
 
-def test_five_percent_of_spread_leave_less_than_a_quarter_of_the_swings(shared):
-    many = [{"variation": v, "median": 10, "current": 1.3} for v in (0, 0.05)]
-    equal, different = values(shared, "population", many)
-    assert different["deviation"] < equal["deviation"] / 4
+def test_five_percent_of_spread_leave_less_than_a_quarter_of_the_swings_and_more_at_a_stronger_current(shared):
+    many = [{"variation": v, "median": 10, "current": current} for current in (1.3, 2, 3) for v in (0, 0.05)]
+    deviations = [found["deviation"] for found in values(shared, "population", many)]
+    left = [different / equal for equal, different in zip(deviations[::2], deviations[1::2], strict=True)]
+    assert left == sorted(left)
+    assert left[0] < 1 / 4
+    assert left[-1] > 1 / 2
 
 
 def test_a_spread_population_is_steady_and_remembers_longer_than_an_equal_one(shared):

@@ -1,6 +1,6 @@
 """Chapter 4's experiment over three seeds and three conditions; writes book/results/mnist_accuracy.json.
 
-Run from the repository root, about three minutes per run on one core: python tests/benchmarks/mnist_accuracy.py
+Run from the repository root, nine runs of one to two minutes on two cores: python tests/benchmarks/mnist_accuracy.py
 A run that was stopped goes on where it was: finished ones are kept in the results file, if of the same versions.
 """
 

@@ -32,7 +32,7 @@ liveFigures.define("race", ({clamp, format, impulse, list, total}) => {
 		raw,
 		"raw, own learning rate": {...raw, look: "muted dashed", faster: 100},
 		clamp: {...share, of: x => [cut(x) / DT, x === cut(x) ? 1 / DT : 0]},
-		projection: {...share, look: "pink dashed", of: x => [x / DT, 1 / DT], after: cut},
+		projection: {...share, look: "ink", of: x => [x / DT, 1 / DT], after: cut},
 		softplus: smooth(
 			"blue",
 			x => 100 * Math.log1p(Math.exp(x)),
