@@ -375,7 +375,7 @@ def test_what_members_of_a_file_do_not_have_in_common_is_not_taken_for_values_of
     with pytest.raises(ValueError, match=expected):
         alike.stacked.p.v_th = torch.tensor([0.2, 0.5, 0.9])
     run = {"loss": lambda out, labels: out.mean(), "decode": lambda out: out[1].v, "progress": False}
-    data = sp.Split(torch.rand(4, 3), torch.zeros(4, dtype=torch.int64))
+    data = torch.utils.data.TensorDataset(torch.rand(4, 3), torch.zeros(4, dtype=torch.int64))
 
     def fit(model, epochs):
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -572,7 +572,7 @@ def test_values_near_zero_that_another_processor_rounded_are_those_of_their_inte
         return sp.Sequential(sp.LI(p, size=50))
 
     def fit(model, epochs):
-        data = sp.Split(torch.rand(4, 3, 50), torch.zeros(4, dtype=torch.int64))
+        data = torch.utils.data.TensorDataset(torch.rand(4, 3, 50), torch.zeros(4, dtype=torch.int64))
         more = {"loss": lambda out, labels: out[0].square().mean(), "checkpoint": tmp_path / "run.pt"}
         return sp.fit(model, data, data, torch.optim.SGD(model.parameters(), lr=1e-3), epochs, progress=False, **more)
 
