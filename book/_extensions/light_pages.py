@@ -4,7 +4,7 @@ The theme gives every page all of Font Awesome, 1.5 MB of script and 157 kB of f
 for a dozen icons, and MathJax comes with every output format and language that it
 has. The pages that come out of here carry the icons that they show, as a font of a
 few kB, and MathJax where there is a formula. Figures have a palette, a third of their
-size. They work from a folder as well.
+size, and code no marks without a colour. They work from a folder as well.
 """
 
 import ast
@@ -37,6 +37,9 @@ STYLE = """\
   src: url({name}.woff) format("woff");
 }}
 """
+CODE = re.compile(r"<pre>.*?</pre>", re.DOTALL)
+# names and punctuation have the colour of all code, in both themes
+COLOURLESS = re.compile(r'<span class="[np]">([^<]*)</span>')
 DEPRECATED = ' role="doc-biblioentry"'  # of works: WAI-ARIA has given it up
 PRIVATE = re.compile("[\ue000-\uf8ff]")  # where Font Awesome has its icons
 # what tex-chtml.js may load by itself: itself and its fonts
@@ -161,6 +164,7 @@ def _lighten(app, exception) -> None:
     for path, text in pages.items():
         lighter = SCRIPT.sub("", text).replace(LABEL, "").replace(NAMELESS, NAMED)
         lighter = lighter.replace(DEPRECATED, ' role="listitem"')
+        lighter = CODE.sub(lambda code: COLOURLESS.sub(r"\1", code[0]), lighter)
         if lighter != text:
             path.write_text(lighter)
     for path in (out / "_images").glob("*.png"):
