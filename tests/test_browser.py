@@ -723,6 +723,19 @@ def test_pages_weigh_what_the_table_says(weights):
             assert limit / 2 < weight <= limit, (row, heaviest)
 
 
+def test_code_carries_only_marks_that_have_a_colour():
+    style = (HTML / "_static" / "pygments.css").read_text()
+    for theme in ("light", "dark"):
+        of_theme = rf'data-theme="{theme}"\] \.highlight'
+        (plain,) = re.findall(rf"{of_theme} \{{[^}}]*; color: (#\w+) \}}", style)
+        for mark in ("n", "p"):
+            assert re.findall(rf"{of_theme} \.{mark} \{{ color: (#\w+) \}}", style) == [plain]
+    for name in PAGES:
+        code = "".join(re.findall(r"<pre>.*?</pre>", (HTML / name).read_text(), re.DOTALL))
+        assert not re.search(r'<span class="[np]">', code), name
+        assert '<span class="k">' in code or not re.search(r"\bimport\b|\bdef\b", code), name
+
+
 def test_the_book_weighs_what_is_written(weights):
     whole = sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) / 1e6
     (most,) = re.findall(r"the whole book (\d+) MB", (ROOT / "CONTRIBUTING.md").read_text())
