@@ -202,7 +202,7 @@ def append_above(typing, v, v_th, at, n, chosen, count):
     """Append to chosen[count :] which numbers of the register v[at :] are above v_th[at :], counted from n.
 
     Returns the new count. As many numbers behind it may be written as a register holds. AVX-512 has an instruction for
-    that, for which some processors need more than a hundred cycles, and others have none: a table serves all.
+    that, which is slow on AMD's processors, and others have none: a table serves all.
     """
     signature = types.intp(v, v_th, types.intp, types.intp, chosen, types.intp)
 
