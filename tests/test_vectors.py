@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import snnparams as sp
+from snnparams.kernels import few
 from snnparams.kernels.compiled import compiled
 from snnparams.kernels.fused_sequence import sequence
 from snnparams.kernels.threads import run
@@ -70,6 +72,20 @@ def test_products_with_a_panel(dtype):
     np.add.at(before, chosen[1:], values[1:, None] * row)
     np.testing.assert_allclose(scattered, before, **near)
     np.testing.assert_allclose(several, rows @ array, **near)
+
+
+def test_gradients_by_parameters_of_a_short_call_are_exact_over_all_its_steps():
+    torch.manual_seed(0)
+    x, found = torch.rand(few.STEPS, 20, 9), []
+    for dtype in (torch.float32, torch.float64):
+        p = sp.LIFParameters(v_th=nn.Parameter(torch.full((9,), 1e3, dtype=dtype)))
+        layer = sp.LIF(p, size=9, gradient=sp.Surrogate("super", alpha=0.001), dtype=dtype)
+        assert few._takes(x.to(dtype), few.STEPS, 20 * 9)
+        layer(x.to(dtype))[0].sum().backward()
+        (learned,) = layer.parameters()
+        found.append(learned.grad.double())
+    assert (found[1] < -10).all()
+    torch.testing.assert_close(*found, rtol=8 * torch.finfo(torch.float32).eps, atol=0)
 
 
 @pytest.mark.parametrize("neurons", [9, 1024])  # from so many on, recurrent ones go back step by step

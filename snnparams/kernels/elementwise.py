@@ -254,7 +254,8 @@ def backward(
         recurrent: whether a gradient by the output has been `received` from the next step, and the output is written
             to `out`.
         with_out: whether there is another one, `grad_out`.
-        with_p: whether gradients by parameters are added to `sums`, which should not be those of many steps in float32.
+        with_p: whether gradients by parameters are added to `sums`, of the same type: the caller takes these over into
+            sums of float64 before they are of so many steps that rounding would show.
     """
     step = PROGRAMS[name]
     program = derive.backward(step, detach_reset, method == "heaviside")

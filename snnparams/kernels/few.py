@@ -24,7 +24,7 @@ from snnparams.neurons.dynamics import arguments_of_step
 from snnparams.neurons.step import PROGRAMS
 from snnparams.neurons.surrogate import surrogate_of
 
-STEPS = 64  # at most: more of them in Python would cost as much as calling a kernel for all
+STEPS = 64  # at most: more in Python would cost as much as a kernel for all, and sums over them in float32 round more
 NUMBERS = 2**14  # of neurons, rows and steps, at most
 PRODUCTS = 2**18  # in the product of inputs and weights, at most: for more, NumPy would start threads of its own
 TYPES = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
@@ -193,7 +193,7 @@ def _summed(of_neurons: np.ndarray, shape: tuple[int, ...], dtype) -> np.ndarray
 
 
 def _backward(about: _Kept, kept: np.ndarray, grad_out, grad_state):
-    """Return gradients by currents (T, B, ...) and state (S, B, ...), sums by p, and the outputs again."""
+    """Return gradients by currents (T, B, ...) and state (S, B, ...), by p summed over steps, and the outputs again."""
     call, p, recurrent = about.call, about.p, about.weights is not None
     program, steps, shape = PROGRAMS[call.program], kept.shape[1], kept.shape[2:]
     grad_x, out = np.empty((steps, *shape), p.dtype), np.empty((steps, *shape), p.dtype)

@@ -200,9 +200,9 @@ def evaluate(
         Mean loss and accuracy; of an ensemble, lists of its members'. The accuracy is NaN where labels are no classes.
 
     Raises:
-        ValueError: if the data are empty, an image is not finite, the outputs are no log-probabilities or the labels no
-            classes where those are expected, a parameter of the model is not finite, or a neuron parameter has left its
-            valid range.
+        ValueError: if the data are empty, an image is not finite, the model takes time first and the data are a
+            `Split`, the outputs are no log-probabilities or the labels no classes where those are expected, a parameter
+            of the model is not finite, or a neuron parameter has left its valid range.
         TypeError: if data or outputs are of another kind.
     """
     split = checked_data(split, batch_size, None)
